@@ -1,0 +1,65 @@
+# make demo   two commands' worth of isochrone: install, train, measure, plan, report
+# make test   lint, types and every test
+# Needs Python 3.11-3.13 with venv, pip and git; everything else lands in .venv.
+
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+# What pip is told about torch, e.g. TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" for the small CPU wheel.
+TORCH := torch==2.13.0
+TORCH_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+# One thread per process: latent-size tensors lose more to a second thread than they win.
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean install
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(BIN)/python:
+	@$(PY) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  f"isochrone needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: make PY=python3.12 ...")'
+	$(PY) -m venv $(VENV)
+
+# torch first and alone: its version is pinned here, and every later install sees it in place.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	$(PIP) $(TORCH_ARGS) $(TORCH)
+	@touch $@
+
+$(VENV)/.log: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) -e '.[log]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) -e '.[log,test]'
+	@touch $@
+
+install: $(VENV)/.log
+
+# A demo that was interrupted goes on where it stopped.
+demo: $(VENV)/.log
+	@if [ -e $(RUN)/config.json ]; then $(BIN)/isochrone train --resume $(RUN); \
+	else $(BIN)/isochrone train zhp --run $(RUN); fi
+	@$(BIN)/isochrone eval $(RUN)
+	@$(BIN)/isochrone plan $(RUN)
+	@$(BIN)/isochrone report $(RUN)
+	@echo "open $(RUN)/report.html"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/pyright
+
+test: lint types
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+clean:
+	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

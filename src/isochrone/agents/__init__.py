@@ -1,0 +1,1 @@
+"""Agents: what acts. A planner inside a model (mpc), and the floors (random, noop, replay)."""

@@ -1,0 +1,1 @@
+"""Names everyone shares: types, protocols, registry, config, gradient routes."""

@@ -1,0 +1,108 @@
+"""The seams of the house, as structural types. Whoever fits, fits: nothing needs to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from isochrone.core.types import Batch, Plan, Rollout, Spec, Step
+
+
+class State(Protocol):
+    """A model's latent state: any Struct with a feature vector. (`feat` is all that a head or cost must know.)"""
+
+    def feat(self) -> Float[Tensor, "... F"]: ...
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Any: ...
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+@runtime_checkable
+class VecEnv(Protocol):
+    """B environments stepped together; a finished row resets itself at the next step, which then has `first`."""
+
+    spec: Spec
+    num_envs: int
+
+    def reset(self, seed: int) -> Step: ...
+    def step(self, action: Float[Tensor, "B A"]) -> Step: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class WhiteBox(Protocol):
+    """An environment with ground truth. `step` is `transition` + `draw`, so physics exists once. For measuring only."""
+
+    spec: Spec
+
+    def state(self) -> Any: ...
+    def set_state(self, state: Any) -> None: ...
+    def transition(self, state: Any, action: Float[Tensor, "B A"]) -> Any: ...
+    def draw(self, state: Any) -> UInt8[Tensor, "B C Y X"]: ...
+    def distance(self, state: Any, goal: Any) -> Float[Tensor, "B"]: ...
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """An nn.Module that filters, observes and imagines."""
+
+    provides: frozenset[str]
+    modes: frozenset[str]
+
+    def start(self, batch: int) -> Any: ...
+    def update(self, state: Any, action: Float[Tensor, "B A"], obs: Mapping[str, Tensor]) -> Any: ...
+    def observe(self, batch: Batch, needs: Iterable[str], rng: torch.Generator | None = None) -> Rollout: ...
+    def step(self, state: Any, action: Float[Tensor, "B A"]) -> Any: ...
+    def imagine(self, state: Any, actions: Float[Tensor, "B N H A"]) -> Any: ...
+    def groups(self) -> dict[str, list[nn.Parameter]]: ...
+    def after_step(self) -> None: ...
+
+
+Imagine = Callable[[Any, Float[Tensor, "B N H A"]], Any]
+"""State[B], actions[B,N,H,A] -> State[B,N,H]: all that a planner knows of a model."""
+
+Cost = Callable[[Any, Float[Tensor, "B N H A"], Any], Float[Tensor, "B N"]]
+"""states[B,N,H], actions[B,N,H,A], goal -> cost[B,N], lower is better."""
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """No env, no model class, no hidden state. Batched over B; every action it returns is legal."""
+
+    def plan(
+        self,
+        imagine: Imagine,
+        state: Any,
+        cost: Callable[[Any, Tensor], Tensor],
+        warm: Plan | None,
+        rng: torch.Generator,
+    ) -> Plan: ...
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """MPC and actor are both this. `carry` is everything the agent remembers between calls."""
+
+    def start(self, batch: int) -> Any: ...
+    def act(self, obs: Mapping[str, Tensor], carry: Any, mode: str) -> tuple[Tensor, Any, dict[str, Any]]: ...
+
+
+Measure = Callable[..., Mapping[str, Any]]
+"""(model, episodes, truth) -> {name: number or array}. Never draws, never writes."""
+
+
+class Sink(Protocol):
+    """Where numbers go. Values may be tensors on a device; a sink reads them only when its clock fires."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+Figure = Callable[..., Any]
+"""(arrays) -> matplotlib figure. Never computes a measure."""
+
+Folder = Path

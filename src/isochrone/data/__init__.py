@@ -1,0 +1,1 @@
+"""Recorded experience: episodes, the replay ring, windows, collection and files of recordings."""

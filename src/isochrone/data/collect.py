@@ -1,0 +1,98 @@
+"""Collection: environments and something that acts, one row per lane and step into the replay."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isochrone.core.errors import UserError
+from isochrone.core.protocols import VecEnv
+from isochrone.core.types import ActionSpec, Step, Struct
+from isochrone.data.replay import Replay
+
+Act = Callable[[Mapping[str, Tensor], Any, str], tuple[Tensor, Any, dict[str, Any]]]
+"""(obs, carry, mode) -> (action (B, A), carry, info). `obs` also holds 'first' (B): an agent forgets its past there."""
+
+
+@dataclass(frozen=True)
+class Carry(Struct):
+    """Where collection stands: the step that is not recorded yet, and what the agent remembers."""
+
+    step: Step
+    agent: Any = None
+
+
+@torch.no_grad()
+def collect(
+    env: VecEnv,
+    act: Any,
+    replay: Replay,
+    steps: int,
+    rng: torch.Generator,
+    progress: Callable[[int], None] | None = None,
+    start: Carry | None = None,
+    mode: str = "train",
+) -> Carry:
+    """Record at least `steps` env steps (a row of B lanes counts B); returns where to continue.
+
+    `act` is an Agent or an `Act`. An agent's `start` is given `rng` if it takes one, and its `restart(carry, rows)`, if
+    it has one, is called where episodes begin; otherwise obs['first'] tells it. Without `start` the environments are
+    reset with a seed drawn from `rng`. `progress` is called with the env steps done so far in this call.
+    """
+    if steps < 1:
+        raise UserError(f"collect: {steps} steps; ask for at least 1")
+    if env.num_envs != replay.lanes:
+        raise UserError(f"collect: {env.num_envs} environments but {replay.lanes} replay lanes; make them equal")
+    begun = start is None  # a memory that has just been started needs no restart
+    if start is None:
+        seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+        start = Carry(env.reset(seed), _started(act, env.num_envs, rng))
+    step, memory = start.step, start.agent
+    choose: Act = act.act if hasattr(act, "act") else act
+    done = 0
+    while done < steps:
+        if hasattr(act, "restart") and not begun and bool(step.first.any()):
+            memory = act.restart(memory, step.first)
+        begun = False
+        action, memory, _ = choose({**step.obs, "first": step.first}, memory, mode)  # (B, A)
+        replay.add(step, action)
+        step = env.step(action)
+        done += env.num_envs
+        if progress is not None:
+            progress(done)
+    return Carry(step, memory)
+
+
+def _started(agent: Any, batch: int, rng: torch.Generator) -> Any:
+    """What the agent remembers at first; None for a plain function."""
+    if not hasattr(agent, "start"):
+        return None
+    takes = inspect.signature(agent.start).parameters
+    return agent.start(batch, rng=rng) if "rng" in takes else agent.start(batch)
+
+
+def random_policy(spec: ActionSpec, rng: torch.Generator, repeat: float = 1.0) -> Act:
+    """Uniform random actions, each kept for `repeat` steps on average (1: a new one every step).
+
+    Persistence covers more ground: n steps of a walk that turns every k steps reach about sqrt(n k) away. The length of
+    a stretch is geometric, so that nothing beats against the episode length; every episode begins with a fresh action.
+    """
+    if repeat < 1:
+        raise UserError(f"random policy: repeat = {repeat}, must be at least 1")
+
+    def act(obs: Mapping[str, Tensor], carry: Any, mode: str) -> tuple[Float[Tensor, "B A"], Any, dict[str, Any]]:
+        first = obs["first"]  # (B)
+        fresh = spec.sample(first.shape, rng)  # (B, A)
+        turn = torch.rand(first.shape, generator=rng, device=rng.device) < 1 / repeat  # (B)
+        if carry is None:
+            return fresh, fresh, {}
+        action = torch.where((turn | first.to(turn.device))[:, None], fresh, carry)  # (B, A)
+        return action, action, {}
+
+    return act

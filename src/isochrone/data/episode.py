@@ -1,0 +1,107 @@
+"""One recorded episode as numpy arrays, and the checks that every recording must pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from isochrone.core.errors import UserError
+from isochrone.core.types import ActionSpec, Spec
+from isochrone.data.fields import fields_of
+
+
+@dataclass(frozen=True)
+class Episode:
+    """T rows of one episode, in the time convention of `core.types`. `check` says whether it is fit to use."""
+
+    obs: dict[str, np.ndarray]  # (T, ...); 'image' uint8 (T, C, Y, X), everything else float32
+    action: np.ndarray  # (T, A) float32
+    reward: np.ndarray  # (T) float32
+    first: np.ndarray  # (T) bool
+    last: np.ndarray  # (T) bool
+    terminal: np.ndarray  # (T) bool
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every array under its column name ('obs/image', 'action', ...)."""
+        found = {f"obs/{name}": array for name, array in self.obs.items()}
+        return found | {name: getattr(self, name) for name in ("action", "reward", "first", "last", "terminal")}
+
+    @staticmethod
+    def of(columns: dict[str, np.ndarray]) -> Episode:
+        """The episode whose `columns()` these are."""
+        obs = {name[4:]: array for name, array in columns.items() if name.startswith("obs/")}
+        return Episode(obs, *(columns[name] for name in ("action", "reward", "first", "last", "terminal")))
+
+
+def check(episode: Episode, spec: Spec, where: str = "episode") -> Episode:
+    """Refuse (UserError) what cannot be trained on; returns the episode. `where` names it in the sentence."""
+    columns, fields = episode.columns(), fields_of(spec)
+    missing = sorted(set(fields) - set(columns)) + sorted(set(columns) - set(fields))
+    if missing:
+        raise UserError(
+            f"{where}: columns {sorted(columns)} do not fit the spec's {sorted(fields)}; differing: {missing}"
+        )
+    lengths = {name: len(np.atleast_1d(array)) for name, array in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{where}: arrays have unequal lengths {lengths}; every array needs one row per observation")
+    if len(episode) < 2:
+        raise UserError(
+            f"{where} has length {len(episode)}: an episode needs at least 2 rows to hold a transition; leave it out"
+        )
+    for name, field in fields.items():
+        array = columns[name]
+        if array.dtype != field.dtype:
+            raise UserError(f"{where}: {name} is {array.dtype}, must be {field.dtype}; convert it before recording")
+        if array.shape[1:] != field.shape:
+            raise UserError(
+                f"{where}: {name} has rows of shape {array.shape[1:]},"
+                f" the spec says {field.shape}{_turned(name, array)}"
+            )
+        check_finite(name, array, where)
+    check_action(episode.action, spec.action, where)
+    _check_flags(episode, where)
+    return episode
+
+
+def _turned(name: str, array: np.ndarray) -> str:
+    channels_last = (
+        name == "obs/image" and array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3)
+    )
+    return "; it looks like (Y, X, C): transpose it to (C, Y, X)" if channels_last else "; reshape it"
+
+
+def check_finite(name: str, array: np.ndarray, where: str) -> None:
+    """Refuse NaN and infinity in a float array (T, ...)."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        at = np.argwhere(~np.isfinite(array))[0]
+        raise UserError(f"{where}: {name} is {array[tuple(at)]} at row {at[0]}; it must be finite, clean the recording")
+
+
+def check_action(action: Float32[np.ndarray, "T A"], spec: ActionSpec, where: str) -> None:
+    """Refuse actions outside the space: discrete ones must be one-hot, continuous ones lie in [-1, 1]."""
+    check_finite("action", action, where)
+    if spec.discrete:
+        bad = ~(((action == 0) | (action == 1)).all(-1) & (action.sum(-1) == 1))  # (T)
+        mend = "discrete actions are one-hot rows"
+    else:
+        bad = (np.abs(action) > 1).any(-1)  # (T)
+        mend = "continuous actions lie in [-1, 1]: rescale them"
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise UserError(f"{where}: action {action[at].tolist()} at row {at} is out of range; {mend}")
+
+
+def _check_flags(episode: Episode, where: str) -> None:
+    if not episode.first[0] or episode.first[1:].any():
+        raise UserError(
+            f"{where}: 'first' must be true on row 0 and only there; split the recording where episodes start"
+        )
+    if episode.last[:-1].any():
+        raise UserError(f"{where}: 'last' is true before the final row; split the recording where episodes end")
+    if (episode.terminal & ~episode.last).any():
+        raise UserError(f"{where}: 'terminal' is true on a row that is not 'last'; a terminal row ends its episode")

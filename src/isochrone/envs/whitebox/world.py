@@ -1,0 +1,296 @@
+"""The white-box world: a white box on a black frame, thousands at once, with the truth at hand.
+
+`step` is `transition` followed by `draw`; physics and pixels exist once each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Num, UInt8
+from torch import Tensor
+
+from isochrone.core.errors import UserError
+from isochrone.core.registry import register
+from isochrone.core.types import Spec, Step
+from isochrone.envs.whitebox import maps
+from isochrone.envs.whitebox.draw import NOISE_PERIOD, SIZE, Canvas
+from isochrone.envs.whitebox.physics import (
+    PX,
+    SPEED,
+    Lattice,
+    Physics,
+    after_table,
+    lattice,
+    number,
+    push_table,
+    velocity_table,
+)
+from isochrone.envs.whitebox.state import CONTINUOUS, DISCRETE, NAMES, BoxState, WhiteBoxConfig, at_rest
+from isochrone.envs.whitebox.truth import Truth
+
+
+@register("env", "whitebox")
+class WhiteBoxWorld:
+    """B white boxes (`VecEnv` and `WhiteBox`). `state`, `distance` and all that `truth` knows are for measuring only.
+
+    Discrete actions move by a cell (4 px), continuous ones by 4 px times (dx, dy); half of it in a slow zone, twice in
+    a fast one. With momentum an action adds 4 px per step to the velocity, each axis stays within 4 px per step, and an
+    axis that meets something stops; 'stay' then pushes nothing, so a moving box glides on.
+    """
+
+    Config = WhiteBoxConfig
+
+    def __init__(
+        self, config: WhiteBoxConfig | None = None, num_envs: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        """
+        Raises:
+            UserError: unknown or wrong map, a start that is no free cell, or fewer than one world.
+        """
+        config = config or WhiteBoxConfig()
+        if num_envs < 1:
+            raise UserError(f"num_envs = {num_envs}: a white-box world needs at least 1")
+        self.config, self.num_envs, self.device = config, num_envs, torch.device(device)
+        self.map = maps.load(config.map, config.map_file)
+        self.discrete = config.actions == "discrete"
+        self.spec = Spec({"image": (3, SIZE, SIZE)}, DISCRETE if self.discrete else CONTINUOUS)
+        self.physics = Physics(self.map, self.device)
+        self.lattice: Lattice = lattice(self.physics)
+        self.velocities = velocity_table(self.device)  # (9, 2) px per step
+        self._pushed = push_table(self.device)  # (9 velocities, 5 actions) -> velocity
+        self._after = after_table(self.lattice, self.velocities)  # (P * 9,) velocity once the move is over
+        self._to = self.lattice.to.flatten()
+        self._piped = self.lattice.piped.flatten()
+        self.canvas = Canvas(self.map, config.noise, self.device)
+        self._tabled = self.discrete and config.noise == 0
+        if self._tabled:
+            self.canvas.tabulate(self.lattice.where, self.lattice.stands)
+        self.truth = Truth(config, self.map, self.physics, self.lattice, self.transition)
+        self._starts = self._start_cells()
+        self._rng = torch.Generator(self.device).manual_seed(0)
+        self._state = self._fresh(num_envs)
+        self._last: Tensor | None = torch.ones(num_envs, dtype=torch.bool, device=self.device)
+
+    # --- VecEnv ----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int | None = None) -> Step:
+        """Begin an episode in every world. The same seed gives the same run; None goes on with the random numbers."""
+        if seed is not None:
+            self._rng.manual_seed(seed)
+        self._state = self._fresh(self.num_envs)
+        yes = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        return self._row(yes, ~yes)
+
+    def step(self, action: Float[Tensor, "B A"]) -> Step:
+        """Act in every world. A world whose last row was `last` begins anew instead, and its action is ignored.
+
+        Raises:
+            UserError: wrong shape, NaN, out of range or not one-hot (unless config.check is off).
+        """
+        action = self._checked(action)
+        state = self.transition(self._state, action)
+        first = self._last if self._last is not None else torch.zeros_like(state.clock, dtype=torch.bool)
+        if self._last is not None:
+            state = _where(first, self._fresh(self.num_envs), state)
+        self._state = state
+        return self._row(first, state.clock >= self.config.episode_length)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _row(self, first: Tensor, last: Tensor) -> Step:
+        self._last = last if bool(last.any()) else None
+        reward = torch.zeros(self.num_envs, device=self.device)  # the world wants nothing; tasks lay a reward over it
+        return Step({"image": self.draw(self._state)}, reward, first, last, torch.zeros_like(last))
+
+    def _checked(self, action: Tensor) -> Tensor:
+        if not self.config.check:
+            return action
+        size = self.spec.action.size
+        if tuple(action.shape) != (self.num_envs, size):
+            raise UserError(f"action has shape {tuple(action.shape)}: must be ({self.num_envs}, {size})")
+        if self.discrete:  # one-hot: entries 0 or 1 (NaN is neither) and one of them 1
+            fine = bool(((action == 0) | (action == 1)).all()) and bool((action.sum(-1) == 1).all())
+        else:
+            fine = bool((action.abs() <= 1).all())
+        if not fine:
+            bad = next(row for row in action.tolist() if not self.spec.action.contains(torch.tensor([row])))
+            want = f"one-hot over {', '.join(NAMES)}" if self.discrete else "two numbers in [-1, 1]"
+            raise UserError(f"action {bad} is not legal: must be {want}")
+        return action
+
+    # --- WhiteBox --------------------------------------------------------------------------------------------------
+
+    def state(self) -> BoxState:
+        """The state now."""
+        return self._state
+
+    def set_state(self, state: BoxState) -> None:
+        """Put the boxes somewhere; the next row continues from there.
+
+        Raises:
+            UserError: another number of boxes than worlds, or a box in a wall.
+        """
+        if state.position.shape != (self.num_envs, 2):
+            raise UserError(f"state holds positions {tuple(state.position.shape)}: must be ({self.num_envs}, 2)")
+        state = state.to(self.device)
+        free = self.physics.free(state.position)
+        if not bool(free.all()):
+            raise UserError(f"position {state.position[~free][0].tolist()} px lies in a wall: choose a free place")
+        self._state, self._last = state, None
+
+    def transition(self, state: BoxState, action: Float[Tensor, "*B A"]) -> BoxState:
+        """The state after one action: pure, for any leading shape, whatever the world's own state."""
+        position, velocity, _ = self._move(state, action)
+        return BoxState(position, velocity, state.clock + 1, self._drift(state.noise))
+
+    def draw(self, state: BoxState, out: Tensor | None = None) -> UInt8[Tensor, "*B 3 64 64"]:
+        """Frames of any number of boxes: always new memory, unless `out` (same shape, contiguous) is given."""
+        if self._tabled:
+            return self.canvas.lookup(number(state.position), out)
+        return self.canvas.paint(state.position, state.noise[..., :2], out)
+
+    def distance(self, state: BoxState, goal: BoxState) -> Float[Tensor, "*B"]:
+        """Fewest actions from `state` to the place of `goal` (inf: no way); see `truth.Truth`."""
+        return self.truth.distance(state, goal)
+
+    # --- more truth ------------------------------------------------------------------------------------------------
+
+    def places(self) -> BoxState:
+        """Every place where a box can rest, once, at velocity 0."""
+        return self.at(self.truth.place_positions)
+
+    def index(self, state: BoxState) -> Int[Tensor, "*B"]:
+        """The number in `places` of each box's (nearest) place; -1 where there is none."""
+        return self.truth.index(state)
+
+    def table(self) -> Float[Tensor, "C C"]:
+        """Fewest actions between all places: entry (i, j) leads from i to j."""
+        return self.truth.table()
+
+    def at(self, position: Num[Tensor, "*B 2"]) -> BoxState:
+        """Boxes at rest at these positions (px), clocks and noise at 0."""
+        return at_rest(position.to(self.device, torch.float32))
+
+    def cell(self, column: int, row: int) -> BoxState:
+        """One box at rest in a cell of the 16 x 16 frame.
+
+        Raises:
+            UserError: the cell lies outside, is a wall, or is a place where nobody can rest.
+        """
+        return self.at(torch.tensor([self._free_cell(column, row)]) * float(PX))
+
+    def displacement(self, a: BoxState, b: BoxState) -> Float[Tensor, "*B"]:
+        """How far the box is seen to move between two states: Euclidean px."""
+        return (a.position - b.position).norm(dim=-1)
+
+    def teleported(self, state: BoxState, action: Float[Tensor, "*B A"], next: BoxState) -> Bool[Tensor, "*B"]:
+        """Did this transition use a pipe? (`next` is only checked for its shape: the physics is deterministic.)"""
+        assert next.position.shape == state.position.shape
+        return self._move(state, action)[2]
+
+    def moved(self, state: BoxState, next: BoxState) -> Bool[Tensor, "*B"]:
+        """Is the box elsewhere?"""
+        return (state.position != next.position).any(-1)
+
+    # --- exact resume ----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the future depends on, as tensors."""
+        box = {f"state.{k}": getattr(self._state, k).clone() for k in ("position", "velocity", "clock", "noise")}
+        last = self._last if self._last is not None else torch.zeros_like(self._state.clock, dtype=torch.bool)
+        return {**box, "last": last.clone(), "rng": self._rng.get_state()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken.
+
+        Raises:
+            UserError: saved with another number of worlds.
+        """
+        if saved["last"].shape != (self.num_envs,):
+            raise UserError(
+                f"saved state holds {len(saved['last'])} worlds, this run has {self.num_envs}: use the same num_envs"
+            )
+        box = {k: saved[f"state.{k}"].to(self.device).clone() for k in ("position", "velocity", "clock", "noise")}
+        self._state = BoxState(**box)
+        last = saved["last"].to(self.device).clone()
+        self._last = last if bool(last.any()) else None
+        self._rng.set_state(saved["rng"].cpu())
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _move(self, state: BoxState, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(position, velocity, used a pipe) after the action."""
+        if not self.discrete:
+            return self._glide(state, action)
+        choice = action.argmax(-1)
+        if self.config.momentum:
+            swift = (state.velocity * (1 / SPEED)).round().long() + 1
+            push = self._pushed[swift[..., 1] * 3 + swift[..., 0], choice]
+        else:
+            push = self._pushed[4, choice]  # from rest
+        entry = number(state.position) * 9 + push
+        position = self.lattice.where[self._to[entry]]
+        velocity = self.velocities[self._after[entry]] if self.config.momentum else torch.zeros_like(position)
+        return position, velocity, self._piped[entry]
+
+    def _glide(self, state: BoxState, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        delta = action * SPEED
+        if self.config.momentum:
+            delta = (state.velocity + delta).clamp(-SPEED, SPEED)
+        position, free, piped = self.physics.glide(state.position, delta)
+        velocity = torch.where(free, delta, 0.0) if self.config.momentum else torch.zeros_like(delta)
+        return position, velocity, piped
+
+    def _drift(self, noise: Int[Tensor, "*B 3"]) -> Int[Tensor, "*B 3"]:
+        """The noise window wanders by -2..2 px per axis; its seed makes that reproducible and is never seen."""
+        if self.config.noise == 0:
+            return noise
+        seed = (noise[..., 2] * 1103515245 + 12345) & 0x7FFFFFFF
+        wander = torch.stack(((seed >> 16) % 5 - 2, (seed >> 24) % 5 - 2), -1)
+        return torch.cat(((noise[..., :2] + wander) % NOISE_PERIOD, seed[..., None]), -1)
+
+    def _free_cell(self, column: int, row: int) -> tuple[int, int]:
+        if not (0 <= column < maps.CELLS and 0 <= row < maps.CELLS):
+            raise UserError(
+                f"cell {column},{row} lies outside the frame: columns and rows go from 0 to {maps.CELLS - 1}"
+            )
+        if self.map[column, row] == "#" or (column, row) in self.map.entrances():
+            what = "a wall" if self.map[column, row] == "#" else "the mouth of a pipe"
+            raise UserError(f"cell {column},{row} is {what} of map '{self.map.name}': choose a free cell")
+        return column, row
+
+    def _start_cells(self) -> Float[Tensor, "S 2"]:
+        """Positions where an episode may begin."""
+        cells = [c for c in self.map.cells() if c not in self.map.entrances()]
+        if self.config.start != "random":
+            try:
+                column, row = (int(word) for word in self.config.start.split(","))
+            except ValueError:
+                raise UserError(f"start = {self.config.start!r}: must be 'random' or a cell such as '3,12'") from None
+            cells = [self._free_cell(column, row)]
+        return torch.tensor(cells, dtype=torch.float32, device=self.device) * PX
+
+    def _fresh(self, count: int) -> BoxState:
+        """`count` boxes at the beginning of an episode."""
+        draw = torch.randint(1 << 30, (count,), generator=self._rng, device=self.device)
+        box = self.at(self._starts[draw % len(self._starts)])
+        if self.config.noise > 0:
+            seed = torch.randint(1 << 31, (count,), generator=self._rng, device=self.device)
+            begin = torch.randint(NOISE_PERIOD, (count, 2), generator=self._rng, device=self.device)
+            box = box.replace(noise=torch.cat((begin, seed[:, None]), -1))
+        return box
+
+
+def _where(mask: Bool[Tensor, "B"], yes: BoxState, no: BoxState) -> BoxState:
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return BoxState(
+        pick(yes.position, no.position),
+        pick(yes.velocity, no.velocity),
+        pick(yes.clock, no.clock),
+        pick(yes.noise, no.noise),
+    )

@@ -1,0 +1,1 @@
+"""Measures (numbers), figures (pictures) and the report (the page). The three never share a function."""

@@ -1,0 +1,104 @@
+"""How measures speak to a model: in chunks, without gradients, answers in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from isochrone.core.types import ActionSpec, Batch
+
+CHUNK = 512
+"""Frames encoded at once; rows of a pair matrix are cut so that about 2^15 pairs are compared at once."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def needs(*methods: str) -> Callable[[F], F]:
+    """Say which methods of a model a measure calls; the suite leaves the measure out where one is missing."""
+
+    def keep(fn: F) -> F:
+        fn.needs = methods  # type: ignore[attr-defined]
+        return fn
+
+    return keep
+
+
+def applies(measure: Callable[..., Any], model: Any) -> bool:
+    """Does the model have every method that the measure said it calls?"""
+    return all(hasattr(model, name) for name in getattr(measure, "needs", ()))
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's parameters live; the CPU if it has none."""
+    first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+    return first.device if first is not None else torch.device("cpu")
+
+
+def numpy(x: Tensor) -> np.ndarray:
+    """float64 on the CPU."""
+    return x.to("cpu", torch.float64).numpy()
+
+
+@torch.no_grad()
+def encode(model: Any, images: UInt8[Tensor, "N C Y X"]) -> Float[Tensor, "N Z"]:
+    """z of many frames."""
+    device = device_of(model)
+    return torch.cat([model.encode(chunk.to(device)) for chunk in images.split(CHUNK)])
+
+
+@torch.no_grad()
+def fresh(model: Any, images: UInt8[Tensor, "N C Y X"], action: ActionSpec) -> Any:
+    """State[N]: what the model believes from each frame alone."""
+    device, states = device_of(model), []
+    for chunk in images.split(CHUNK):
+        idle = action.idle((len(chunk),), device)
+        states.append(model.update(model.start(len(chunk)), idle, {"image": chunk.to(device)}))
+    return type(states[0]).cat(states)
+
+
+@torch.no_grad()
+def filtered(model: Any, batch: Batch, action: ActionSpec) -> Any:
+    """State[B, T]: the belief at every row of a recording; it starts anew at each first row."""
+    device = device_of(model)
+    batch = batch.to(device)
+    count, length = batch.shape
+    state, last, states = model.start(count), action.idle((count,), device), []
+    rows = torch.arange(count, device=device)
+    for t in range(length):
+        both = type(state).stack([state, model.start(count)])  # [2, B]: carried on, or started anew
+        state = model.update(both[batch.first[:, t].long(), rows], last, {k: v[:, t] for k, v in batch.obs.items()})
+        last = batch.action[:, t]
+        states.append(state)
+    return type(state).stack(states, dim=1)
+
+
+def flat(state: Any) -> Any:
+    """State[B, T] -> State[B*T]."""
+    return state.map(lambda x: x.flatten(0, 1))
+
+
+@torch.no_grad()
+def between(model: Any, a: Any, b: Any, space: str) -> Float[np.ndarray, "M N"]:
+    """The model's distance from each state of a[M] to each of b[N]."""
+    count = len(a.z)
+    rows = max(1, 2**15 // max(1, len(b.z)))
+    parts = []
+    for at in range(0, count, rows):
+        left = a[at : at + rows].map(lambda x: x[:, None])
+        parts.append(model.distance(left, b.map(lambda x: x[None]), space))
+    return numpy(torch.cat(parts))
+
+
+@torch.no_grad()
+def both_ways(model: Any, a: Any, b: Any) -> Float[np.ndarray, " N"]:
+    """The larger of d_p(a, b) and d_p(b, a), row by row: no metric can hide an error in its blind direction."""
+    return numpy(torch.maximum(model.distance(a, b, "p"), model.distance(b, a, "p")))
+
+
+def generator(rng: torch.Generator) -> np.random.Generator:
+    """A numpy generator seeded from a torch one."""
+    return np.random.default_rng(int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device)))

@@ -1,0 +1,76 @@
+"""Linear probes: ridge regression with a held-out score, its strength chosen on the training rows only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from isochrone.core.errors import UserError
+
+STRENGTHS = np.logspace(-8, 2, 21)
+"""Ridge strengths tried, as shares of the mean feature variance."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """y = (x - mean) / scale @ weight + offset."""
+
+    mean: Float[np.ndarray, " F"]
+    scale: Float[np.ndarray, " F"]
+    weight: Float[np.ndarray, "F K"]
+    offset: Float[np.ndarray, " K"]
+
+    def __call__(self, x: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N K"]:
+        return (x - self.mean) / self.scale @ self.weight + self.offset
+
+
+def ridge(x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], what: str = "the probe") -> Ridge:
+    """Fit standardised features; the strength minimises the exact leave-one-out error (PRESS, Allen 1974).
+
+    Raises UserError when there are not more rows than features: such a probe fits anything.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    rows, features = x.shape
+    if rows <= features + 1:
+        raise UserError(f"{what} has {rows} rows for {features} features and would fit anything; record more episodes")
+    mean, scale = x.mean(0), x.std(0)
+    scale = np.where(scale > 1e-9 * max(1.0, float(np.abs(mean).max())), scale, 1.0)
+    offset = y.mean(0)
+    u, s, vt = np.linalg.svd((x - mean) / scale, full_matrices=False)
+    projected = u.T @ (y - offset)  # (F, K)
+    best, weight = np.inf, np.zeros((features, y.shape[1]))
+    for strength in STRENGTHS * rows:
+        shrink = s * s / (s * s + strength)
+        leverage = (u * u) @ shrink + 1 / rows
+        left_out = ((y - offset) - u @ (shrink[:, None] * projected)) / np.maximum(1 - leverage, 1e-6)[:, None]
+        if (press := float((left_out**2).sum())) < best:
+            best, weight = press, vt.T @ ((s / (s * s + strength))[:, None] * projected)
+    return Ridge(mean, scale, weight, offset)
+
+
+def r2(y: Float[np.ndarray, "N K"], guess: Float[np.ndarray, "N K"]) -> float:
+    """Share of variance explained, outputs pooled: 1 - SSE / SST. NaN when y does not vary."""
+    total = float(((y - y.mean(0)) ** 2).sum())
+    return 1 - float(((y - guess) ** 2).sum()) / total if total > 1e-12 else float("nan")
+
+
+def ridge_r2(
+    x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], train: Bool[np.ndarray, " N"], what: str = "the probe"
+) -> float:
+    """R^2 on the rows that are not in `train`."""
+    if train.all():
+        raise UserError(f"{what} has no held-out rows; record at least 2 episodes")
+    return r2(y[~train], ridge(x[train], y[train], what)(x[~train]))
+
+
+def crossed(
+    x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], fold: Int[np.ndarray, " N"], what: str = "the probe"
+) -> Float[np.ndarray, "N K"]:
+    """Cross-validated guesses: every row is guessed by a fit that has not seen its fold."""
+    guess = np.empty_like(np.asarray(y, float))
+    for k in np.unique(fold):
+        held = fold == k
+        guess[held] = ridge(x[~held], y[~held], what)(x[held])
+    return guess

@@ -1,0 +1,52 @@
+"""Figures and curves on disk: whole files or none, and every figure's arrays beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isochrone.core.files import atomic_write
+from isochrone.evals.figures.style import png
+
+
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """Write every Figure (or PNG bytes) as NAME.png; returns the paths."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        path = Path(folder) / f"{name}.png"
+        atomic_write(path, figure if isinstance(figure, bytes) else png(figure))
+        paths.append(path)
+    return paths
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any], only: Iterable[str] | None = None) -> None:
+    """Arrays as JSON (NaN and infinity as null): a figure can be drawn again elsewhere. `only`: name prefixes."""
+    kept = {k: v for k, v in arrays.items() if only is None or k.startswith(tuple(only))}
+    atomic_write(path, json.dumps({k: _listed(np.asarray(v)) for k, v in kept.items()}, allow_nan=False) + "\n")
+
+
+def _listed(x: np.ndarray) -> Any:
+    if x.dtype.kind == "f":
+        flat: list[Any] = [round(v, 6) if np.isfinite(v) else None for v in x.ravel().tolist()]
+        return np.array(flat, dtype=object).reshape(x.shape).tolist()
+    return x.tolist()
+
+
+def curves(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """{'training.NAME': (N, 2) of (step, value)} from a run's metrics.jsonl. A torn last line is ignored."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    wanted = None if names is None else set(names)
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        for name, value in row.items():
+            if name != "step" and isinstance(value, (int, float)) and (wanted is None or name in wanted):
+                found.setdefault(name, []).append((row["step"], value))
+    return {f"training.{k}": np.array(v, float) for k, v in found.items()}

@@ -1,0 +1,1 @@
+"""World models. A model knows neither its losses nor its use."""

@@ -1,0 +1,70 @@
+"""What every world model shares: imagination by repeated steps, and the check that its groups are a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isochrone.core.errors import UserError
+from isochrone.core.types import Struct
+
+
+class Model(nn.Module):
+    """Base of the world models. A subclass gives `step`, `groups`, `provides`, `observe`, `start` and `update`."""
+
+    provides: frozenset[str] = frozenset()
+    modes: frozenset[str] = frozenset()
+
+    def step(self, state: Any, action: Float[Tensor, "... A"]) -> Any:
+        """One imagined step, for any leading shape."""
+        raise NotImplementedError
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Named groups that partition every parameter."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each optimiser step; slow branches move here."""
+
+    def imagine(self, state: Any, actions: Float[Tensor, "B N H A"]) -> Any:
+        """Roll each candidate through the model: State[B] -> State[B, N, H], the states *after* each action."""
+        b, n, horizon, size = actions.shape
+        now = state.map(lambda x: x.unsqueeze(1).expand(b, n, *x.shape[1:]).reshape(b * n, *x.shape[1:]))
+        moves = actions.reshape(b * n, horizon, size)
+        states = []
+        for k in range(horizon):
+            now = self.step(now, moves[:, k])
+            states.append(now)
+        rolled: Struct = type(now).stack(states, dim=1)  # (B*N, H, ...)
+        return rolled.map(lambda x: x.reshape(b, n, *x.shape[1:]))
+
+    def wants(self, needs: Iterable[str]) -> frozenset[str]:
+        """The requested rollout fields, or an error that names what this model cannot fill."""
+        wanted = frozenset(needs)
+        missing = wanted - self.provides
+        if missing:
+            have = ", ".join(sorted(self.provides))
+            raise UserError(f"model '{type(self).__name__.lower()}' cannot fill {sorted(missing)}; it provides {have}")
+        return wanted
+
+
+def check_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -> None:
+    """Every trainable parameter in exactly one group; raises ValueError with the names that are not."""
+    owner: dict[int, str] = {}
+    for name, params in groups.items():
+        for p in params:
+            if id(p) in owner:
+                raise ValueError(f"a parameter is in group '{owner[id(p)]}' and in '{name}'")
+            owner[id(p)] = name
+    loose = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owner]
+    if loose:
+        raise ValueError(f"parameters in no group: {', '.join(loose)}")
+
+
+def merge_time(x: Tensor) -> Tensor:
+    """(B, T, ...) -> (B*T, ...)."""
+    return torch.flatten(x, 0, 1)

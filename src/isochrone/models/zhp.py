@@ -1,0 +1,298 @@
+"""z/h/p: what is seen, what is believed, and where one is in actions (seeds/000 and 002; the spec's section 2).
+
+z = E(image), one frame at a time. h_{t+1} = F(z_t, h_t, a_t), the belief *before* frame t+1 is seen; the state at t is
+(z_t, h_t). p = M(z), a measured pose: the same place has the same p in every window, and d_p(a, b) counts actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from isochrone.core.config import option
+from isochrone.core.errors import UserError
+from isochrone.core.registry import register
+from isochrone.core.route import stop
+from isochrone.core.types import Batch, Rollout, Spec, Struct
+from isochrone.models.base import Model
+from isochrone.nets.conv import ENCODERS
+from isochrone.nets.gru import GRU
+from isochrone.nets.metric import METRICS
+from isochrone.nets.mlp import MLP
+
+
+@dataclass(frozen=True)
+class ZhpConfig:
+    """Sizes, and where gradients stop."""
+
+    name: ClassVar[str] = "zhp"
+    z: int = option(32, "size of z", ge=2)
+    h: int = option(128, "size of h", ge=2)
+    p: int = option(64, "size of p", ge=2)
+    hidden: int = option(256, "width of the perceptrons", ge=8)
+    encoder: Literal["patch", "conv"] = option("patch", "patch: fast, small scenes; conv: everything else")
+    depth: int = option(16, "channels of the encoder's first layer", ge=4)
+    fourier: int = option(128, "Fourier features of z before predictor and pose (0: none)", ge=0)
+    frequency: float = option(3.0, "their starting frequency, in cycles over z's spread", gt=0)
+    metric: Literal["max", "euclidean", "residual", "interval"] = option(
+        "max", "d_p: euclidean is blind to one-way doors"
+    )
+    pose: Literal["measured", "running_sum"] = option("measured", "running_sum: the notes' pose, a negative control")
+    pose_scale: float = option(10.0, "actions per unit of the pose head's output", gt=0)
+    imagine_p: Literal["measured", "odometry"] = option(
+        "measured", "imagined p: M of imagined z, or p plus summed steps"
+    )
+    detach_z_from_h_and_p: bool = option(True, "no belief or pose loss reaches the encoder")
+    pose_delta_detach_h: bool = option(True, "no pose loss reaches the predictor")
+    detach_decoder: bool = option(False, "reconstruction trains the decoder only")
+    open_loop: int = option(8, "K: steps of the shared open-loop rollout", ge=2)
+    starts: int = option(4, "open-loop starts per window", ge=1)
+
+    def check(self, path: str) -> None:
+        """The negative control exists in the notes' own mode only."""
+        if self.pose == "running_sum" and not (self.detach_z_from_h_and_p and self.pose_delta_detach_h):
+            raise UserError(f"{path}pose = 'running_sum' is the notes' control: keep both of its detach flags true")
+
+
+@dataclass(frozen=True)
+class ZhpState(Struct):
+    """(z, h, p), and whether the row has seen nothing yet."""
+
+    z: Float[Tensor, "*B Z"]
+    h: Float[Tensor, "*B D"]
+    p: Float[Tensor, "*B P"]
+    fresh: Tensor  # (*B,) bool
+
+    def feat(self) -> Float[Tensor, "*B F"]:
+        return torch.cat([self.z, self.h], -1)
+
+
+@dataclass(frozen=True)
+class OpenLoop(Struct):
+    """K imagined steps from S starts in each window; k = 1..K lies at index k-1."""
+
+    start: Int64[Tensor, "B S"]
+    valid: Tensor  # (B, S, K) bool: no episode ends on the way
+    z: Float[Tensor, "B S K Z"]
+    h: Float[Tensor, "B S K D"]
+
+    def target(self, x: Float[Tensor, "B T ..."]) -> Float[Tensor, "B S K ..."]:
+        """What was really there: x at start + k."""
+        k = torch.arange(1, self.valid.shape[-1] + 1, device=x.device)
+        at = self.start[..., None] + k  # (B, S, K)
+        rows = torch.arange(x.shape[0], device=x.device)[:, None, None]
+        return x[rows, at]
+
+    def origin(self, x: Float[Tensor, "B T ..."]) -> Float[Tensor, "B S ..."]:
+        """x at the start itself."""
+        return x[torch.arange(x.shape[0], device=x.device)[:, None], self.start]
+
+
+FIELDS = ("z", "z_in", "h", "z_hat", "p", "dp", "recon", "open_loop")
+
+
+@register("model", "zhp")
+class ZHP(Model):
+    """The model. `spec` says what the world shows and takes."""
+
+    Config = ZhpConfig
+    provides = frozenset(FIELDS)
+
+    def __init__(self, config: ZhpConfig, spec: Spec) -> None:
+        super().__init__()
+        self.config, self.action = config, spec.action
+        c, a = config, spec.action.size
+        make_encoder, make_decoder = ENCODERS[c.encoder]
+        mlp = partial(MLP, hidden=c.hidden)
+        waves: dict[str, Any] = {"fourier": c.fourier, "scale": c.frequency}
+        self.encoder = make_encoder(spec.image, c.z, c.depth, c.hidden)
+        self.decoder = make_decoder(spec.image, c.z, c.depth, c.hidden)
+        self.embed = mlp(c.z + a, c.hidden, layers=1, **waves)
+        self.cell = GRU(c.hidden, c.h)
+        self.h2z = mlp(c.h, c.z)
+        self.z2h = mlp(c.z, c.h)
+        self.pose = mlp(c.z, c.p, **waves)
+        self.delta_p = mlp(c.p + c.h + a, c.p)
+        self.metric = METRICS[c.metric](c.p)
+        self.delta_h = mlp(c.h + a, c.h)
+        self.prototypes = nn.ParameterDict(
+            {k: torch.randn(a, n) * 0.1 for k, n in (("z", c.z), ("h", c.h), ("p", c.p))}
+        )
+        self.inverse = nn.ModuleDict({k: mlp(2 * n, a) for k, n in (("z", c.z), ("p", c.p))})
+        self.inverse["h"] = mlp(2 * c.h, a)
+        self.inverse["dp"] = mlp(c.p, a)
+        self.dual = nn.Parameter(torch.tensor(0.0))
+        attached = {"attached"} if not c.detach_z_from_h_and_p else set()
+        shaping = {"pose_shapes_h"} if not c.pose_delta_detach_h else set()
+        blind = {"detach_decoder"} if c.detach_decoder else set()
+        summed = {"running_sum"} if c.pose == "running_sum" else set()
+        self.modes = frozenset(attached | shaping | blind | summed)
+
+    # --- parts
+
+    def encode(self, image: Tensor) -> Float[Tensor, "... Z"]:
+        """image (..., C, Y, X), uint8 or 0..1 -> z."""
+        return self.encoder(image)
+
+    def decode(self, z: Float[Tensor, "... Z"]) -> Float[Tensor, "... C Y X"]:
+        """z -> image, about 0..1."""
+        return self.decoder(z)
+
+    def measure_p(self, z: Float[Tensor, "... Z"]) -> Float[Tensor, "... P"]:
+        """p = M(z)."""
+        return self.pose(z) * self.config.pose_scale
+
+    def predict(self, z: Tensor, h: Tensor, action: Tensor) -> Float[Tensor, "... D"]:
+        """h' = F(z, h, a)."""
+        return self.cell(self.embed(torch.cat([z, action], -1)), h)
+
+    def odometry(self, p: Tensor, h: Tensor, action: Tensor) -> Float[Tensor, "... P"]:
+        """The predicted step of p: G(p, h, a). The default detach holds h (and p's origin) out of it."""
+        if self.config.pose_delta_detach_h:
+            h = stop(h, "pose losses must not shape belief (pose_delta_detach_h)")
+        if self.config.detach_z_from_h_and_p:
+            p = stop(p, "odometry reads the pose, it does not choose it")
+        scale = self.config.pose_scale
+        return self.delta_p(torch.cat([p / scale, h, action], -1))
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The partition that routes are declared in."""
+        parts: dict[str, Iterable[nn.Parameter]] = {
+            "encoder": self.encoder.parameters(),
+            "decoder": self.decoder.parameters(),
+            "predictor": [*self.embed.parameters(), *self.cell.parameters()],
+            "h2z": self.h2z.parameters(),
+            "z2h": self.z2h.parameters(),
+            "pose": self.pose.parameters(),
+            "delta_p": self.delta_p.parameters(),
+            "metric": self.metric.parameters(),
+            "delta_h": self.delta_h.parameters(),
+            "dual": [self.dual],
+        }
+        parts |= {f"prototypes_{k}": [v] for k, v in self.prototypes.items()}
+        parts |= {f"inverse_{k}": v.parameters() for k, v in self.inverse.items()}
+        filled = {name: list(params) for name, params in parts.items()}
+        return {name: params for name, params in filled.items() if params}
+
+    # --- acting and imagining
+
+    def start(self, batch: int) -> ZhpState:
+        """A belief that has seen nothing: the first `update` fills it from its frame."""
+        like = self.dual
+        empty = partial(torch.zeros, device=like.device)
+        c = self.config
+        return ZhpState(
+            empty(batch, c.z),
+            empty(batch, c.h),
+            empty(batch, c.p),
+            torch.ones(batch, dtype=torch.bool, device=like.device),
+        )
+
+    def update(self, state: ZhpState, action: Float[Tensor, "B A"], obs: Mapping[str, Tensor]) -> ZhpState:
+        """Filter one real frame in; `action` is the one that led to it (ignored on fresh rows)."""
+        z = self.encode(obs["image"])  # (B, Z)
+        fresh = state.fresh[..., None]
+        h = torch.where(fresh, self.z2h(z), self.predict(state.z, state.h, action))  # (B, D)
+        if self.config.pose == "measured":
+            p = self.measure_p(z)
+        else:
+            p = torch.where(fresh, torch.zeros_like(state.p), state.p + self.odometry(state.p, state.h, action))
+        return ZhpState(z, h, p, torch.zeros_like(state.fresh))
+
+    def step(self, state: ZhpState, action: Float[Tensor, "... A"]) -> ZhpState:
+        """One imagined step."""
+        h = self.predict(state.z, state.h, action)
+        z = self.h2z(h)
+        if self.config.pose == "measured" and self.config.imagine_p == "measured":
+            return ZhpState(z, h, self.measure_p(z), state.fresh)
+        return ZhpState(z, h, state.p + self.odometry(state.p, state.h, action), state.fresh)
+
+    def distance(self, a: ZhpState, b: ZhpState, space: str = "p") -> Tensor:
+        """From a to b, broadcast: 'p' in actions, 'z' Euclidean in z, 'mixed' p plus a tenth of z."""
+        if space == "p":
+            return self.metric(a.p, b.p)
+        seen = (a.z - b.z).square().sum(-1).add(1e-12).sqrt()
+        return seen if space == "z" else self.metric(a.p, b.p) + 0.1 * seen
+
+    def disagreement(self, a: ZhpState, b: ZhpState) -> Tensor:
+        """z-distance per step of p: large where things look far and are near (pipe), small behind a wall."""
+        return self.distance(a, b, "z") / (1 + self.distance(a, b, "p"))
+
+    # --- observing
+
+    def observe(self, batch: Batch, needs: Iterable[str], rng: torch.Generator | None = None) -> Rollout:
+        """Fill the asked fields (T' = T - 1)::
+
+        z (B,T,Z)  z_in: z as h and p see it  h (B,T,D)  z_hat (B,T',Z) = Hz(h_{t+1})  p (B,T,P)  dp (B,T',P)
+        recon (B,T,C,Y,X)  open_loop: OpenLoop, starts drawn by `rng`
+        """
+        needs = self.wants(needs)
+        out: dict[str, Any] = {"z": self.encode(batch.obs["image"])}
+        z = out["z"]
+        if self.config.detach_z_from_h_and_p:
+            z = stop(z, "no belief or pose loss reaches the encoder (detach_z_from_h_and_p)")
+        out["z_in"] = z
+        if needs & {"h", "z_hat", "dp", "open_loop"} or (self.config.pose == "running_sum" and "p" in needs):
+            out["h"] = self._teach(z, batch)
+        if "z_hat" in needs:
+            out["z_hat"] = self.h2z(out["h"][:, 1:])
+        if needs & {"p", "dp"}:
+            out["p"], out["dp"] = self._poses(z, out.get("h"), batch, "dp" in needs)
+        if "recon" in needs:
+            seen = stop(out["z"], "detach_decoder") if self.config.detach_decoder else out["z"]
+            out["recon"] = self.decode(seen)
+        if "open_loop" in needs:
+            out["open_loop"] = self._open_loop(z, out["h"], batch, rng)
+        return Rollout(batch, out, rng)
+
+    def _teach(self, z: Tensor, batch: Batch) -> Float[Tensor, "B T D"]:
+        """Beliefs h_t with true frames fed in; a new episode starts again from its first frame."""
+        inputs = self.cell.project(self.embed(torch.cat([z, batch.action], -1)))  # (B, T, 3D), hoisted out of the loop
+        births = self.z2h(z)  # (B, T, D): only first rows are used
+        h = births[:, 0]
+        beliefs = [h]
+        for t in range(z.shape[1] - 1):
+            h = self.cell.step(inputs[:, t], h)
+            h = torch.where(batch.first[:, t + 1, None], births[:, t + 1], h)
+            beliefs.append(h)
+        return torch.stack(beliefs, 1)
+
+    def _poses(self, z: Tensor, h: Tensor | None, batch: Batch, steps: bool) -> tuple[Tensor, Tensor | None]:
+        if self.config.pose == "measured":
+            p = self.measure_p(z)
+            return p, self.odometry(p[:, :-1], h[:, :-1], batch.action[:, :-1]) if steps and h is not None else None
+        assert h is not None
+        p = torch.zeros(*z.shape[:1], self.config.p, device=z.device)
+        poses, deltas = [p], []
+        for t in range(z.shape[1] - 1):
+            deltas.append(self.odometry(p, h[:, t], batch.action[:, t]))
+            p = p + deltas[-1]
+            poses.append(p)
+        return torch.stack(poses, 1), torch.stack(deltas, 1)
+
+    def _open_loop(self, z: Tensor, h: Tensor, batch: Batch, rng: torch.Generator | None) -> OpenLoop:
+        b, length = z.shape[:2]
+        k = self.config.open_loop
+        if length <= k:
+            raise UserError(f"windows of {length} rows cannot hold open-loop rollouts of {k} steps: raise train.length")
+        starts = torch.randint(length - k, (b, self.config.starts), generator=rng).to(z.device)  # (B, S)
+        loop = OpenLoop(starts, torch.ones(b, self.config.starts, k, dtype=torch.bool, device=z.device), z, z)
+        moves = torch.cat(
+            [loop.origin(batch.action)[:, :, None], loop.target(batch.action)[:, :, :-1]], 2
+        )  # (B, S, K, A)
+        joint = ~(batch.last[:, :-1] | batch.first[:, 1:])  # (B, T-1)
+        valid = loop.replace(start=starts - 1).target(joint).cumprod(-1).bool()  # (B, S, K)
+        z, h = loop.origin(z), loop.origin(h)
+        zs, hs = [], []
+        for i in range(k):
+            h = self.predict(z, h, moves[:, :, i])
+            z = self.h2z(h)
+            zs.append(z)
+            hs.append(h)
+        return OpenLoop(starts, valid, torch.stack(zs, 2), torch.stack(hs, 2))

@@ -1,0 +1,1 @@
+"""Building blocks without any idea of a world: perceptrons, convolutions, recurrent cells, metrics."""

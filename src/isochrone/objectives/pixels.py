@@ -1,0 +1,85 @@
+"""Hardness-weighted pixel losses (spec section 6): a small box on a black scene must not be cheaper to forget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from isochrone.core.config import option
+from isochrone.core.route import stop
+from isochrone.core.pixels import as_float
+from isochrone.objectives.reduce import masked_mean
+from isochrone.objectives.term import term
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The pyramid: `scales` levels, each halving the image; level s weighs `decay`^s."""
+
+    scales: int = option(3, "levels of the pyramid", ge=1, le=6)
+    decay: float = option(0.5, "weight of a level against the one below", gt=0)
+    beta: float = option(0.5, "sharpness of the hardness weight", ge=0)
+    cap: float = option(4.0, "largest hardness weight", ge=1)
+    box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
+
+
+def local_mean(x: Float[Tensor, "N C Y X"], box: int) -> Float[Tensor, "N C Y X"]:
+    """Mean over a box around each pixel, pixels outside left out; one axis at a time (a box is separable)."""
+    rows = F.avg_pool2d(x, (box, 1), 1, (box // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, box), 1, (0, box // 2), count_include_pad=False)
+
+
+def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], cfg: Boxes) -> Float[Tensor, "N"]:
+    """sum_s decay^s sum_yx w e, e = mean_c |guess - truth| at scale s, w = min((e / local mean e)^beta, cap), w stopped.
+
+    Sum over pixels and scales, one number per image.
+    """
+    total = guess.new_zeros(guess.shape[0])
+    error = guess - truth
+    for s in range(cfg.scales):
+        # Pooling is linear, so pooling the difference equals the difference of the pooled images.
+        e = error.abs().mean(1, keepdim=True)  # (N, 1, y, x)
+        held = stop(e, "the weight says where to look, it is not to be gamed")
+        near = local_mean(held, cfg.box).clamp_min(1e-6)
+        weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
+        total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
+        if s + 1 < cfg.scales:
+            error = F.avg_pool2d(error, 2)
+    return total
+
+
+PIXELS = {"updates": {"encoder", "decoder"}, "minus": {"detach_decoder": {"encoder"}}, "settings": Boxes}
+
+
+@term("recon_multi_box", reads={"recon"}, source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
+def recon_multi_box(model, roll, cfg) -> Tensor:
+    """D(z) against the frame: sum over pixels and scales, mean over (B, T)."""
+    truth = as_float(roll.batch.obs["image"]).flatten(0, 1)
+    return multi_box(roll.recon.flatten(0, 1), truth, cfg).mean()
+
+
+@term("pixel_delta_multi_box", reads={"recon"}, source="seeds/002, pixel_delta_multi_box", **PIXELS)
+def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
+    """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid (B, T-1)."""
+    truth = as_float(roll.batch.obs["image"]).diff(dim=1)
+    error = multi_box(roll.recon.diff(dim=1).flatten(0, 1), truth.flatten(0, 1), cfg)
+    return masked_mean(error.reshape(truth.shape[:2]), roll.batch.connected(1))
+
+
+def centre_of_mass(image: Float[Tensor, "N C Y X"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N"]]:
+    """(x, y) in pixels of what stands out from the batch's mean picture, and how much of it there is.
+
+    Environment-only: what never moves is background, and a pixel's weight is its squared departure from it.
+    """
+    away = (image - image.mean(0)).square().mean(1)  # (N, Y, X)
+    away = torch.where(away > 0.25 * away.amax((1, 2), keepdim=True), away, torch.zeros_like(away))
+    mass = away.sum((1, 2)).clamp_min(1e-6)
+    ys = torch.arange(image.shape[2], device=image.device, dtype=image.dtype)
+    xs = torch.arange(image.shape[3], device=image.device, dtype=image.dtype)
+    x = (away.sum(1) * xs).sum(-1) / mass
+    y = (away.sum(2) * ys).sum(-1) / mass
+    return torch.stack([x, y], -1), mass

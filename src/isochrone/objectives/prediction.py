@@ -1,0 +1,98 @@
+"""What the next frame will be: jepa, the two bridges between z and h, and open-loop rollouts. (spec section 3)"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isochrone.core.route import frozen, stop
+from isochrone.objectives.reduce import masked_mean, sse
+from isochrone.objectives.term import term
+
+ATTACHED = {"attached": {"encoder"}}
+
+
+@term(
+    "jepa",
+    updates={"predictor", "h2z", "z2h"},
+    also=ATTACHED,
+    reads={"z", "z_hat"},
+    source="seeds/002, table row jepa; z2h through h_0 (the notes' table forgets it)",
+)
+def jepa(model, roll, cfg) -> Tensor:
+    """Predicted z against the z that came: sum over Z, mean over valid (B, T-1). The target is stopped."""
+    target = stop(roll.z[:, 1:], "the target must not chase its prediction")
+    return masked_mean(sse(roll.z_hat, target), roll.batch.connected(1))
+
+
+@term(
+    "h2z",
+    updates={"h2z", "z2h"},
+    also=ATTACHED,
+    reads={"z", "h"},
+    source="seeds/002, table row h2z; its rows t > 0 equal jepa, so only rows where belief starts are kept",
+)
+def h2z(model, roll, cfg) -> Tensor:
+    """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
+    starts = roll.batch.first.clone()
+    starts[:, 0] = True
+    error = sse(model.h2z(roll.h[starts]), stop(roll.z[starts], "the encoder is the teacher"))
+    return error.mean()
+
+
+@term("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
+def z2h(model, roll, cfg) -> Tensor:
+    """z -> h -> z closes on itself, every row: teaches the start of h and nothing else. Sum over Z, mean over (B, T)."""
+    z = stop(roll.z, "the encoder is the teacher")
+    return sse(frozen(model.h2z)(model.z2h(z)), z).mean()
+
+
+def _from_second_step(error: Tensor, valid: Tensor) -> Tensor:
+    # k = 1 repeats the teacher's own step, where the error is zero by construction.
+    return masked_mean(error[..., 1:], valid[..., 1:])
+
+
+ROLLS = {"predictor", "h2z", "z2h"}
+
+
+@term(
+    "rollout_kstep_h",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"h", "open_loop"},
+    source="seeds/002, table row rollout_kstep_h; spec section 3 starts at k = 2",
+)
+def rollout_kstep_h(model, roll, cfg) -> Tensor:
+    """Imagined belief against the taught one, k = 2..K: sum over D, mean over starts and k."""
+    loop = roll.open_loop
+    target = loop.target(stop(roll.h, "the taught belief is the target"))
+    return _from_second_step(sse(loop.h, target), loop.valid)
+
+
+@term(
+    "rollout_kstep_delta_h",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"h", "open_loop"},
+    source="seeds/002, table row rollout_kstep_delta_h",
+)
+def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
+    """The same on one-step differences, k = 2..K. Nearly redundant: keep its weight low."""
+    loop = roll.open_loop
+    h = stop(roll.h, "the taught belief is the target")
+    real = torch.cat([loop.origin(h)[:, :, None], loop.target(h)], 2).diff(dim=2)  # (B, S, K, D)
+    return masked_mean(sse(loop.h.diff(dim=2), real[:, :, 1:]), loop.valid[..., 1:])
+
+
+@term(
+    "rollout_kstep_z",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"z", "open_loop"},
+    source="seeds/002, rollout_kstep_z (off in the notes; on in our recipe: plans are made of imagined z)",
+)
+def rollout_kstep_z(model, roll, cfg) -> Tensor:
+    """Imagined z against the z that came, k = 2..K: sum over Z, mean over starts and k."""
+    loop = roll.open_loop
+    target = loop.target(stop(roll.z, "the encoder is the teacher"))
+    return _from_second_step(sse(loop.z, target), loop.valid)

@@ -1,0 +1,124 @@
+"""What makes p a distance in actions: a quasimetric learned from reachability, and the notes' ranking. (spec sections 3, 5)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from isochrone.core.config import option
+from isochrone.core.route import stop
+from isochrone.objectives.reduce import masked_mean
+from isochrone.objectives.term import term
+
+POSE = {"also": {"attached": {"encoder"}, "running_sum": {"delta_p"}}, "minus": {"running_sum": {"pose"}}}
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The constraint's price and the objective's softening."""
+
+    multiplier: float = option(30.0, "starting price of breaking the local constraint: it must bite early", gt=0)
+    pairs: int = option(256, "random states and goals whose distance is pushed up, per batch", ge=2)
+    reach: float = option(30.0, "distances up to about this many actions are pushed at full strength", gt=0)
+    softness: float = option(6.0, "width of the fade beyond it, in actions", gt=0)
+    slack: float = option(0.01, "mean squared violation that is let pass", ge=0)
+    price_rate: float = option(1.0, "how fast the multiplier follows the violation", ge=0)
+
+
+def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """(d - 1)_+^2: an observed step may not cost more than one action."""
+    return (step - 1).clamp_min(0).square()
+
+
+@term(
+    "reach_p",
+    updates={"pose", "metric", "dual"},
+    reads={"p"},
+    source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10; spec section 5",
+    settings=Reach,
+    **POSE,
+)
+def reach_p(model, roll, cfg) -> Tensor:
+    """Spread every pair as far as it goes, while each observed step costs at most one action.
+
+    mean over random pairs of softness * softplus((reach - d) / softness), plus multiplier * (mean violation - slack). The
+    multiplier is trained upwards on the same backward: its gradient is -(mean violation - slack).
+    """
+    p = roll.p.flatten(0, 1)  # (N, P)
+    size = min(cfg.pairs, len(p))
+    pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
+    far = model.metric(p[pick[:size], None], p[None, pick[-size:]])  # (S, S), every start with every goal
+    push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
+    step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
+    excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
+    price = cfg.multiplier * torch.exp(cfg.price_rate * model.dual)
+    held = stop(price, "the pose pays the price, it does not set it")
+    pressed = stop(excess, "the price follows the violation, it does not cause it")
+    return push + held * excess - price * pressed
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Goals and triplets per batch."""
+
+    goals: int = option(32, "goal frames per batch", ge=1)
+    triplets: int = option(1024, "ordered pairs per batch", ge=1)
+    margin: float = option(1.0, "asked difference of distance, in actions", gt=0)
+
+
+def place_ids(images: Tensor) -> Int64[Tensor, "B T"]:
+    """One number per distinct frame: equal pictures, equal number (a fixed random projection in float64)."""
+    flat = images.flatten(2).double()
+    probe = (
+        torch.sin(torch.arange(1, flat.shape[-1] + 1, device=flat.device, dtype=torch.float64) * 12.9898) * 43758.5453
+    )
+    keys = (flat @ (probe - probe.floor())).mul(1e3).round()
+    return torch.unique(keys, return_inverse=True)[1].reshape(images.shape[:2])
+
+
+def first_hits(
+    ids: Int64[Tensor, "B T"], joint: Bool[Tensor, "B T-1"], goals: Int64[Tensor, "G"]
+) -> Float[Tensor, "G B T"]:
+    """Rows until the goal's frame is first seen again in the same episode; inf where it is not."""
+    match = ids[None] == goals[:, None, None]  # (G, B, T)
+    wait = torch.where(match[..., -1], 0.0, torch.inf)
+    waits = [wait]
+    for t in range(ids.shape[1] - 2, -1, -1):
+        later = torch.where(joint[None, :, t], wait + 1, torch.inf)
+        wait = torch.where(match[..., t], 0.0, later)
+        waits.append(wait)
+    return torch.stack(waits[::-1], -1)
+
+
+@term(
+    "geometry_rank_p",
+    updates={"pose", "metric"},
+    reads={"p"},
+    source="seeds/002, geometry_rank_p; ordered by first-hit times, for 'later in the window' rewards a clock",
+    settings=Rank,
+    **POSE,
+)
+def geometry_rank_p(model, roll, cfg) -> Tensor:
+    """relu(margin + d(near, goal) - d(far, goal)) over pairs whose best observed first-hit times are ordered. Mean."""
+    ids = place_ids(roll.batch.obs["image"])
+    p = roll.p.flatten(0, 1)
+    n = len(p)
+    goal = torch.randint(n, (cfg.goals,), generator=roll.rng).to(p.device)
+    hits = first_hits(ids, roll.batch.connected(1), ids.flatten()[goal]).flatten(1)  # (G, N)
+    places = int(ids.max()) + 1
+    best = torch.full((cfg.goals, places), torch.inf, device=p.device)
+    best = best.scatter_reduce(
+        1, ids.flatten().expand(cfg.goals, n), hits, "amin"
+    )  # best over every visit of the place
+    g = torch.randint(cfg.goals, (cfg.triplets,), generator=roll.rng).to(p.device)
+    one, two = torch.randint(n, (2, cfg.triplets), generator=roll.rng).to(p.device)
+    wait_one, wait_two = best[g, ids.flatten()[one]], best[g, ids.flatten()[two]]
+    near, far = torch.where(wait_one < wait_two, one, two), torch.where(wait_one < wait_two, two, one)
+    known = torch.isfinite(wait_one) & torch.isfinite(wait_two) & (wait_one != wait_two)
+    aim = p[goal[g]]
+    hinge = torch.relu(cfg.margin + model.metric(p[near], aim) - model.metric(p[far], aim))
+    return masked_mean(hinge, known)

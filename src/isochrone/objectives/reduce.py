@@ -1,0 +1,37 @@
+"""Reductions, stated once: sum over the event, mean over batch and time, rows that cross an episode's end left out."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def masked_mean(x: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """Mean over the valid entries; 0 when there are none."""
+    return (x * valid).sum() / valid.sum().clamp_min(1)
+
+
+def sse(x: Float[Tensor, "*B F"], y: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
+    """Squared error summed over the last dimension."""
+    return (x - y).square().sum(-1)
+
+
+def norm(x: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
+    """Euclidean norm with a finite gradient at zero."""
+    return x.square().sum(-1).add(1e-12).sqrt()
+
+
+def huber(d: Float[Tensor, "*B"], delta: float) -> Float[Tensor, "*B"]:
+    """0.5 d^2 up to delta, delta (|d| - delta/2) beyond (seeds/000, section 6)."""
+    return torch.where(d.abs() <= delta, 0.5 * d.square(), delta * (d.abs() - 0.5 * delta))
+
+
+def charbonnier(d: Float[Tensor, "*B"], eps: float) -> Float[Tensor, "*B"]:
+    """sqrt(d^2 + eps^2) - eps: smooth everywhere, 0 at 0 (seeds/000, section 6, shifted by its constant)."""
+    return (d.square() + eps**2).sqrt() - eps
+
+
+def truncated(d: Float[Tensor, "*B"], cap: float) -> Float[Tensor, "*B"]:
+    """min(d^2, cap): a jump beyond the cap costs the same and pulls at nothing (seeds/000, section 6)."""
+    return d.square().clamp_max(cap)

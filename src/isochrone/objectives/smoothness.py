@@ -1,0 +1,99 @@
+"""Robust, gated smoothness of z, and its opposite number: nearness in z ordered by visible displacement. (seeds/000)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isochrone.core.config import option
+from isochrone.core.route import stop
+from isochrone.core.pixels import as_float
+from isochrone.objectives.pixels import centre_of_mass
+from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
+from isochrone.objectives.term import term
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """The penalty on d_t / tau, tau the batch's median step."""
+
+    rho: Literal["huber", "charbonnier", "truncated"] = option("truncated", "truncated ignores jumps altogether")
+    delta: float = option(1.0, "where huber turns linear", gt=0)
+    eps: float = option(0.1, "charbonnier's rounding", gt=0)
+    cap: float = option(4.0, "where truncated stops", gt=0)
+    gate: bool = option(True, "fade where the model was surprised")
+    gate_scale: float = option(1.0, "surprise that fades it to 1/e, in medians", gt=0)
+
+
+def penalty(d: Float[Tensor, "*B"], cfg: Smooth) -> Float[Tensor, "*B"]:
+    """rho(d), seeds/000 section 6."""
+    if cfg.rho == "huber":
+        return huber(d, cfg.delta)
+    return charbonnier(d, cfg.eps) if cfg.rho == "charbonnier" else truncated(d, cfg.cap)
+
+
+def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
+    """exp(-(e - median e)_+ / (scale * median e)), in 0..1."""
+    middle = error.median()
+    return torch.exp(-(error - middle).clamp_min(0) / (scale * middle).clamp_min(1e-8))
+
+
+@term(
+    "z_smooth",
+    updates={"encoder"},
+    reads={"z", "z_hat"},
+    source="seeds/000, section 6; spec section 4",
+    settings=Smooth,
+)
+def z_smooth(model, roll, cfg) -> Tensor:
+    """mean_t g_t rho(|z' - z| / tau): off across episode ends, faded where prediction failed. Needs a collapse guard."""
+    step = norm(roll.z.diff(dim=1))  # (B, T-1)
+    valid = roll.batch.connected(1)
+    moving = valid & (stop(step, "statistics") > 1e-3)
+    tau = (
+        stop(step, "the unit of smoothness is measured, not learned")[moving].median()
+        if bool(moving.any())
+        else step.new_ones(())
+    )
+    value = penalty(step / tau.clamp_min(1e-6), cfg)
+    if cfg.gate:
+        surprise = sse(roll.z_hat, roll.z[:, 1:])
+        value = value * gate(stop(surprise, "the gate watches the error, it does not train it"), cfg.gate_scale)
+    return masked_mean(value, valid)
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Triplets per batch, and the slope they ask for."""
+
+    triplets: int = option(2048, "random triplets of frames per batch", ge=1)
+    slope: float = option(1.0, "asked difference of z distance per pixel, against the batch's own rate", gt=0)
+
+
+@term(
+    "displacement_rank",
+    updates={"encoder"},
+    reads={"z"},
+    source="seeds/000, section 5.4; spec section 4",
+    settings=Displacement,
+)
+def displacement_rank(model, roll, cfg) -> Tensor:
+    """Of two frames, the one displaced less (centre of mass, from pixels alone) must be nearer in z.
+
+    Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by the
+    batch's mean d: in units of a typical distance. Mean over triplets.
+    """
+    z = roll.z.flatten(0, 1)
+    where, _ = centre_of_mass(as_float(roll.batch.obs["image"]).flatten(0, 1))  # (N, 2) pixels
+    i, j, k = torch.randint(len(z), (3, cfg.triplets), generator=roll.rng).to(z.device)
+    near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
+    shift_near, shift_far = norm(where[i] - where[j]), norm(where[i] - where[k])
+    unit = stop(near.mean(), "a unit is not a target").clamp_min(1e-6)
+    rate = unit / shift_near.mean().clamp_min(1e-6)
+    sign = torch.sign(shift_far - shift_near)
+    margin = cfg.slope * rate * (shift_far - shift_near).abs()
+    return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit

@@ -1,0 +1,210 @@
+"""Checkpoints: a folder per step that is complete or does not count. Nothing is pickled.
+
+checkpoints/STEP/weights.safetensors   the model's state dict
+                 trainer.safetensors   everything else as named tensors; its metadata holds the plain values as JSON
+                 manifest.json         step, model class, config hash, size and sha256 of the two files; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isochrone.core import files
+from isochrone.core.errors import UserError
+from isochrone.train import tree
+
+FORMAT = 1
+PARTS = ("weights.safetensors", "trainer.safetensors")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete checkpoint says about itself."""
+
+    folder: Path
+    step: int
+    model: str
+    config_hash: str
+
+
+def model_name(model: nn.Module) -> str:
+    """'package.module.Class' of a model."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that change with any value of a JSON-ready config."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The safetensors file of named tensors, copied to the CPU; tied tensors are written out each."""
+    from safetensors.torch import save
+
+    own = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    return save(own, metadata)
+
+
+def save(root: Path, step: int, model: nn.Module, state: tree.Tree, keep: int = 2, config: str = "") -> Path:
+    """Write `root/STEP`, whole or not at all, then drop all but the newest `keep`. Returns the folder.
+
+    `state` is a nest of dicts of tensors and JSON values; `config` the hash of the run's config.
+    UserError when the disk is full: the older checkpoints are then as they were.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    folder, aside = root / f"{step:08d}", root / f".{step:08d}.{os.getpid()}.tmp"
+    tensors, plain = tree.pack(state)
+    contents = {
+        PARTS[0]: tensor_bytes(model.state_dict()),
+        PARTS[1]: tensor_bytes(tensors, {"plain": json.dumps(plain)}),
+    }
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "model": model_name(model),
+        "config_hash": config,
+        "files": {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()},
+    }
+    contents["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    _sweep(root)
+    with files.told_when_full(folder, "the checkpoints before it are intact"):
+        try:
+            aside.mkdir()
+            for name, content in contents.items():
+                files.write_synced(aside / name, content)
+            files.sync_folder(aside)
+            if folder.exists():  # left by a run that was killed, or broken: what was just computed replaces it
+                _remove(folder)
+            os.rename(aside, folder)
+            files.sync_folder(root)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    for old in [s for s in steps(root) if s < step][: -(keep - 1) or None]:
+        _remove(root / f"{old:08d}")
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; its manifest first, so that a half-deleted one no longer counts."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Delete what killed writers left behind."""
+    for left in root.glob(".*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a complete checkpoint. UserError naming the first file that is missing or damaged."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        listed, step = manifest["files"], int(manifest["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is not a complete checkpoint: manifest.json: {error}") from None
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{folder} has checkpoint format {manifest.get('format')}; this version reads {FORMAT}")
+    for name in PARTS:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{folder} is not a complete checkpoint: {name}: {error.strerror}") from None
+        want = listed.get(name, {})
+        if len(content) != want.get("size") or hashlib.sha256(content).hexdigest() != want.get("sha256"):
+            raise UserError(f"{folder / name} is damaged: its size or sha256 is not the one in manifest.json")
+    return Manifest(folder, step, manifest["model"], manifest["config_hash"])
+
+
+def steps(root: Path) -> list[int]:
+    """Steps that have a folder with a manifest, ascending. Cheap: contents are not verified."""
+    if not root.is_dir():
+        return []
+    return sorted(int(f.name) for f in root.iterdir() if f.name.isdigit() and (f / "manifest.json").is_file())
+
+
+def latest(root: Path) -> Path | None:
+    """The newest checkpoint that is complete and undamaged, or None."""
+    for step in reversed(steps(root)):
+        try:
+            return verify(root / f"{step:08d}").folder
+        except UserError:
+            continue
+    return None
+
+
+def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> list[str]:
+    lost = [f"no '{k}' {list(want[k].shape)}" for k in sorted(want.keys() - have.keys())]
+    more = [f"unknown '{k}' {list(have[k].shape)}" for k in sorted(have.keys() - want.keys())]
+    shape = [
+        f"'{k}' is {list(have[k].shape)} {have[k].dtype} there, {list(want[k].shape)} {want[k].dtype} here"
+        for k in sorted(have.keys() & want.keys())
+        if have[k].shape != want[k].shape or have[k].dtype != want[k].dtype
+    ]
+    return shape + lost + more
+
+
+def load_weights(folder: Path, model: nn.Module, config: str = "") -> int:
+    """Put the weights of a checkpoint into `model`; returns its step.
+
+    UserError when it is damaged, or of another model: names both classes and the keys and shapes that differ.
+    """
+    from safetensors.torch import load_file
+
+    manifest = verify(folder)
+    have, want = load_file(folder / PARTS[0]), model.state_dict()
+    wrong = _differences(have, want)
+    if wrong or manifest.model.rpartition(".")[2] != type(model).__name__:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        changed = (
+            f" (config {manifest.config_hash} there, {config} here)"
+            if config and config != manifest.config_hash
+            else ""
+        )
+        raise UserError(
+            f"{folder} holds another model, {manifest.model}, not this {model_name(model)}{changed}: "
+            f"{'; '.join(wrong[:4]) or 'names and shapes agree'}{more}; use the config that it was trained with"
+        )
+    model.load_state_dict(have)
+    return manifest.step
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The nest of tensors (on the CPU) and plain values that `save` got as `state`."""
+    from safetensors import safe_open
+
+    tensors: dict[str, Tensor] = {}
+    with safe_open(folder / PARTS[1], framework="pt") as stored:
+        plain = json.loads((stored.metadata() or {}).get("plain", "{}"))
+        for name in stored.keys():  # noqa: SIM118 - not a dict
+            tensors[name] = stored.get_tensor(name)
+    return tree.unpack(tensors, plain)
+
+
+def load(folder: Path, model: nn.Module, config: str = "") -> tuple[int, dict[str, Any]]:
+    """(step, state) of a checkpoint, its weights put into `model`. UserError as `load_weights`."""
+    step = load_weights(folder, model, config)
+    return step, load_state(folder)
+
+
+def random_state(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    """The state of each generator as a uint8 tensor."""
+    return {name: rng.get_state() for name, rng in generators.items()}
+
+
+def restore_random(generators: Mapping[str, torch.Generator], state: Mapping[str, Tensor]) -> None:
+    """Set each generator to its stored state; one that was not stored stays as it is."""
+    for name, rng in generators.items():
+        if name in state:
+            rng.set_state(state[name])

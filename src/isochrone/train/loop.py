@@ -1,0 +1,244 @@
+"""The training loop: sample, step, report, evaluate, save; ends cleanly, resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+
+from isochrone.core.config import validate
+from isochrone.core.errors import UserError
+from isochrone.core.files import atomic_write
+from isochrone.core.protocols import Sink
+from isochrone.core.types import Batch
+from isochrone.train import checkpoint, tree
+from isochrone.train.config import TrainConfig
+from isochrone.train.guard import Diverged
+from isochrone.train.launch import generator, launch
+from isochrone.train.meter import Meter, Stopwatch
+from isochrone.train.run import Run
+from isochrone.train.signals import stop_on_signal
+from isochrone.train.step import Stepper
+
+Sample = Callable[[torch.Generator], Batch]
+Hook = Callable[[int, nn.Module], Mapping[str, Any]]
+
+
+class Stateful(Protocol):
+    """Something beside the model that a checkpoint must hold: a replay cursor, a collector, a normaliser.
+
+    The state is a nest of dicts with text keys (no '/') whose leaves are tensors or JSON values. A part that also has
+    `flush()` (a replay on disk) is flushed before each checkpoint, so that the state never speaks of lost rows.
+    """
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a call of `fit` ended: at `step`, from `began`; `signal` names what stopped it early, or is empty."""
+
+    step: int
+    began: int
+    signal: str
+    checkpoint: Path
+
+    @property
+    def done(self) -> bool:
+        return not self.signal
+
+
+def fit(
+    total: nn.Module,
+    sample: Sample,
+    config: TrainConfig,
+    run: Run,
+    sinks: Sequence[Sink] = (),
+    hooks: Sequence[Hook] = (),
+    parts: Mapping[str, Stateful] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train `total` to `config.steps`, from the newest checkpoint of `run`, or from the weights at hand.
+
+    `total` is an `objectives.total.Total`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
+    draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. Hooks
+    `(step, total) -> {name: number}` run every `eval_every` steps and must not change the model. `progress(step)` is
+    called after each step. The caller opens and closes the sinks.
+    SIGINT or SIGTERM ends after the current step with a checkpoint. UserError: bad config, diverged loss, full disk.
+    """
+    loop = Loop(total, sample, validate(config), run, sinks, hooks, parts or {})
+    began = loop.begin()
+    with stop_on_signal() as wish:
+        while loop.stepper.count < loop.config.steps and not wish:
+            loop.advance()
+            if progress is not None:
+                progress(loop.stepper.count)
+        folder = loop.save()
+    step = loop.stepper.count
+    return Fitted(step, began, wish.told if step < config.steps else "", folder)
+
+
+class Loop:
+    """The parts of `fit`, so that each can be called and read alone."""
+
+    def __init__(
+        self,
+        total: nn.Module,
+        sample: Sample,
+        config: TrainConfig,
+        run: Run,
+        sinks: Sequence[Sink],
+        hooks: Sequence[Hook],
+        parts: Mapping[str, Stateful],
+    ) -> None:
+        self.total, self.sample, self.config, self.run = total, sample, config, run
+        self.sinks, self.hooks, self.parts = sinks, hooks, dict(parts)
+        self.fabric = launch(config)
+        self.stepper = Stepper(total, config, self.fabric)
+        self.device = self.fabric.device
+        self.meter, self.watch = Meter(), Stopwatch()
+        self.frames = self.since = 0
+        self.saved: Path | None = None
+        # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: kept, never seeded here
+        self.random = {
+            "sample": generator(config.seed, "sample"),
+            "term": generator(config.seed, "term", self.device),
+            "ambient": torch.default_generator,
+        }
+        if self.device.type == "cuda":
+            self.random["ambient_gpu"] = torch.cuda.default_generators[self.device.index or 0]
+
+    # --- beginning and saving ---------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        return cast(nn.Module, self.total.model)
+
+    def begin(self) -> int:
+        """Restore the newest checkpoint, or write the first (so a folder that cannot be written shows now)."""
+        folder = self.run.latest()
+        if folder is None:
+            self.run.forget_after(0)
+            self.save()
+        else:
+            _, state = checkpoint.load(folder, self.model, self.run.config_hash)
+            self.restore(state)
+            self.saved = folder
+            self.run.forget_after(self.stepper.count)
+            self.run.note_resumed(self.stepper.count)
+        self.watch.read()
+        return self.stepper.count
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the model's weights."""
+        return {
+            "stepper": self.stepper.state(),
+            "random": checkpoint.random_state(self.random),
+            "meter": self.meter.state(),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`. UserError when a part is missing in it."""
+        self.stepper.restore(state["stepper"])
+        checkpoint.restore_random(self.random, state["random"])
+        self.meter.restore(state["meter"], self.device)
+        for name, part in self.parts.items():
+            if name not in state["parts"]:
+                raise UserError(
+                    f"the checkpoint holds no state of '{name}': it was written by another setup; start a new run"
+                )
+            part.load_state_dict(state["parts"][name])
+
+    def save(self) -> Path:
+        """A checkpoint of this step; writes nothing when it is there already."""
+        step = self.stepper.count
+        if self.saved is None or int(self.saved.name) != step:
+            with self.watch.on("save"):
+                try:
+                    self.stepper.guard.drain()
+                except Diverged as bad:
+                    raise self.crash(bad) from None
+                self.saved = self._save(self.run.checkpoints, self.config.keep)
+        return self.saved
+
+    def _save(self, root: Path, keep: int) -> Path:
+        for part in self.parts.values():
+            if hasattr(part, "flush"):
+                cast(Any, part).flush()
+        return checkpoint.save(root, self.stepper.count, self.model, self.state(), keep, self.run.config_hash)
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """One step, and whatever its number makes due."""
+        with self.watch.on("data"):
+            batch = self.sample(self.random["sample"])
+            if self.device.type != "cpu":
+                batch = batch.to(self.device)
+        with self.watch.on("model"):
+            try:
+                metrics = self.stepper(batch, self.random["term"])
+            except Diverged as bad:
+                raise self.crash(bad) from None
+        with self.watch.on("log"):
+            self.meter.add(metrics)
+        self.frames += batch.shape[0] * batch.shape[1]
+        self.since += 1
+        step, config = self.stepper.count, self.config
+        if step % config.log_every == 0 or step == config.steps:
+            self.report(step)
+        if self.hooks and config.eval_every and (step % config.eval_every == 0 or step == config.steps):
+            self.evaluate(step)
+        if config.save_every and step % config.save_every == 0:
+            self.save()
+
+    def report(self, step: int) -> None:
+        """Means since the last report, rates and shares of time, to every sink."""
+        if self.device.type == "cuda":
+            with self.watch.on("model"):  # wait here, so that the GPU's work is not counted as logging
+                torch.cuda.synchronize(self.device)
+        with self.watch.on("log"):
+            means = self.meter.means()
+        # shares are of the interval that ends here; writing this row falls into the next one
+        wall, shares = self.watch.read()
+        timed = {f"time_{kind}": shares.get(kind, 0.0) for kind in ("data", "model", "log", "eval", "save")}
+        rates = {"frames_per_s": self.frames / wall, "steps_per_s": self.since / wall}
+        self.frames = self.since = 0
+        with self.watch.on("log"):
+            self.write(step, {**means, "lr": self.stepper.rate, **rates, **timed})
+
+    def evaluate(self, step: int) -> None:
+        """The hooks' numbers, to every sink."""
+        training = self.total.training
+        with self.watch.on("eval"):
+            found: dict[str, Any] = {}
+            for hook in self.hooks:
+                found.update(hook(step, self.total))
+            self.total.train(training)
+        with self.watch.on("log"):
+            self.write(step, found)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(step, values)
+
+    # --- when it goes wrong -----------------------------------------------------------------------
+
+    def crash(self, bad: Diverged) -> UserError:
+        """Save batch and state under crash/ for looking at; the sentence to raise."""
+        folder = self.run.path / "crash"
+        folder.mkdir(exist_ok=True)
+        tensors, _ = tree.pack({name: getattr(bad.batch, name) for name in bad.batch.__dataclass_fields__})
+        name = folder / f"batch-{bad.step:08d}.safetensors"
+        atomic_write(name, checkpoint.tensor_bytes(tensors, {"step": str(bad.step), "why": bad.why}))
+        self._save(folder, keep=1)
+        return UserError(
+            f"training stopped at step {bad.step}: {bad.why}; the batch is in {name} and the weights beside it; "
+            f"try a smaller lr (now {self.config.lr:g}) or clip (now {self.config.clip:g}), or leave that term out"
+        )

@@ -1,0 +1,171 @@
+"""A run is a folder: config, versions, metrics, checkpoints, figures, results. One process at a time may write it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from isochrone.core.errors import UserError
+from isochrone.core.files import atomic_write
+from isochrone.train import checkpoint
+from isochrone.train.versions import versions
+
+
+class Run:
+    """An open run folder. Use as a context manager, or call `close`; the lock also ends with the process.
+
+    Attributes: `path`, `config` (the JSON-ready dict of config.json), `config_hash`.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], lock: int | None) -> None:
+        self.path, self.config, self._lock = path, dict(config), lock
+        self.config_hash = checkpoint.config_hash(self.config)
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> Self:
+        """Make the folder, lock it, write versions.json and then config.json, with which the run exists.
+
+        UserError when the folder holds a run, is in use, or is not a folder that can be written.
+        """
+        path = Path(path)
+        if (path / "config.json").exists():
+            raise UserError(f"{path} already holds a run: continue it with --resume {path}, or choose another folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the run folder {path} cannot be made: {error.strerror}") from None
+        run = cls(path, config, _take(path))
+        try:
+            atomic_write(path / "versions.json", json.dumps(versions(), indent=1) + "\n")
+            atomic_write(path / "config.json", json.dumps(run.config, indent=1) + "\n")
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, write: bool = True) -> Self:
+        """Open an existing run; `write=False` takes no lock and suits evaluation beside a training process.
+
+        UserError when the folder holds no run, its config is not readable, or another process uses it.
+        """
+        path = Path(path)
+        try:
+            config = json.loads((path / "config.json").read_text())
+        except OSError:
+            raise UserError(
+                f"{path} holds no run (no config.json in it): check the name, or start one with --run"
+            ) from None
+        except ValueError as error:
+            raise UserError(f"{path / 'config.json'} is not JSON: {error}") from None
+        return cls(path, config, _take(path) if write else None)
+
+    def close(self) -> None:
+        """Give the folder back. May be called twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what is in the folder --------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, or None."""
+        return checkpoint.latest(self.checkpoints)
+
+    def trained(self) -> Path:
+        """The newest complete checkpoint. UserError when there is none."""
+        found = self.latest()
+        if found is None:
+            raise UserError(f"{self.path} has no complete checkpoint yet: train it first with --resume {self.path}")
+        return found
+
+    def figures(self, step: int) -> Path:
+        """The folder for the figures of one step, made if need be."""
+        folder = self.path / "figures" / f"{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_results(self, results: Mapping[str, Any]) -> Path:
+        """Replace results.json at once."""
+        atomic_write(self.path / "results.json", json.dumps(results, indent=1) + "\n")
+        return self.path / "results.json"
+
+    def results(self) -> dict[str, Any]:
+        """What results.json holds; empty when there is none."""
+        try:
+            return json.loads((self.path / "results.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row of metrics.jsonl; a half-written last line is left out. UserError for any other bad line."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_bytes().split(b"\n")
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                if line:
+                    found.append(json.loads(line))
+            except ValueError:
+                if number < len(lines):  # a whole line ends in a newline, so only the last piece may be cut
+                    raise UserError(f"{self.metrics}, line {number}, is not JSON: mend or delete that line") from None
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of metrics.jsonl after `step`, which will be computed again, and a half-written last line."""
+        if self.metrics.exists():
+            kept = [row for row in self.rows() if row.get("step", 0) <= step]
+            atomic_write(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def note_resumed(self, step: int) -> None:
+        """Add this process' versions to versions.json, under 'resumed'."""
+        path = self.path / "versions.json"
+        try:
+            told = json.loads(path.read_text())
+        except (OSError, ValueError):
+            told = {}
+        told["resumed"] = [*told.get("resumed", []), {"step": step, **versions()}]
+        atomic_write(path, json.dumps(told, indent=1) + "\n")
+
+
+def _take(path: Path) -> int:
+    """Lock the folder for this process. UserError naming the holder when it is taken."""
+    import fcntl
+
+    try:
+        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"the run folder {path} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise UserError(
+            f"the run folder {path} is in use by {holder}: wait for it to end, or choose another folder"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return handle

@@ -1,0 +1,21 @@
+"""Before anything of isochrone is imported, every shape and type in its signatures becomes a check."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # latent-size tensors: a second thread costs more than it brings
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("isochrone", "shapecheck.check")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A seeded generator: randomness in tests is an argument too."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,155 @@
+"""The three ways to bend a gradient do what they say, measured with autograd."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from isochrone.core.route import Slow, frozen, held, stop
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def gradients(module: nn.Module) -> list[Tensor | None]:
+    return [p.grad for p in module.parameters()]
+
+
+def test_stop_keeps_the_value_and_ends_the_gradient() -> None:
+    x = torch.ones(3, requires_grad=True)
+    y = stop(x * 2, "a test")
+    assert y.eq(2).all() and not y.requires_grad
+    (x.sum() + stop(x, "a test").sum()).backward()
+    assert x.grad is not None and x.grad.eq(1).all()
+
+
+def test_stop_wants_its_reason() -> None:
+    with pytest.raises(ValueError, match="say why"):
+        stop(torch.ones(1), "")
+
+
+def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:
+    net, x = network(), torch.randn(5, 3, generator=rng).requires_grad_()
+    frozen(net)(x).square().sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert gradients(net) == [None] * 6 and all(p.requires_grad for p in net.parameters())
+
+
+def test_frozen_equals_the_toggle(rng: torch.Generator) -> None:
+    """Value and input gradient are those of the same network with requires_grad switched off by hand."""
+    net, data = network(), torch.randn(5, 3, generator=rng)
+    toggled = copy.deepcopy(net).requires_grad_(False)
+    x, y = data.clone().requires_grad_(), data.clone().requires_grad_()
+    ours, theirs = frozen(net)(x), toggled(y)
+    assert torch.equal(ours, theirs)
+    ours.square().sum().backward(), theirs.square().sum().backward()
+    assert x.grad is not None and y.grad is not None and torch.equal(x.grad, y.grad)
+
+
+def test_frozen_reads_weights_when_called(rng: torch.Generator) -> None:
+    net, x = network(), torch.randn(2, 3, generator=rng)
+    call = frozen(net)
+    before = call(x)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1)
+    assert torch.equal(call(x), net(x)) and not torch.equal(call(x), before)
+
+
+def test_frozen_beside_the_live_module_gives_only_the_live_gradient(rng: torch.Generator) -> None:
+    net, x = network(), torch.randn(4, 3, generator=rng)
+    (net(x).sum() + 100 * frozen(net)(x).sum()).backward()
+    alone = network()
+    alone(x).sum().backward()
+    for mixed, pure in zip(gradients(net), gradients(alone), strict=True):
+        assert mixed is not None and pure is not None and torch.equal(mixed, pure)
+
+
+def test_frozen_keeps_buffers_and_arguments() -> None:
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.full((1,), 2.0))
+            self.register_buffer("offset", torch.full((1,), 5.0))
+
+        def forward(self, x: Tensor, times: float = 1.0) -> Tensor:
+            return x * self.gain * times + self.get_buffer("offset")
+
+    assert frozen(Shift())(torch.ones(1), times=3.0).item() == 11.0
+
+
+def test_held_stills_every_weight_and_lets_inputs_through(rng: torch.Generator) -> None:
+    net, x = network(), torch.randn(2, 3, generator=rng).requires_grad_()
+    with held(net):
+        net(x).sum().backward()
+    assert gradients(net) == [None] * 6 and x.grad is not None
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_held_restores_mixed_flags_also_on_error() -> None:
+    net = network()
+    net[0].requires_grad_(False)
+    flags = [p.requires_grad for p in net.parameters()]
+    assert len(set(flags)) == 2
+    with pytest.raises(RuntimeError, match="inside"), held(net):
+        assert not any(p.requires_grad for p in net.parameters())
+        raise RuntimeError("inside")
+    assert [p.requires_grad for p in net.parameters()] == flags
+
+
+def test_held_nests() -> None:
+    net = network()
+    with held(net):
+        with held(net):
+            pass
+        assert not any(p.requires_grad for p in net.parameters())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_slow_starts_equal_and_follows_by_its_rate() -> None:
+    fast = network()
+    slow = Slow(fast, 0.25)
+    old = [p.clone() for p in slow.copy.parameters()]
+    with torch.no_grad():
+        for p in fast.parameters():
+            p.add_(1.0)
+    slow.follow(fast)
+    for now, before in zip(slow.copy.parameters(), old, strict=True):
+        torch.testing.assert_close(now, before + 0.25)
+
+
+def test_slow_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) -> None:
+    fast = network()
+    slow, x = Slow(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
+    slow(x).sum().backward()
+    assert gradients(slow) == [None] * 6 and x.grad is not None and x.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in slow.parameters())
+    assert gradients(fast) == [None] * 6 and all(p.requires_grad for p in fast.parameters())
+
+
+def test_slow_copies_buffers_and_is_saved() -> None:
+    fast = nn.BatchNorm1d(2)
+    slow = Slow(fast, 0.5)
+    fast(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
+    slow.follow(fast)
+    assert isinstance(slow.copy, nn.BatchNorm1d) and slow.copy.running_mean is not None
+    assert torch.equal(slow.copy.running_mean, fast.running_mean)
+    assert "copy.running_mean" in slow.state_dict()
+
+
+def test_slow_at_rate_one_is_the_module(rng: torch.Generator) -> None:
+    slow, other, x = Slow(network(), 1.0), network(1), torch.randn(2, 3, generator=rng)
+    slow.follow(other)
+    assert torch.equal(slow(x), other(x))
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
+def test_slow_refuses_a_rate_outside_its_range(rate: float) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        Slow(network(), rate)

@@ -1,0 +1,173 @@
+"""Gymnasium environments as ours."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from isochrone.core import registry
+from isochrone.core.errors import UserError
+from isochrone.core.protocols import VecEnv
+from isochrone.envs.gym import GymConfig, GymEnv, shrink
+
+LENGTH = 4
+
+
+class Clock(gymnasium.Env):
+    """Shows its time as a grey level, its last action in `info`; ends after LENGTH steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(self, see: str = "pixels", act: str = "discrete", render_mode: str | None = None) -> None:
+        self.see, self.render_mode, self.time, self.taken = see, render_mode, 0, []
+        image = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+        grey = spaces.Box(0, 255, (1, 8, 6), np.uint8)
+        vector = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space = {
+            "pixels": image,
+            "grey": grey,
+            "dict": spaces.Dict({"image": image, "vector": vector}),
+            "vector": vector,
+        }[see]
+        self.action_space = {
+            "discrete": spaces.Discrete(3, start=1),
+            "box": spaces.Box(np.array([0, -2], np.float32), np.array([1, 2], np.float32)),
+            "unbounded": spaces.Box(-np.inf, np.inf, (1,)),
+            "multi": spaces.MultiDiscrete([2, 2]),
+        }[act]
+
+    def _obs(self):
+        level = np.full((8, 6, 3), 10 * self.time, np.uint8)
+        vector = np.zeros(2, np.float32)
+        return {
+            "pixels": level,
+            "grey": level[None, :, :, 0],
+            "dict": {"image": level, "vector": vector},
+            "vector": vector,
+        }[self.see]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.time += 1
+        self.taken.append(action)
+        return self._obs(), 1.0, self.time >= LENGTH, False, {}
+
+    def render(self):
+        return np.full((10, 12, 3), 10 * self.time, np.uint8)
+
+
+class Blind(Clock):
+    """Has neither pixels nor pictures."""
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("vector", render_mode=render_mode)
+
+
+class Broken(Clock):
+    """Claims pictures but lacks the package that draws them."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("vector", render_mode=render_mode)
+
+    def render(self):
+        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+
+
+for see in ("pixels", "grey", "dict", "vector"):
+    gymnasium.register(f"Clock-{see}-v0", Clock, kwargs={"see": see})
+for act in ("box", "unbounded", "multi"):
+    gymnasium.register(f"Clock-{act}-v0", Clock, kwargs={"act": act})
+gymnasium.register("Blind-v0", Blind)
+gymnasium.register("Broken-v0", Broken)
+
+
+@pytest.mark.parametrize("see", ["pixels", "grey", "dict", "vector"])
+def test_rows(see: str, rng: torch.Generator) -> None:
+    env = GymEnv(GymConfig(id=f"Clock-{see}-v0", size=4), 2)
+    assert isinstance(env, VecEnv) and registry.get("env", "gym") is GymEnv
+    rows = [env.reset(0)]
+    for _ in range(LENGTH * 2 + 1):
+        rows.append(env.step(env.spec.action.sample((2,), rng)))
+    assert all(r.obs["image"].shape == (2, 3, 4, 4) and r.obs["image"].dtype == torch.uint8 for r in rows)
+    assert [int(r.obs["image"][1, 0, 0, 0]) for r in rows] == [0, 10, 20, 30, 40] * 2
+    assert [bool(r.first[0]) for r in rows] == [True, False, False, False, False] * 2
+    assert [bool(r.last[0]) for r in rows] == [False, False, False, False, True] * 2
+    assert [bool(r.terminal[0]) for r in rows] == [False, False, False, False, True] * 2
+    assert [float(r.reward[0]) for r in rows] == [0, 1, 1, 1, 1] * 2
+    env.close()
+
+
+def test_repeats_add_rewards_and_lengths_truncate() -> None:
+    env = GymEnv(GymConfig(id="Clock-pixels-v0", size=2, action_repeat=3), 1)
+    env.reset(0)
+    idle = torch.eye(3)[:1]
+    one, two = env.step(idle), env.step(idle)
+    assert one.reward.tolist() == [3] and not one.last[0]
+    assert two.reward.tolist() == [1] and two.terminal[0]  # the fourth step ended it
+    env = GymEnv(GymConfig(id="Clock-pixels-v0", size=2, episode_length=2), 1)
+    env.reset(0)
+    env.step(idle)
+    row = env.step(idle)
+    assert row.last[0] and not row.terminal[0]
+    assert env.step(idle).first[0]
+
+
+def test_actions_are_translated() -> None:
+    env = GymEnv(GymConfig(id="Clock-pixels-v0", size=2), 1)
+    env.reset(0)
+    env.step(torch.eye(3)[2:])
+    assert env._envs.envs[0].unwrapped.taken == [3]  # Discrete(3, start=1)
+    box = GymEnv(GymConfig(id="Clock-box-v0", size=2), 1)
+    assert box.spec.action.kind == "continuous" and box.spec.action.size == 2 and box.spec.action.noop is None
+    box.reset(0)
+    for a in ([-1.0, -1.0], [0.0, 0.5], [1.0, 1.0]):
+        box.step(torch.tensor([a]))
+    assert np.array(box._envs.envs[0].unwrapped.taken).tolist() == [[0, -2], [0.5, 1], [1, 2]]
+    for bad in ([1.5, 0.0], [float("nan"), 0.0]):
+        with pytest.raises(UserError, match=r"in \[-1, 1\]"):
+            box.step(torch.tensor([bad]))
+    with pytest.raises(UserError, match="one-hot"):
+        env.step(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Blind-v0", "has no pixels.*rgb_array"),
+        ("Broken-v0", "cannot render pixels: pygame is not installed"),
+        ("Clock-multi-v0", "MultiDiscrete actions: need Discrete or Box"),
+        ("Clock-unbounded-v0", "finite bounds"),
+        ("NoSuchThing-v0", "cannot be made"),
+        ("no_such_module:Thing-v0", "cannot be made"),
+    ],
+)
+def test_refusals(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GymEnv(GymConfig(id=name))
+
+
+def test_no_copies() -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        GymEnv(GymConfig(id="Clock-pixels-v0"), 0)
+
+
+def test_shrinking_averages_areas() -> None:
+    picture = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    picture[:2, :2, 0] = torch.tensor([[100, 200], [0, 100]])
+    assert shrink(picture, 2)[:, 0, 0].tolist() == [100, 0, 0]
+    assert shrink(torch.full((5, 7), 9, dtype=torch.uint8), 3).unique().tolist() == [9]
+    assert shrink(torch.full((5, 7, 4), 9, dtype=torch.uint8), 3).shape == (3, 3, 3)
+    assert shrink(torch.full((3, 50, 70), 9, dtype=torch.uint8), 8).shape == (3, 8, 8)
+
+
+def test_the_white_box_through_gymnasium_and_back() -> None:
+    env = GymEnv(GymConfig(id="isochrone.envs.gymnasium_env:isochrone/WhiteBox-v0"), 2)
+    assert env.spec.image == (3, 64, 64) and env.spec.action.size == 5
+    assert (env.reset(0).obs["image"] == 255).sum() == 2 * 48

@@ -1,0 +1,166 @@
+"""The vector environment: rows, resets, seeds, exact resume, and refusals."""
+
+import pytest
+import torch
+
+from isochrone.core import config as configs
+from isochrone.core import registry
+from isochrone.core.errors import UserError
+from isochrone.core.protocols import VecEnv, WhiteBox
+from isochrone.envs.whitebox import BoxState, WhiteBoxConfig, WhiteBoxWorld
+
+VARIANTS: list[dict] = [
+    {"map": "pipes"},
+    {"map": "medley", "momentum": True},
+    {"map": "zones", "actions": "continuous"},
+    {"map": "occluder", "noise": 0.7},
+    {"map": "one-way", "actions": "continuous", "momentum": True, "noise": 0.3},
+]
+
+
+def equal(a: BoxState, b: BoxState) -> bool:
+    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("position", "velocity", "clock", "noise"))
+
+
+def test_registered() -> None:
+    assert registry.get("env", "whitebox") is WhiteBoxWorld
+    config = configs.part_config("env", "whitebox:maze")
+    assert config == WhiteBoxConfig(map="maze")
+    assert configs.from_dict(WhiteBoxConfig, configs.to_dict(config)) == config
+    with pytest.raises(UserError, match="noise"):
+        configs.override(config, {"noise": "2"})
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_step_is_transition_then_draw(options: dict, rng: torch.Generator) -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(**options, episode_length=50), 5)
+    assert isinstance(world, VecEnv) and isinstance(world, WhiteBox)
+    row = world.reset(3)
+    assert row.obs["image"].shape == (5, 3, 64, 64) and row.obs["image"].dtype == torch.uint8
+    assert row.first.all() and not row.last.any() and not row.terminal.any() and (row.reward == 0).all()
+    for _ in range(20):
+        action = world.spec.action.sample((5,), rng)
+        before = world.state()
+        expected = world.transition(before, action)
+        row = world.step(action)
+        assert equal(world.state(), expected)
+        assert torch.equal(row.obs["image"], world.draw(expected))
+        assert not row.first.any()
+
+
+def test_rows_of_an_episode(rng: torch.Generator) -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(map="empty", episode_length=3), 2)
+    rows = [world.reset(0)]
+    for _ in range(7):
+        rows.append(world.step(world.spec.action.sample((2,), rng)))
+    assert [bool(r.first[0]) for r in rows] == [True, False, False, False] * 2
+    assert [bool(r.last[0]) for r in rows] == [False, False, False, True] * 2
+    assert not any(r.terminal.any() for r in rows)
+
+
+def test_the_action_of_a_last_row_is_ignored() -> None:
+    def run(action: int) -> BoxState:
+        world = WhiteBoxWorld(WhiteBoxConfig(episode_length=1), 4)
+        world.reset(1)
+        world.step(torch.eye(5)[[0] * 4])
+        world.step(torch.eye(5)[[action] * 4])
+        return world.state()
+
+    assert equal(run(1), run(4))
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_seeds_and_exact_resume(options: dict) -> None:
+    config = WhiteBoxConfig(**options, episode_length=4)
+    actions = WhiteBoxWorld(config).spec.action.sample((15, 6), torch.Generator().manual_seed(1))
+    a, b, c = (WhiteBoxWorld(config, 6) for _ in range(3))
+    assert torch.equal(a.reset(7).obs["image"], b.reset(7).obs["image"])
+    assert not torch.equal(a.state().position, c.reset(8) and c.state().position)
+    for action in actions[:7]:
+        assert torch.equal(a.step(action).obs["image"], b.step(action).obs["image"])
+    saved = a.state_dict()
+    assert all(isinstance(x, torch.Tensor) for x in saved.values())
+    c.load_state_dict(saved)
+    for action in actions[7:]:
+        one, two = a.step(action), c.step(action)
+        assert torch.equal(one.obs["image"], two.obs["image"]) and torch.equal(one.first, two.first)
+        assert equal(a.state(), c.state())
+    with pytest.raises(UserError, match="6 worlds, this run has 2"):
+        WhiteBoxWorld(config, 2).load_state_dict(saved)
+
+
+def test_frames_are_never_overwritten(rng: torch.Generator) -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(map="empty"), 3)
+    image = world.reset(0).obs["image"]
+    copy = image.clone()
+    for _ in range(5):
+        world.step(world.spec.action.sample((3,), rng))
+    assert torch.equal(image, copy)
+
+
+def test_starts(rng: torch.Generator) -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(map="pipes"), 4000)
+    world.reset(0)
+    seen = world.index(world.state())
+    assert (seen >= 0).all() and len(seen.unique()) == len(world.places().clock)
+    fixed = WhiteBoxWorld(WhiteBoxConfig(map="pipes", start="3,12"), 4)
+    fixed.reset(0)
+    assert (fixed.state().position == torch.tensor([12.0, 48.0])).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("7,0", "is a wall"),
+        ("14,1", "mouth of a pipe"),
+        ("16,0", "outside"),
+        ("-1,0", "outside"),
+        ("a", "must be 'random'"),
+    ],
+)
+def test_bad_starts(start: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        WhiteBoxWorld(WhiteBoxConfig(map="pipes", start=start))
+
+
+def test_set_state() -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(map="four-rooms"), 2)
+    world.reset(0)
+    state = world.at(torch.tensor([[0, 0], [4, 8]]))
+    world.set_state(state)
+    assert equal(world.state(), state)
+    world.step(torch.eye(5)[[4, 2]])
+    assert world.state().position.tolist() == [[4, 0], [4, 12]]
+    with pytest.raises(UserError, match="lies in a wall"):
+        world.set_state(world.at(torch.tensor([[0, 0], [28, 0]])))
+    with pytest.raises(UserError, match="lies in a wall"):
+        world.set_state(world.at(torch.tensor([[0, 0], [61, 0]])))
+    with pytest.raises(UserError, match=r"must be \(2, 2\)"):
+        world.set_state(world.at(torch.tensor([[0, 0]])))
+
+
+@pytest.mark.parametrize(
+    ("actions", "bad"),
+    [
+        ("discrete", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("discrete", [1.0, 1.0, 0.0, 0.0, 0.0]),
+        ("discrete", [0.5, 0.5, 0.0, 0.0, 0.0]),
+        ("discrete", [float("nan"), 1.0, 0.0, 0.0, 0.0]),
+        ("continuous", [1.01, 0.0]),
+        ("continuous", [0.0, float("nan")]),
+        ("continuous", [float("-inf"), 0.0]),
+    ],
+)
+def test_illegal_actions(actions: str, bad: list[float]) -> None:
+    world = WhiteBoxWorld(WhiteBoxConfig(actions=actions), 2)  # type: ignore[arg-type]
+    world.reset(0)
+    good = world.spec.action.idle((1,))
+    with pytest.raises(UserError, match="is not legal: must be"):
+        world.step(torch.cat((good, torch.tensor([bad]))))
+    with pytest.raises(UserError, match=r"must be \(2, "):
+        world.step(good)
+
+
+def test_no_worlds() -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        WhiteBoxWorld(WhiteBoxConfig(), 0)

@@ -1,0 +1,130 @@
+"""A tabular model that is exactly right, so that every measure has a known answer; and ways to break it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from isochrone.core.types import Rollout, Struct
+from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox.maps import read
+
+# Two rooms, a wall, a one-way door, a two-way pipe A and a one-way pipe b -> B.
+MAP = """
+.....#...
+.A...#.b.
+.....>...
+.....#...
+##.####..
+.....#...
+.B...#.A.
+.....#...
+"""
+
+
+@dataclass(frozen=True)
+class TableState(Struct):
+    z: Tensor
+    h: Tensor
+    p: Tensor
+    fresh: Tensor
+
+    def feat(self) -> Tensor:
+        return torch.cat([self.z, self.h], -1)
+
+
+class Perfect(nn.Module):
+    """z = position in cells, h = (velocity, clock or 0), p_i(x) = d(x, i) and d_p = max_i (p_i(a) - p_i(b))+: exact.
+
+    `wrong` adds to d_p; `blind` makes d_p symmetric; `clock` lets h count; `stuck` makes imagination stand still;
+    `lost` gives z at random.
+    """
+
+    provides = frozenset({"z", "h", "p"})
+    modes = frozenset()
+
+    def __init__(self, world: WhiteBoxWorld, **broken: float) -> None:
+        super().__init__()
+        self.world, self.broken = world, broken
+        self.table = world.table().clone()
+        self.table[~torch.isfinite(self.table)] = 1e4
+        self.action = world.spec.action
+
+    def encode(self, image: Tensor) -> Tensor:
+        box = (image == 255).all(-3).flatten(-2).float()  # (..., Y*X)
+        at = box.argmax(-1)
+        z = torch.stack([at % 64, at // 64], -1) / 4.0
+        if "lost" in self.broken:
+            z = torch.sin(z * 997.0 + z.flip(-1) * 331.0)
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        flat = z.reshape(-1, 2)
+        return (self.world.draw(self.world.at(flat * 4)).float() / 255).reshape(*z.shape[:-1], 3, 64, 64)
+
+    def pose(self, z: Tensor) -> Tensor:
+        where = self.world.at((z * 4).reshape(-1, 2))
+        return self.table[self.world.index(where).clamp(min=0)].reshape(*z.shape[:-1], -1)
+
+    def _state(self, z: Tensor, velocity: Tensor, age: Tensor) -> TableState:
+        counted = age if "clock" in self.broken else torch.zeros_like(age)
+        return TableState(z, torch.cat([velocity, counted[..., None]], -1), self.pose(z), torch.zeros_like(age).bool())
+
+    def start(self, batch: int) -> TableState:
+        zeros = torch.zeros(batch, 2)
+        empty = torch.zeros(batch, 3), torch.zeros(batch, self.table.shape[1]), torch.ones(batch, dtype=torch.bool)
+        return TableState(zeros, *empty)
+
+    def update(self, state: TableState, action: Tensor, obs: dict[str, Tensor]) -> TableState:
+        z = self.encode(obs["image"])
+        before = self.world.at(state.z * 4).replace(velocity=state.h[:, :2])
+        velocity = torch.where(state.fresh[:, None], 0.0, self.world.transition(before, action).velocity)
+        return self._state(z, velocity, torch.where(state.fresh, 0.0, state.h[:, 2] + 1))
+
+    def step(self, state: TableState, action: Tensor) -> TableState:
+        if "stuck" in self.broken:
+            return state
+        shape = state.z.shape[:-1]
+        box = self.world.at((state.z * 4).reshape(-1, 2)).replace(velocity=state.h[..., :2].reshape(-1, 2))
+        after = self.world.transition(box, action.reshape(-1, action.shape[-1]))
+        z, velocity = (after.position / 4).reshape(*shape, 2), after.velocity.reshape(*shape, 2)
+        return self._state(z, velocity, state.h[..., 2] + 1)
+
+    def imagine(self, state: TableState, actions: Tensor) -> TableState:
+        n = actions.shape[1]
+        now = state.map(lambda x: x[:, None].expand(x.shape[0], n, *x.shape[1:]))
+        states = []
+        for k in range(actions.shape[2]):
+            now = self.step(now, actions[:, :, k])
+            states.append(now)
+        return TableState.stack(states, dim=2)
+
+    def metric(self, a: Tensor, b: Tensor) -> Tensor:
+        d = (a - b).clamp(min=0).amax(-1)
+        if "blind" in self.broken:
+            d = torch.maximum(d, (b - a).clamp(min=0).amax(-1))
+        return d + self.broken.get("wrong", 0.0)
+
+    def distance(self, a: TableState, b: TableState, space: str = "p") -> Tensor:
+        return self.metric(a.p, b.p) if space == "p" else (a.z - b.z).norm(dim=-1)
+
+    def disagreement(self, a: TableState, b: TableState) -> Tensor:
+        return self.distance(a, b, "z") / (1 + self.distance(a, b, "p"))
+
+    def observe(self, batch, needs, rng=None) -> Rollout:
+        z = self.encode(batch.obs["image"])
+        return Rollout(batch, {"z": z, "p": self.pose(z)}, rng)
+
+
+def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBoxWorld:
+    """A white box on a drawing, through the same reader that reads a user's map file."""
+    import tempfile
+    from pathlib import Path
+
+    read(drawing)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "map.txt"
+        path.write_text(drawing)
+        return WhiteBoxWorld(replace(WhiteBoxConfig(), map_file=str(path), **options), envs)

@@ -1,0 +1,162 @@
+"""Every measure on a model that is exactly right, and on models that are wrong in a known way."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from perfect import Perfect, world
+
+from isochrone.core import registry
+from isochrone.core.errors import UserError
+from isochrone.core.types import Batch
+from isochrone.envs.whitebox import WhiteBoxWorld
+from isochrone.evals.measures.algebra import free_walks
+from isochrone.evals.truth import Truth, random_act, record, stepped
+
+
+@lru_cache
+def recorded(momentum: bool = False) -> tuple[WhiteBoxWorld, Batch, Truth]:
+    env = world(momentum=momentum, envs=24)
+    return env, *record(env, random_act(env.spec), 24, torch.Generator().manual_seed(1))
+
+
+def measured(name: str, momentum: bool = False, **broken: float) -> dict[str, Any]:
+    env, batch, truth = recorded(momentum)
+    return registry.get("measure", name)(Perfect(env, **broken), batch, truth, torch.Generator().manual_seed(2))
+
+
+def test_the_recording_is_what_was_played() -> None:
+    env, batch, truth = recorded()
+    assert batch.shape == (24, 24) and truth.position.shape == (24, 24, 2)
+    flat = truth.state.map(lambda x: x.flatten(0, 1))
+    assert torch.equal(env.draw(flat), batch.obs["image"].flatten(0, 1))
+    after, jumped, moved = stepped(env, truth.state[:, 3], batch.action[:, 3])
+    assert torch.equal(after.position, truth.position[:, 4])
+    assert torch.equal(jumped, truth.teleported[:, 3]) and torch.equal(moved, truth.moved[:, 3])
+
+
+def test_the_table_is_the_distance_between_the_places() -> None:
+    env, _, truth = recorded()
+    count = len(truth.table)
+    i, j = torch.arange(count).repeat_interleave(count), torch.arange(count).repeat(count)
+    assert np.array_equal(env.distance(truth.places[i], truth.places[j]).reshape(count, count).numpy(), truth.table)
+
+
+def test_reach_of_a_perfect_model() -> None:
+    out = measured("reach")
+    assert out["spearman"] == pytest.approx(1) and out["mae"] == 0 and out["bias"] == 0
+    assert out["asymmetry"] == 1 and out["asymmetry_pairs"] > 100
+    assert out["spearman.floor"] < 0.9 and out["mae.floor"] > 2
+    assert np.allclose(out["calibration_p"], out["calibration_true"][:, None])
+    assert len(out["map_one_way"]) == 2 and len(out["map_pipe_from"]) == len(out["map_pipe_mouth"]) > 0
+
+
+def test_reach_of_broken_models() -> None:
+    assert measured("reach", wrong=1.5)["mae"] == pytest.approx(1.5)
+    assert measured("reach", wrong=1.5)["mae.interval"] == pytest.approx((1.5, 1.5))
+    blind = measured("reach", blind=1)
+    assert blind["asymmetry"] == 0 and blind["mae"] > 0.5
+
+
+def test_algebra_of_a_perfect_and_a_stuck_model() -> None:
+    out = measured("algebra")
+    for name in ("noop_ratio", "inverse_residual", "path_dependence", "drift"):
+        assert out[name] == 0, name
+    assert out["step_length"] >= 1
+    stuck = measured("algebra", stuck=1)
+    assert stuck["drift"] == pytest.approx(stuck["drift.floor"]) and stuck["drift"] > 0.1
+    assert np.allclose(stuck["drift_mean"], stuck["drift_still"])
+
+
+def test_free_walks_are_free() -> None:
+    env, _, truth = recorded()
+    walks = free_walks(truth, 6, 50, torch.Generator().manual_seed(0))
+    assert walks is not None
+    now = walks.start
+    for k in range(6):
+        after, jumped, moved = stepped(env, now, walks.actions[:, k])
+        idle = walks.actions[:, k].argmax(-1) == 0
+        assert bool((moved | idle).all()) and not bool(jumped.any())
+        now = after
+    assert torch.equal(now.position, walks.after[:, -1].position)
+
+
+def test_perception_of_a_perfect_and_a_lost_encoder() -> None:
+    out = measured("perception")
+    assert out["spearman"] == pytest.approx(1) and out["spearman_frames"] == pytest.approx(1)
+    assert out["position_error"] < 1e-3 < 5 < out["position_error.floor"]
+    assert out["pipe_ends_gap"] == pytest.approx(0, abs=1e-9)
+    assert out["effective_rank"] == pytest.approx(2, abs=0.1) and out["spectrum"].sum() == pytest.approx(1)
+    lost = measured("perception", lost=1)
+    assert abs(lost["spearman"]) < 0.2 and lost["position_error"] > 5
+
+
+def test_the_position_probe_refuses_more_features_than_places() -> None:
+    class Wide(Perfect):
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            return super().encode(image).repeat_interleave(200, -1)
+
+    env, batch, truth = recorded()
+    out = registry.get("measure", "perception")(Wide(env), batch, truth, torch.Generator().manual_seed(0))
+    assert "position_error" not in out and "features" in out["position_error.refused"]
+
+
+def test_prediction_of_a_perfect_and_a_stuck_model() -> None:
+    out = measured("prediction")
+    assert out["error_end"] == 0 and out["hit_1_1"] == 1 and out["hit_1_end"] == 1 and out["position_error_end"] == 0
+    assert out["error_end.floor"] > 0.2 and out["hit_1_end.floor"] < 0.5
+    assert np.array_equal(out["film_truth"], out["film_prediction"])
+    stuck = measured("prediction", stuck=1)
+    assert stuck["error_end"] == pytest.approx(stuck["error_end.floor"])
+    assert np.allclose(stuck["error"], stuck["error_still"])
+
+
+def test_belief_knows_velocity_and_no_clock() -> None:
+    out = measured("belief", momentum=True)
+    assert out["velocity_r2"] > 0.999 and out["velocity_r2_z"] < 0.3
+    assert abs(out["clock_r2"]) < 0.1
+    assert out["step_error"] == 0 and out["step_error_reset"] > 0.3  # forgetting loses the velocity
+    assert "velocity_r2" not in measured("belief")
+    assert measured("belief")["step_error_reset"] == 0  # nothing hidden, nothing lost
+    assert measured("belief", clock=1)["clock_r2"] > 0.99
+
+
+def test_disagreement_finds_the_pipes() -> None:
+    out = measured("disagreement")
+    assert out["auroc"] == 1 and out["pipe_moves"] == 11
+    assert measured("disagreement", lost=1)["auroc"] < 0.95
+    assert registry.get("measure", "disagreement")
+
+
+def test_disagreement_is_silent_without_pipes() -> None:
+    env = world("....\n.##.\n....", 3)
+    batch, truth = record(env, random_act(env.spec), 6, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    assert registry.get("measure", "disagreement")(Perfect(env), batch, truth, rng) == {}
+    assert "pipe_ends_gap" not in registry.get("measure", "perception")(Perfect(env), batch, truth, rng)
+
+
+def test_actions_point_where_they_lead() -> None:
+    out = measured("actions")
+    assert out["label"].tolist() == ["up", "down", "left", "right"]
+    assert out["z_consistency"] == pytest.approx(1) and out["z_length_spread"] == pytest.approx(0, abs=1e-6)
+    assert np.allclose(out["z_cosine"][0], [1, -1, 0, 0], atol=1e-6)
+    assert out["p_consistency"] < 0.9  # no one vector per action fits a world with walls
+
+
+def test_bad_recordings_are_refused() -> None:
+    env = world("...", 2)
+    with pytest.raises(UserError, match="length 1"):
+        record(env, random_act(env.spec), 1, torch.Generator())
+    with pytest.raises(UserError, match="ground truth"):
+        record(object(), random_act(env.spec), 8, torch.Generator())
+    batch, truth = record(env, random_act(env.spec), 3, torch.Generator())
+    with pytest.raises(UserError, match="raise length"):
+        registry.get("measure", "prediction")(Perfect(env), batch, truth, torch.Generator())
+    tiny = world("..", 2)
+    with pytest.raises(UserError, match="2 free places"):
+        _ = record(tiny, random_act(tiny.spec), 4, torch.Generator())[1].places

@@ -1,0 +1,114 @@
+"""Pairs, floors and what is reported of an agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from perfect import Perfect, world
+
+from isochrone.core.errors import UserError
+from isochrone.core.types import Struct
+from isochrone.evals.planning import evaluate_agent, floors, narrowed, narrows, plan_pairs, summary
+
+
+class Greedy:
+    """Takes the action after which the model's d_p to the goal is least."""
+
+    def __init__(self, model: Perfect) -> None:
+        self.model = model
+
+    def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, torch.Tensor]:
+        return {"goal": self.model.pose(self.model.encode(goal["image"]))}
+
+    def act(self, obs: dict[str, torch.Tensor], carry: Any, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        size, count = self.model.action.size, len(carry["goal"])
+        state = self.model.update(self.model.start(count), torch.eye(size)[[0] * count], obs)
+        tries = torch.eye(size)[None, :, None].expand(count, -1, -1, -1)
+        after = self.model.imagine(state, tries).p[:, :, 0]  # (B, 5, P)
+        best = self.model.metric(after, carry["goal"][:, None]).argmin(1)
+        return torch.eye(size)[best], carry, {"evaluations": size}
+
+
+def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> None:
+    env = world()
+    pairs = plan_pairs(env, 200, rng)
+    assert len(pairs.shortest) == 200 and bool((pairs.shortest >= 1).all())
+    assert torch.equal(env.distance(pairs.start, pairs.goal), pairs.shortest)
+    both = torch.cat([pairs.start.position, pairs.goal.position], 1)
+    assert len(both.unique(dim=0)) == 200
+    again = plan_pairs(env, 200, torch.Generator().manual_seed(0))
+    assert torch.equal(again.start.position, pairs.start.position)
+    few = plan_pairs(world("..."), 50, rng)
+    assert len(few.shortest) == 6 and few.dropped == 3
+
+
+def test_a_map_where_nothing_can_be_reached_is_refused(rng: torch.Generator) -> None:
+    with pytest.raises(UserError, match="joined cells"):
+        plan_pairs(world(".#.\n###\n.#."), 5, rng)
+    with pytest.raises(UserError, match="at least 1"):
+        plan_pairs(world("..."), 0, rng)
+
+
+def test_floors_and_a_perfect_planner(rng: torch.Generator) -> None:
+    env = world()
+    pairs = plan_pairs(env, 120, rng)
+    budget = 2 * int(pairs.shortest.max())
+    found = floors(env, pairs, rng)
+    replay = evaluate_agent(env, found["replay"], pairs, budget)
+    assert replay.any.all() and replay.end.all() and np.array_equal(replay.steps, pairs.shortest.numpy())
+    noop = evaluate_agent(env, found["noop"], pairs, budget)
+    assert not noop.any.any() and (noop.steps == budget).all() and np.isnan(noop.ratio).all()
+    wander = evaluate_agent(env, found["random"], pairs, budget)
+    assert 0 < wander.any.mean() < 0.6 and wander.end.mean() < wander.any.mean()
+    ticks = iter(range(10**6))
+    greedy = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget, clock=lambda: float(next(ticks)))
+    assert greedy.any.all() and greedy.end.all() and np.nanmax(greedy.ratio) == 1
+    assert greedy.seconds > 0 and greedy.evaluations > 5
+    for pair in range(len(greedy.any)):  # the recorded path starts at the start and reaches the goal
+        path = greedy.path[pair][~np.isnan(greedy.path[pair][:, 0])]
+        assert np.array_equal(path[0], pairs.start.position[pair].numpy())
+        assert np.array_equal(path[greedy.steps[pair]], pairs.goal.position[pair].numpy())
+    told = summary(wander, rng)
+    assert told["success.interval"][0] < told["success"] < told["success.interval"][1]
+    assert "seconds" not in told and "evaluations" not in told
+
+
+def test_continuous_floors(rng: torch.Generator) -> None:
+    env = world(actions="continuous")
+    pairs = plan_pairs(env, 40, rng)
+    found = floors(env, pairs, rng)
+    outcome = evaluate_agent(env, found["replay"], pairs, int(pairs.shortest.max()) + 1)
+    assert outcome.any.mean() > 0.95
+    assert not evaluate_agent(env, found["noop"], pairs, 5).any.any()
+
+
+def test_leaving_the_batch_changes_nobody_else(rng: torch.Generator) -> None:
+    """A carry that cannot be cut keeps every row to the end; the numbers are the same."""
+    env = world()
+    pairs = plan_pairs(env, 60, rng)
+
+    class Kept(Greedy):
+        def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, Any]:
+            return {**super().start(batch, goal), "whole": object()}
+
+    budget = 2 * int(pairs.shortest.max())
+    cut = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget)
+    whole = evaluate_agent(env, Kept(Perfect(env)), pairs, budget)
+    assert np.array_equal(cut.steps, whole.steps) and np.array_equal(cut.end, whole.end)
+    assert cut.evaluations < whole.evaluations
+
+
+def test_carries_are_cut_by_rows() -> None:
+    carry = {"a": torch.arange(4), "b": (torch.zeros(4, 2), None, 3), "c": Struct(), "rng": torch.Generator()}
+    assert narrows(carry, 4) and not narrows({"a": torch.zeros(3)}, 4) and not narrows(object(), 4)
+    cut = narrowed(carry, torch.tensor([1, 3]), 4)
+    assert cut["a"].tolist() == [1, 3] and cut["b"][0].shape == (2, 2) and cut["rng"] is carry["rng"]
+
+
+def test_zero_budget_is_refused(rng: torch.Generator) -> None:
+    env = world("...")
+    with pytest.raises(UserError, match="budget = 0"):
+        evaluate_agent(env, floors(env, plan_pairs(env, 2, rng), rng)["noop"], plan_pairs(env, 2, rng), 0)

@@ -1,0 +1,163 @@
+"""The loop: rows, hooks, resume in one process, crash, time shares."""
+
+import json
+import resource
+
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file
+
+from isochrone.core.errors import UserError
+from isochrone.train import checkpoint
+from isochrone.train.config import TrainConfig
+from isochrone.train.jsonl import Jsonl
+from isochrone.train.loop import fit
+from isochrone.train.meter import Meter, Stopwatch
+from isochrone.train.run import Run
+
+
+def settings(**changes):
+    fast = {"steps": 30, "log_every": 10, "save_every": 8, "lr": 1e-2, "warmup": 5, "schedule": "cosine"}
+    return TrainConfig(**{**fast, "accelerator": "cpu", **changes})
+
+
+def train(path, config, total=None, hooks=(), progress=None):
+    known = (path / "config.json").exists()
+    with Run.open(path) if known else Run.create(path, {}) as run:
+        reader, sink = toy.Reader(), Jsonl(Jsonl.Config(), run)
+        total = total or toy.ToyTotal()
+        done = fit(total, reader, config, run, [sink], hooks, {"reader": reader}, progress)
+        sink.close()
+        return done, total, reader, run.rows()
+
+
+class Enough(Exception):
+    pass
+
+
+def stop_at(step):
+    def progress(now):
+        if now == step:
+            raise Enough
+
+    return progress
+
+
+def untimed(rows):
+    return [{k: v for k, v in r.items() if not k.startswith("time_") and not k.endswith("_per_s")} for r in rows]
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    whole, a, reader, rows = train(tmp_path / "whole", settings())
+    for step in (3, 11, 23):  # before the first checkpoint, and between checkpoints and rows
+        with pytest.raises(Enough):
+            train(tmp_path / "cut", settings(), progress=stop_at(step))
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2')
+    done, b, again, same = train(tmp_path / "cut", settings())
+    assert done.began == 16 and done.step == whole.step == 30 and done.done
+    for name in ("weights.safetensors", "trainer.safetensors"):
+        assert (whole.checkpoint / name).read_bytes() == (done.checkpoint / name).read_bytes()
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert untimed(same) == untimed(rows) and again.cursor == reader.cursor == 30 and reader.flushed > 2
+    assert len(json.loads((tmp_path / "cut" / "versions.json").read_text())["resumed"]) == 3
+    finished, *_ = train(tmp_path / "cut", settings())
+    assert finished.began == finished.step == 30 and finished.done
+
+
+def test_rows_and_hooks(tmp_path):
+    asked = []
+
+    def hook(step, total):
+        asked.append((step, total.training))
+        total.eval()
+        return {"probe": torch.tensor(step / 2), "map": torch.ones(2, 2)}
+
+    _, total, _, rows = train(tmp_path, settings(eval_every=12, steps=25), hooks=[hook])
+    assert asked == [(12, True), (24, True), (25, True)] and total.training
+    assert [r["step"] for r in rows] == [10, 12, 20, 24, 25, 25] and rows[1] == {
+        "step": 12,
+        "probe": 6.0,
+        "map": [[1, 1]] * 2,
+    }
+    assert rows[0].keys() >= {
+        "loss",
+        "loss/size",
+        "grad_norm",
+        "lr",
+        "frames_per_s",
+        "steps_per_s",
+        "time_data",
+        "time_log",
+    }
+    shares = [rows[0][f"time_{kind}"] for kind in ("data", "model", "log", "eval", "save")]
+    assert 0.9 < sum(shares) <= 1.0 and min(shares) >= 0
+    assert rows[0]["frames_per_s"] == pytest.approx(rows[0]["steps_per_s"] * 24)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [24, 25]
+
+
+def test_a_bad_loss_leaves_batch_and_weights_behind(tmp_path):
+    with pytest.raises(
+        UserError, match="stopped at step 21: term 'size' is not a number; the batch is in .*batch-00000021"
+    ):
+        train(tmp_path, settings(), toy.ToyTotal(poison={21: float("nan")}))
+    batch = load_file(tmp_path / "crash" / "batch-00000021.safetensors")
+    assert batch["obs/state"].shape == (4, 6, 4) and batch["first"].dtype == torch.bool
+    total = toy.ToyTotal()
+    step, state = checkpoint.load(tmp_path / "crash" / "00000020", total.model)
+    assert step == 20 and state["parts"]["reader"]["cursor"] == 21
+    assert all(torch.isfinite(v).all() for v in total.state_dict().values())
+    assert checkpoint.steps(tmp_path / "checkpoints") == [8, 16]
+    with pytest.raises(UserError, match="running median"):
+        train(tmp_path / "b", settings(steps=40, explode=50), toy.ToyTotal(poison={35: 1e9}))
+
+
+def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step):
+        if step == 20:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+
+    try:
+        with pytest.raises(UserError, match="the disk is full: could not write .*00000024.*intact"):
+            train(tmp_path / "full", settings(log_every=50), progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.steps(tmp_path / "full" / "checkpoints") == [8, 16]
+    done, *_ = train(tmp_path / "full", settings(log_every=50))
+    whole, *_ = train(tmp_path / "whole", settings(log_every=50))
+    weights = [(d.checkpoint / "weights.safetensors").read_bytes() for d in (done, whole)]
+    assert done.began == 16 and weights[0] == weights[1]
+
+
+def test_zero_steps_and_strange_checkpoints_are_refused(tmp_path):
+    with pytest.raises(UserError, match="steps = 0"):
+        train(tmp_path / "a", settings(steps=0))
+    train(tmp_path / "b", settings(steps=2, warmup=0))
+    with pytest.raises(UserError, match="holds another model"):
+        train(tmp_path / "b", settings(), toy.ToyTotal(width=5))
+    with Run.open(tmp_path / "b") as run, pytest.raises(UserError, match="no state of 'replay'"):
+        fit(toy.ToyTotal(), toy.sample, settings(), run, parts={"replay": toy.Reader()})
+
+
+def test_nothing_is_read_twice_or_seeded(tmp_path):
+    """The loop leaves torch's own generator alone, and asks for one batch per step."""
+    before = torch.get_rng_state()
+    _, _, reader, _ = train(tmp_path, settings(steps=7))
+    assert reader.cursor == 7 and torch.equal(torch.get_rng_state(), before)
+
+
+def test_meter_and_stopwatch():
+    meter, other = Meter(), Meter()
+    meter.add({"a": torch.tensor(1.0), "b/c": torch.tensor(5.0)})
+    other.restore(meter.state())
+    for m in (meter, other):
+        m.add({"a": torch.tensor(2.0)})
+    assert meter.means() == other.means() == {"a": 1.5, "b/c": 5.0} and meter.means() == {}
+    now = iter([0.0, 1.0, 3.0, 4.0, 5.0, 5.0]).__next__
+    watch = Stopwatch(now)
+    with watch.on("x"):
+        pass
+    assert watch.read() == (4.0, {"x": 0.5})

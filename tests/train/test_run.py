@@ -1,0 +1,97 @@
+"""The run folder: what is in it, who may write it, metrics after a resume."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from isochrone.core.errors import UserError
+from isochrone.core.files import atomic_write
+from isochrone.train.jsonl import Jsonl
+from isochrone.train.run import Run
+
+
+def test_create_open_and_refuse(tmp_path):
+    with Run.create(tmp_path / "a", {"x": 1}) as run:
+        digest = run.config_hash
+        told = json.loads((run.path / "versions.json").read_text())
+        assert told["packages"]["torch"] == torch.__version__ and told["threads"] == 1 and told["code"]
+    with Run.open(tmp_path / "a") as run:
+        assert run.config == {"x": 1} and run.config_hash == digest and run.latest() is None
+        run.note_resumed(7)
+        assert json.loads((run.path / "versions.json").read_text())["resumed"][0]["step"] == 7
+        with pytest.raises(UserError, match="no complete checkpoint yet"):
+            run.trained()
+    with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
+        Run.create(tmp_path / "a", {})
+    with pytest.raises(UserError, match="holds no run"):
+        Run.open(tmp_path / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        Run.create(tmp_path / "file", {})
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        Run.open(tmp_path / "a")
+
+
+def test_a_run_in_use_by_another_process_is_refused(tmp_path):
+    with Run.create(tmp_path / "a", {}):
+        code = (
+            "import sys; from isochrone.core.errors import UserError; from isochrone.train.run import _take\n"
+            "from pathlib import Path\n"
+            "try: _take(Path(sys.argv[1]))\n"
+            "except UserError as error: sys.exit(str(error))"
+        )
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", code, str(tmp_path / "a")]
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        assert done.returncode == 1 and f"is in use by process {os.getpid()} on" in done.stderr
+        with pytest.raises(UserError, match="in use"):
+            Run.open(tmp_path / "a")
+        Run.open(tmp_path / "a", write=False).close()
+    Run.open(tmp_path / "a").close()
+
+
+def test_metrics_are_cut_at_the_checkpoint(tmp_path):
+    with Run.create(tmp_path, {}) as run:
+        sink = Jsonl(Jsonl.Config(), run)
+        for step in (10, 20, 30):
+            sink.write(step, {"loss": torch.tensor(0.5), "map": torch.zeros(2), "bad": float("nan"), "word": "x"})
+        sink.close()
+        sink.close()
+        with run.metrics.open("a") as file:
+            file.write('{"step": 40, "lo')  # killed in the middle
+        assert [row["step"] for row in run.rows()] == [10, 20, 30]
+        run.forget_after(20)
+        assert run.rows()[-1] == {"step": 20, "loss": 0.5, "map": [0.0, 0.0], "bad": None, "word": "x"}
+        assert run.metrics.read_bytes().endswith(b"}\n") and len(run.rows()) == 2
+        sink.write(25, {"loss": 1})
+        assert [row["step"] for row in run.rows()] == [10, 20, 25]
+        run.metrics.write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
+        with pytest.raises(UserError, match="line 2, is not JSON"):
+            run.rows()
+
+
+def test_results_and_figures(tmp_path):
+    with Run.create(tmp_path, {}) as run:
+        assert run.results() == {}
+        run.write_results({"success": 0.9})
+        assert run.results() == {"success": 0.9} and run.figures(12).is_dir()
+        assert run.figures(12) == tmp_path / "figures" / "00000012"
+
+
+def test_atomic_write_on_a_full_disk_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    atomic_write(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match="the disk is full.*as it was before"):
+            atomic_write(path, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
