@@ -77,11 +77,11 @@ def test_floors_and_a_perfect_planner(rng: torch.Generator) -> None:
 
 
 def test_continuous_floors(rng: torch.Generator) -> None:
-    env = world(actions="continuous")
+    env = world(".....\n.....\n.....\n.....", actions="continuous")
     pairs = plan_pairs(env, 40, rng)
     found = floors(env, pairs, rng)
-    outcome = evaluate_agent(env, found["replay"], pairs, int(pairs.shortest.max()) + 1)
-    assert outcome.any.mean() > 0.95
+    outcome = evaluate_agent(env, found["replay"], pairs, 2 * int(pairs.shortest.max()))
+    assert outcome.any.all() and outcome.end.all()
     assert not evaluate_agent(env, found["noop"], pairs, 5).any.any()
 
 

@@ -35,11 +35,11 @@ def test_press_equals_leaving_each_row_out() -> None:
         total = 0.0
         for i in range(14):
             rows = np.arange(14) != i
-            total += float((y[i] - np.r_[standard[i], 1] @ fit(rows, strength)) ** 2)
+            total += ((y[i] - np.r_[standard[i], 1] @ fit(rows, strength)) ** 2).item()
         return total
 
     best = min(STRENGTHS * 14, key=left_out)
-    expected = np.r_["1", standard, np.ones((14, 1))] @ fit(np.ones(14, bool), best)
+    expected = np.c_[standard, np.ones(14)] @ fit(np.ones(14, bool), best)
     assert np.allclose(ridge(x, y)(x), expected, atol=1e-8)
 
 

@@ -21,8 +21,10 @@ MAY = {
     "agents": {"core", "nets", "planners", "models.heads", "agents"},
     "train": {"core", "data", "objectives.total", "train"},
     "recipes": {*FLOORS, "recipes"},
-    "studies": {*FLOORS, "recipes", "studies"},
-    "cli": {*FLOORS, "recipes", "studies", "cli"},
+    "build": {*FLOORS, "recipes", "build"},
+    "tasks": {*FLOORS, "recipes", "build", "tasks"},
+    "studies": {*FLOORS, "recipes", "build", "tasks", "studies"},
+    "cli": {*FLOORS, "recipes", "build", "tasks", "studies", "cli"},
     "": {"core.route", "objectives.contract"},
 }
 CORE_NEEDS = set(sys.stdlib_module_names) | {"torch", "numpy", "jaxtyping", "isochrone"}

@@ -55,14 +55,27 @@ class Wander(Idle):
 
 
 def shortest(env: Any, start: Any, goal: Any, options: Float[Tensor, "K A"]) -> Float[Tensor, "P L A"]:
-    """Actions of a shortest path from each start: one after which the true distance is least. For the floor only."""
-    count, state, actions = len(start.position), start, []
-    left = env.distance(state, goal)
-    for _ in range(int(left[torch.isfinite(left)].max().item()) if len(left) else 0):
-        after = []
-        for option in options:
-            after.append(env.distance(env.transition(state, option.expand(count, -1)), goal))
-        best = torch.stack(after, -1).argmin(-1)  # (P,)
-        actions.append(options[best])
+    """Actions that walk down the true distance, for the floor only: a shortest path where the distance is exact.
+
+    Between the lattice points of a continuous world the true distance is only nearly known and one step may not lower
+    it: there, two steps are looked ahead, and the walk may take twice as long.
+    """
+    left = env.distance(start, goal)
+    longest = int(left[torch.isfinite(left)].max().item()) if len(left) else 0
+    state, actions = start, []
+    for _ in range(longest if env.spec.action.discrete else 2 * longest):
+        here = _after(env, state, goal, options)  # (P, K)
+        if not env.spec.action.discrete:
+            ahead = [
+                _after(env, env.transition(state, a.expand(len(left), -1)), goal, options).amin(-1) for a in options
+            ]
+            here = torch.stack(ahead, -1) + 0.01 * here
+        actions.append(options[here.argmin(-1)])
         state = env.transition(state, actions[-1])
-    return torch.stack(actions, 1) if actions else torch.zeros(count, 0, options.shape[-1])
+    return torch.stack(actions, 1) if actions else torch.zeros(len(left), 0, options.shape[-1])
+
+
+def _after(env: Any, state: Any, goal: Any, options: Float[Tensor, "K A"]) -> Float[Tensor, "P K"]:
+    """True distance left after each option."""
+    count = len(state.position)
+    return torch.stack([env.distance(env.transition(state, a.expand(count, -1)), goal) for a in options], -1)

@@ -40,7 +40,7 @@ def bootstrap_mean(
 
 def paired_bootstrap(
     a: Real[np.ndarray, " N"],
-    b: Real[np.ndarray, " N"],
+    b: Real[np.ndarray, " M"],
     rng: np.random.Generator,
     draws: int = 2000,
     level: float = 0.95,

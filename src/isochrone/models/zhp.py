@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isochrone.core.config import option
@@ -21,10 +21,11 @@ from isochrone.core.registry import register
 from isochrone.core.route import stop
 from isochrone.core.types import Batch, Rollout, Spec, Struct
 from isochrone.models.base import Model
+from isochrone.models.openloop import OpenLoop, gather_rows
 from isochrone.nets.conv import ENCODERS
 from isochrone.nets.gru import GRU
 from isochrone.nets.metric import METRICS
-from isochrone.nets.mlp import MLP
+from isochrone.nets.mlp import MLP, Fourier
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class ZhpConfig:
     hidden: int = option(256, "width of the perceptrons", ge=8)
     encoder: Literal["patch", "conv"] = option("patch", "patch: fast, small scenes; conv: everything else")
     depth: int = option(16, "channels of the encoder's first layer", ge=4)
-    fourier: int = option(128, "Fourier features of z before predictor and pose (0: none)", ge=0)
-    frequency: float = option(3.0, "their starting frequency, in cycles over z's spread", gt=0)
+    fourier: int = option(128, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
+    frequency: float = option(5.0, "their starting frequency, in cycles over z's spread", gt=0)
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean is blind to one-way doors"
     )
@@ -53,6 +54,7 @@ class ZhpConfig:
     detach_decoder: bool = option(False, "reconstruction trains the decoder only")
     open_loop: int = option(8, "K: steps of the shared open-loop rollout", ge=2)
     starts: int = option(4, "open-loop starts per window", ge=1)
+    decode: int = option(4, "rows of each window that are decoded in training (0: all)", ge=0)
 
     def check(self, path: str) -> None:
         """The negative control exists in the notes' own mode only."""
@@ -67,34 +69,13 @@ class ZhpState(Struct):
     z: Float[Tensor, "*B Z"]
     h: Float[Tensor, "*B D"]
     p: Float[Tensor, "*B P"]
-    fresh: Tensor  # (*B,) bool
+    fresh: Bool[Tensor, "*B"]
 
     def feat(self) -> Float[Tensor, "*B F"]:
         return torch.cat([self.z, self.h], -1)
 
 
-@dataclass(frozen=True)
-class OpenLoop(Struct):
-    """K imagined steps from S starts in each window; k = 1..K lies at index k-1."""
-
-    start: Int64[Tensor, "B S"]
-    valid: Tensor  # (B, S, K) bool: no episode ends on the way
-    z: Float[Tensor, "B S K Z"]
-    h: Float[Tensor, "B S K D"]
-
-    def target(self, x: Float[Tensor, "B T ..."]) -> Float[Tensor, "B S K ..."]:
-        """What was really there: x at start + k."""
-        k = torch.arange(1, self.valid.shape[-1] + 1, device=x.device)
-        at = self.start[..., None] + k  # (B, S, K)
-        rows = torch.arange(x.shape[0], device=x.device)[:, None, None]
-        return x[rows, at]
-
-    def origin(self, x: Float[Tensor, "B T ..."]) -> Float[Tensor, "B S ..."]:
-        """x at the start itself."""
-        return x[torch.arange(x.shape[0], device=x.device)[:, None], self.start]
-
-
-FIELDS = ("z", "z_in", "h", "z_hat", "p", "dp", "recon", "open_loop")
+FIELDS = ("z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_from", "open_loop")
 
 
 @register("model", "zhp")
@@ -112,7 +93,8 @@ class ZHP(Model):
         mlp = partial(MLP, hidden=c.hidden)
         waves: dict[str, Any] = {"fourier": c.fourier, "scale": c.frequency}
         self.encoder = make_encoder(spec.image, c.z, c.depth, c.hidden)
-        self.decoder = make_decoder(spec.image, c.z, c.depth, c.hidden)
+        see = [Fourier(c.z, c.fourier, c.frequency)] if c.fourier else []
+        self.decoder = nn.Sequential(*see, make_decoder(spec.image, c.z + c.fourier, c.depth, c.hidden))
         self.embed = mlp(c.z + a, c.hidden, layers=1, **waves)
         self.cell = GRU(c.hidden, c.h)
         self.h2z = mlp(c.h, c.z)
@@ -138,7 +120,16 @@ class ZHP(Model):
 
     def encode(self, image: Tensor) -> Float[Tensor, "... Z"]:
         """image (..., C, Y, X), uint8 or 0..1 -> z."""
-        return self.encoder(image)
+        return self.on_sphere(self.encoder(image))
+
+    @staticmethod
+    def on_sphere(z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Z"]:
+        """Mean 0 and variance 1 over each z: losses and frequencies keep their scale, imagined z cannot run away."""
+        return nn.functional.layer_norm(z, z.shape[-1:])
+
+    def believe(self, h: Float[Tensor, "*B D"]) -> Float[Tensor, "*B Z"]:
+        """The z that a belief expects: Hz(h)."""
+        return self.on_sphere(self.h2z(h))
 
     def decode(self, z: Float[Tensor, "... Z"]) -> Float[Tensor, "... C Y X"]:
         """z -> image, about 0..1."""
@@ -208,7 +199,7 @@ class ZHP(Model):
     def step(self, state: ZhpState, action: Float[Tensor, "... A"]) -> ZhpState:
         """One imagined step."""
         h = self.predict(state.z, state.h, action)
-        z = self.h2z(h)
+        z = self.believe(h)
         if self.config.pose == "measured" and self.config.imagine_p == "measured":
             return ZhpState(z, h, self.measure_p(z), state.fresh)
         return ZhpState(z, h, state.p + self.odometry(state.p, state.h, action), state.fresh)
@@ -230,7 +221,7 @@ class ZHP(Model):
         """Fill the asked fields (T' = T - 1)::
 
         z (B,T,Z)  z_in: z as h and p see it  h (B,T,D)  z_hat (B,T',Z) = Hz(h_{t+1})  p (B,T,P)  dp (B,T',P)
-        recon (B,T,C,Y,X)  open_loop: OpenLoop, starts drawn by `rng`
+        recon (B,R,C,Y,X), rows recon_from.. of the window  open_loop: OpenLoop, starts drawn by `rng`
         """
         needs = self.wants(needs)
         out: dict[str, Any] = {"z": self.encode(batch.obs["image"])}
@@ -241,15 +232,21 @@ class ZHP(Model):
         if needs & {"h", "z_hat", "dp", "open_loop"} or (self.config.pose == "running_sum" and "p" in needs):
             out["h"] = self._teach(z, batch)
         if "z_hat" in needs:
-            out["z_hat"] = self.h2z(out["h"][:, 1:])
+            out["z_hat"] = self.believe(out["h"][:, 1:])
         if needs & {"p", "dp"}:
             out["p"], out["dp"] = self._poses(z, out.get("h"), batch, "dp" in needs)
         if "recon" in needs:
-            seen = stop(out["z"], "detach_decoder") if self.config.detach_decoder else out["z"]
-            out["recon"] = self.decode(seen)
+            out["recon_from"], out["recon"] = self._decoded(out["z"], rng)
         if "open_loop" in needs:
             out["open_loop"] = self._open_loop(z, out["h"], batch, rng)
         return Rollout(batch, out, rng)
+
+    def _decoded(self, z: Tensor, rng: torch.Generator | None) -> tuple[int, Tensor]:
+        """R neighbouring rows of every window: their first row, drawn by `rng` (without one: every row); pictures."""
+        length, rows = z.shape[1], z.shape[1] if rng is None else self.config.decode or z.shape[1]
+        first = int(torch.randint(max(length - rows, 0) + 1, (), generator=rng))
+        seen = z[:, first : first + rows]
+        return first, self.decode(stop(seen, "detach_decoder") if self.config.detach_decoder else seen)
 
     def _teach(self, z: Tensor, batch: Batch) -> Float[Tensor, "B T D"]:
         """Beliefs h_t with true frames fed in; a new episode starts again from its first frame."""
@@ -279,20 +276,19 @@ class ZHP(Model):
     def _open_loop(self, z: Tensor, h: Tensor, batch: Batch, rng: torch.Generator | None) -> OpenLoop:
         b, length = z.shape[:2]
         k = self.config.open_loop
+        if rng is None:
+            raise UserError("open_loop draws its starts: give observe an rng")
         if length <= k:
             raise UserError(f"windows of {length} rows cannot hold open-loop rollouts of {k} steps: raise train.length")
         starts = torch.randint(length - k, (b, self.config.starts), generator=rng).to(z.device)  # (B, S)
-        loop = OpenLoop(starts, torch.ones(b, self.config.starts, k, dtype=torch.bool, device=z.device), z, z)
-        moves = torch.cat(
-            [loop.origin(batch.action)[:, :, None], loop.target(batch.action)[:, :, :-1]], 2
-        )  # (B, S, K, A)
-        joint = ~(batch.last[:, :-1] | batch.first[:, 1:])  # (B, T-1)
-        valid = loop.replace(start=starts - 1).target(joint).cumprod(-1).bool()  # (B, S, K)
-        z, h = loop.origin(z), loop.origin(h)
+        rows = starts[..., None] + torch.arange(k, device=z.device)  # (B, S, K): start .. start + K - 1
+        moves = gather_rows(batch.action, rows)  # (B, S, K, A)
+        valid = gather_rows(batch.connected(1), rows).cumprod(-1).bool()  # (B, S, K)
+        z, h = gather_rows(z, starts), gather_rows(h, starts)
         zs, hs = [], []
         for i in range(k):
             h = self.predict(z, h, moves[:, :, i])
-            z = self.h2z(h)
+            z = self.believe(h)
             zs.append(z)
             hs.append(h)
         return OpenLoop(starts, valid, torch.stack(zs, 2), torch.stack(hs, 2))

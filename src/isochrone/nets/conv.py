@@ -33,16 +33,20 @@ class PatchEncoder(nn.Module):
         _check(image, self.unit, "patch")
         c, y, x = image
         self.image = image
-        self.patch = nn.Linear(c * self.unit**2, depth)
-        self.dense = nn.Linear(depth * (y // self.unit) * (x // self.unit), hidden)
+        # No biases before the norm: an empty patch is exactly 0, so a small box is not drowned by a large black scene.
+        self.patch = nn.Linear(c * self.unit**2, depth, bias=False)
+        self.dense = nn.Linear(depth * (y // self.unit) * (x // self.unit), hidden, bias=False)
         self.norm = nn.LayerNorm(hidden)
         self.head = nn.Linear(hidden, out)
 
     def forward(self, image: Tensor) -> Float[Tensor, "... F"]:
         c, y, x = self.image
         lead, u = image.shape[:-3], self.unit
-        tiles = as_float(image).reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
-        code = nn.functional.silu(self.patch(tiles.reshape(-1, (y // u) * (x // u), c * u * u)))  # (N, tiles, depth)
+        tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
+        tiles = as_float(
+            tiles.reshape(-1, (y // u) * (x // u), c * u * u)
+        )  # floats last: a quarter of the bytes to move
+        code = nn.functional.silu(self.patch(tiles))  # (N, tiles, depth)
         hidden = nn.functional.silu(self.norm(self.dense(code.flatten(1))))
         return self.head(hidden).reshape(*lead, -1)
 

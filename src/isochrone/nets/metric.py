@@ -10,7 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Euclidean(nn.Module):
+class Metric(nn.Module):
+    """Base: `forward` is d(a, b), `pairs` the table of all d(a_i, b_j)."""
+
+    def pairs(self, a: Float[Tensor, "N P"], b: Float[Tensor, "M P"]) -> Float[Tensor, "N M"]:
+        """d from every row of a to every row of b."""
+        return self(a[:, None], b[None])
+
+
+class Euclidean(Metric):
     """||b - a||. Symmetric: it cannot tell a one-way door from a door."""
 
     def __init__(self, size: int) -> None:
@@ -20,7 +28,7 @@ class Euclidean(nn.Module):
         return (b - a).square().sum(-1).add(1e-12).sqrt()  # the floor keeps the gradient finite at a == b
 
 
-class MaxCoordinate(nn.Module):
+class MaxCoordinate(Metric):
     """max_i (b_i - a_i)_+ : the sup quasimetric, into which any finite quasimetric embeds (with p_i(x) = d(i, x))."""
 
     def __init__(self, size: int) -> None:
@@ -29,9 +37,15 @@ class MaxCoordinate(nn.Module):
     def forward(self, a: Float[Tensor, "*A P"], b: Float[Tensor, "*B P"]) -> Float[Tensor, "*C"]:
         return (b - a).amax(-1).clamp_min(0)
 
+    def pairs(self, a: Float[Tensor, "N P"], b: Float[Tensor, "M P"]) -> Float[Tensor, "N M"]:
+        """As the base, without a gradient of size (N, M, P): only the deciding coordinate of each pair has one."""
+        with torch.no_grad():
+            widest = (b[None] - a[:, None]).argmax(-1)  # (N, M)
+        return (b.gather(1, widest.T).T - a.gather(1, widest)).clamp_min(0)
 
-class Residual(nn.Module):
-    """Metric residual network (Liu et al. 2023, eq. 6): Euclidean part plus sup-quasimetric part of learned maps of p."""
+
+class Residual(Metric):
+    """Metric residual network (Liu et al. 2023, eq. 6): Euclidean plus sup-quasimetric part of learned maps of p."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -43,7 +57,7 @@ class Residual(nn.Module):
         return near + (self.asym(b) - self.asym(a)).amax(-1).clamp_min(0)
 
 
-class Interval(nn.Module):
+class Interval(Metric):
     """Interval quasimetric embedding (Wang & Isola 2022, eq. 10, mean over `groups`).
 
     Coordinate i of a group spans [a_i, max(a_i, b_i)]; the distance is the length of the union of the spans.

@@ -53,7 +53,7 @@ def action_delta_h(model, roll, cfg) -> Tensor:
     source="seeds/002, inverse_dynamics_h; the second state is the observed-side belief Zh(z'), else F only stores a",
 )
 def inverse_dynamics_h(model, roll, cfg) -> Tensor:
-    """The action from (h_t, Zh(z_{t+1})): cross-entropy (discrete) or squared error summed over A, mean over valid rows."""
+    """The action from (h_t, Zh(z_{t+1})): cross-entropy, or squared error summed over A; mean over valid rows."""
     after = model.z2h(roll.z_in[:, 1:])
     guess = model.inverse["h"](torch.cat([roll.h[:, :-1], after], -1))
     return masked_mean(action_error(guess, roll.batch.action[:, :-1], model.action.discrete), roll.batch.connected(1))
@@ -96,7 +96,7 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     refuses={"running_sum": SUMMED},
 )
 def additivity_dp(model, roll, cfg) -> Tensor:
-    """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against the measured p_{t+2} - p_t: sum over P, mean over valid (B, T-2)."""
+    """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: sum over P, mean over valid (B, T-2)."""
     half = roll.p[:, :-2] + roll.dp[:, :-1]
     second = model.odometry(half, roll.h[:, 1:-1], roll.batch.action[:, 1:-1])
     target = stop(roll.p[:, 2:] - roll.p[:, :-2], "the measured pose is the target")

@@ -31,8 +31,8 @@ class Vicreg:
         for name in self.augment:
             if name in MOVES_THINGS:
                 raise UserError(
-                    f"{path}augment = '{name}': it moves things in the picture, and z would be taught that place does not "
-                    f"matter; choose from {', '.join(KEEPS_POSITION)}"
+                    f"{path}augment = '{name}': it moves things in the picture, and z would be taught that place "
+                    f"does not matter; choose from {', '.join(KEEPS_POSITION)}"
                 )
             if name not in KEEPS_POSITION:
                 raise UserError(f"{path}augment = '{name}': choose from {', '.join(KEEPS_POSITION)}")

@@ -24,6 +24,8 @@ class Routes:
             want, have = self.declared[loss], {g for g, size in groups.items() if size > 0}
             for g in sorted(have - want):
                 out.append(f"loss '{loss}' moves '{g}' (gradient {groups[g]:.3g}) but does not declare it")
+            for g in sorted(g for g in want if groups[g] == float("inf")):
+                out.append(f"loss '{loss}' gives '{g}' a gradient that is not finite")
             for g in sorted(want - have):
                 out.append(f"loss '{loss}' declares '{g}' but no probe gave it a gradient")
         return out
@@ -92,6 +94,8 @@ def _partition(groups: Mapping[str, Sequence[nn.Parameter]], module: nn.Module |
     owner: dict[int, str] = {}
     for name, params in groups.items():
         for p in params:
+            if not p.requires_grad:
+                raise ValueError(f"group '{name}' holds a weight that takes no gradient: a slow copy is in no group")
             if id(p) in owner:
                 raise ValueError(f"groups must be disjoint: a parameter is in '{owner[id(p)]}' and in '{name}'")
             owner[id(p)] = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isochrone.core.config import option
-from isochrone.core.route import stop
 from isochrone.core.pixels import as_float
+from isochrone.core.route import stop
+from isochrone.core.types import Rollout
 from isochrone.objectives.reduce import masked_mean
 from isochrone.objectives.term import term
 
@@ -22,8 +24,11 @@ class Boxes:
 
     scales: int = option(3, "levels of the pyramid", ge=1, le=6)
     decay: float = option(0.5, "weight of a level against the one below", gt=0)
-    beta: float = option(0.5, "sharpness of the hardness weight", ge=0)
+    beta: float = option(1.0, "sharpness of the hardness weight", ge=0)
     cap: float = option(4.0, "largest hardness weight", ge=1)
+    floor: float = option(
+        0.25, "local mean of the error below which nothing counts as hard; 1e-6 is an L1 on black", gt=0
+    )
     box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
 
 
@@ -34,7 +39,7 @@ def local_mean(x: Float[Tensor, "N C Y X"], box: int) -> Float[Tensor, "N C Y X"
 
 
 def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], cfg: Boxes) -> Float[Tensor, "N"]:
-    """sum_s decay^s sum_yx w e, e = mean_c |guess - truth| at scale s, w = min((e / local mean e)^beta, cap), w stopped.
+    """sum_s decay^s sum_yx w e, e = mean_c |guess - truth| at scale s; w = min((e / local mean e)^beta, cap), stopped.
 
     Sum over pixels and scales, one number per image.
     """
@@ -44,7 +49,7 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
         # Pooling is linear, so pooling the difference equals the difference of the pooled images.
         e = error.abs().mean(1, keepdim=True)  # (N, 1, y, x)
         held = stop(e, "the weight says where to look, it is not to be gamed")
-        near = local_mean(held, cfg.box).clamp_min(1e-6)
+        near = local_mean(held, cfg.box).clamp_min(cfg.floor)
         weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
         total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
         if s + 1 < cfg.scales:
@@ -52,22 +57,33 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
     return total
 
 
-PIXELS = {"updates": {"encoder", "decoder"}, "minus": {"detach_decoder": {"encoder"}}, "settings": Boxes}
+PIXELS: dict[str, Any] = {
+    "updates": {"encoder", "decoder"},
+    "minus": {"detach_decoder": {"encoder"}},
+    "reads": {"recon", "recon_from"},
+    "settings": Boxes,
+}
 
 
-@term("recon_multi_box", reads={"recon"}, source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
+def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
+    """The true pictures of the rows that were decoded."""
+    rows = slice(roll.recon_from, roll.recon_from + roll.recon.shape[1])
+    return as_float(roll.batch.obs["image"][:, rows])
+
+
+@term("recon_multi_box", source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
 def recon_multi_box(model, roll, cfg) -> Tensor:
-    """D(z) against the frame: sum over pixels and scales, mean over (B, T)."""
-    truth = as_float(roll.batch.obs["image"]).flatten(0, 1)
-    return multi_box(roll.recon.flatten(0, 1), truth, cfg).mean()
+    """D(z) against the frame: sum over pixels and scales, mean over the decoded (B, R)."""
+    return multi_box(roll.recon.flatten(0, 1), decoded(roll).flatten(0, 1), cfg).mean()
 
 
-@term("pixel_delta_multi_box", reads={"recon"}, source="seeds/002, pixel_delta_multi_box", **PIXELS)
+@term("pixel_delta_multi_box", source="seeds/002, pixel_delta_multi_box", **PIXELS)
 def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
-    """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid (B, T-1)."""
-    truth = as_float(roll.batch.obs["image"]).diff(dim=1)
-    error = multi_box(roll.recon.diff(dim=1).flatten(0, 1), truth.flatten(0, 1), cfg)
-    return masked_mean(error.reshape(truth.shape[:2]), roll.batch.connected(1))
+    """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid neighbours among the decoded rows."""
+    truth, guess = decoded(roll).diff(dim=1), roll.recon.diff(dim=1)
+    error = multi_box(guess.flatten(0, 1), truth.flatten(0, 1), cfg).reshape(guess.shape[:2])
+    valid = roll.batch.connected(1)[:, roll.recon_from : roll.recon_from + guess.shape[1]]
+    return masked_mean(error, valid)
 
 
 def centre_of_mass(image: Float[Tensor, "N C Y X"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N"]]:

@@ -36,15 +36,15 @@ def h2z(model, roll, cfg) -> Tensor:
     """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
     starts = roll.batch.first.clone()
     starts[:, 0] = True
-    error = sse(model.h2z(roll.h[starts]), stop(roll.z[starts], "the encoder is the teacher"))
+    error = sse(model.believe(roll.h[starts]), stop(roll.z[starts], "the encoder is the teacher"))
     return error.mean()
 
 
 @term("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
 def z2h(model, roll, cfg) -> Tensor:
-    """z -> h -> z closes on itself, every row: teaches the start of h and nothing else. Sum over Z, mean over (B, T)."""
+    """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
     z = stop(roll.z, "the encoder is the teacher")
-    return sse(frozen(model.h2z)(model.z2h(z)), z).mean()
+    return sse(model.on_sphere(frozen(model.h2z)(model.z2h(z))), z).mean()
 
 
 def _from_second_step(error: Tensor, valid: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What makes p a distance in actions: a quasimetric learned from reachability, and the notes' ranking. (spec sections 3, 5)"""
+"""What makes p a distance in actions: a quasimetric learned from reachability, and the notes' ranking. (spec 3, 5)"""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from isochrone.core.config import option
 from isochrone.core.route import stop
+from isochrone.core.types import ActionSpec
 from isochrone.objectives.reduce import masked_mean
 from isochrone.objectives.term import term
 
-POSE = {"also": {"attached": {"encoder"}, "running_sum": {"delta_p"}}, "minus": {"running_sum": {"pose"}}}
+ALSO = {"attached": {"encoder"}, "running_sum": {"delta_p"}}
+MINUS = {"running_sum": {"pose"}}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Reach:
     """The constraint's price and the objective's softening."""
 
     multiplier: float = option(30.0, "starting price of breaking the local constraint: it must bite early", gt=0)
-    pairs: int = option(256, "random states and goals whose distance is pushed up, per batch", ge=2)
+    pairs: int = option(128, "random states and goals whose distance is pushed up, per batch", ge=2)
     reach: float = option(30.0, "distances up to about this many actions are pushed at full strength", gt=0)
     softness: float = option(6.0, "width of the fade beyond it, in actions", gt=0)
     slack: float = option(0.01, "mean squared violation that is let pass", ge=0)
@@ -40,18 +42,19 @@ def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     reads={"p"},
     source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10; spec section 5",
     settings=Reach,
-    **POSE,
+    also=ALSO,
+    minus=MINUS,
 )
 def reach_p(model, roll, cfg) -> Tensor:
     """Spread every pair as far as it goes, while each observed step costs at most one action.
 
-    mean over random pairs of softness * softplus((reach - d) / softness), plus multiplier * (mean violation - slack). The
-    multiplier is trained upwards on the same backward: its gradient is -(mean violation - slack).
+    mean over random pairs of softness * softplus((reach - d) / softness), plus multiplier * (mean violation - slack).
+    The multiplier is trained upwards on the same backward: its gradient is -(mean violation - slack).
     """
     p = roll.p.flatten(0, 1)  # (N, P)
     size = min(cfg.pairs, len(p))
     pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
-    far = model.metric(p[pick[:size], None], p[None, pick[-size:]])  # (S, S), every start with every goal
+    far = model.metric.pairs(p[pick[:size]], p[pick[-size:]])  # (S, S), every start with every goal
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
@@ -59,6 +62,50 @@ def reach_p(model, roll, cfg) -> Tensor:
     held = stop(price, "the pose pays the price, it does not set it")
     pressed = stop(excess, "the price follows the violation, it does not cause it")
     return push + held * excess - price * pressed
+
+
+@dataclass(frozen=True)
+class Bellman:
+    """Pairs per batch, and the actions tried."""
+
+    pairs: int = option(128, "random states and goals per batch", ge=2)
+    actions: int = option(16, "actions tried where they are continuous (discrete ones are all tried)", ge=1)
+    beta: float = option(1.0, "where the error's penalty turns linear, in actions", gt=0)
+
+
+@term(
+    "bellman_p",
+    updates={"pose", "metric"},
+    reads={"z_in", "h", "p"},
+    source="Bellman's optimality equation for unit costs (Kaelbling 1993), on one imagined step",
+    settings=Bellman,
+    also={"attached": {"encoder"}},
+    refuses={"running_sum": "a running sum gives an imagined place no p of its own"},
+)
+def bellman_p(model, roll, cfg) -> Tensor:
+    """d_p(s, g) against 1 + min_a d_p(s_a, g), s_a imagined, target stopped: smooth L1, mean over unlike pairs.
+
+    reach_p pushes every pair alike and stalls where few coordinates serve many pairs; this presses only where a pair is
+    not yet one action longer than its best neighbour, and stays consistent there.
+    """
+    z, h, p = roll.z_in.flatten(0, 1), roll.h.flatten(0, 1), roll.p.flatten(0, 1)
+    size = min(cfg.pairs, len(p))
+    pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
+    start, goal = pick[:size], pick[-size:]
+    moves = _moves(model.action, cfg.actions, roll.rng).to(p.device)  # (M, A)
+    here = [x[start, None].expand(-1, len(moves), -1) for x in (z, h)]
+    after = model.measure_p(model.believe(model.predict(*here, moves.expand(size, *moves.shape))))  # (S, M, P)
+    onward = torch.stack([model.metric.pairs(after[:, m], p[goal]) for m in range(len(moves))]).amin(0)  # (S, S)
+    target = stop(1 + onward, "the neighbour's distance is the teacher")
+    unlike = (z[start, None] - z[None, goal]).square().sum(-1) > 1e-6
+    error = F.smooth_l1_loss(model.metric.pairs(p[start], p[goal]), target, beta=cfg.beta, reduction="none")
+    return masked_mean(error, unlike)
+
+
+def _moves(space: ActionSpec, count: int, rng: torch.Generator | None) -> Float[Tensor, "M A"]:
+    if space.discrete:  # staying put is never the shorter way
+        return torch.eye(space.size)[[i for i in range(space.size) if i != space.noop]]
+    return space.project(2 * (torch.rand(count, space.size, generator=rng) * 2 - 1))  # half of them at full speed
 
 
 @dataclass(frozen=True)
@@ -100,7 +147,8 @@ def first_hits(
     reads={"p"},
     source="seeds/002, geometry_rank_p; ordered by first-hit times, for 'later in the window' rewards a clock",
     settings=Rank,
-    **POSE,
+    also=ALSO,
+    minus=MINUS,
 )
 def geometry_rank_p(model, roll, cfg) -> Tensor:
     """relu(margin + d(near, goal) - d(far, goal)) over pairs whose best observed first-hit times are ordered. Mean."""

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.config import option
-from isochrone.core.route import stop
 from isochrone.core.pixels import as_float
+from isochrone.core.route import stop
 from isochrone.objectives.pixels import centre_of_mass
 from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
 from isochrone.objectives.term import term
@@ -50,10 +50,10 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     settings=Smooth,
 )
 def z_smooth(model, roll, cfg) -> Tensor:
-    """mean_t g_t rho(|z' - z| / tau): off across episode ends, faded where prediction failed. Needs a collapse guard."""
+    """mean_t g_t rho(|z' - z| / tau): off across episode ends, faded where prediction failed. Needs a guard."""
     step = norm(roll.z.diff(dim=1))  # (B, T-1)
     valid = roll.batch.connected(1)
-    moving = valid & (stop(step, "statistics") > 1e-3)
+    moving = valid & (step > 1e-3)
     tau = (
         stop(step, "the unit of smoothness is measured, not learned")[moving].median()
         if bool(moving.any())
@@ -71,6 +71,7 @@ class Displacement:
     """Triplets per batch, and the slope they ask for."""
 
     triplets: int = option(2048, "random triplets of frames per batch", ge=1)
+    frames: int = option(64, "frames per batch that they are drawn from", ge=3)
     slope: float = option(1.0, "asked difference of z distance per pixel, against the batch's own rate", gt=0)
 
 
@@ -84,11 +85,12 @@ class Displacement:
 def displacement_rank(model, roll, cfg) -> Tensor:
     """Of two frames, the one displaced less (centre of mass, from pixels alone) must be nearer in z.
 
-    Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by the
-    batch's mean d: in units of a typical distance. Mean over triplets.
+    Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by
+    the batch's mean d: in units of a typical distance. Mean over triplets.
     """
-    z = roll.z.flatten(0, 1)
-    where, _ = centre_of_mass(as_float(roll.batch.obs["image"]).flatten(0, 1))  # (N, 2) pixels
+    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], generator=roll.rng)[: cfg.frames].to(roll.z.device)
+    z = roll.z.flatten(0, 1)[pick]
+    where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))  # (N, 2) pixels
     i, j, k = torch.randint(len(z), (3, cfg.triplets), generator=roll.rng).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
     shift_near, shift_far = norm(where[i] - where[j]), norm(where[i] - where[k])

@@ -3,7 +3,7 @@
     @term("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
     def z2h(model, roll, cfg): ...
 
-`also` adds groups in a mode of the model, e.g. {"attached": {"encoder"}}; `minus` takes them away.
+`also` adds groups in a mode of the model, e.g. {"attached": {"encoder"}}; `minus` takes them away, and wins.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ class Term:
 
     def declared(self, model: Any) -> frozenset[str]:
         """The groups this term may move in the model's present modes (groups without parameters left out)."""
-        groups = self.updates
-        for mode in model.modes:
-            groups = (groups | self.also.get(mode, frozenset())) - self.minus.get(mode, frozenset())
-        return groups & frozenset(model.groups())
+        more = frozenset().union(*(self.also.get(mode, ()) for mode in model.modes))
+        less = frozenset().union(*(self.minus.get(mode, ()) for mode in model.modes))
+        return ((self.updates | more) - less) & frozenset(model.groups())
 
     def check(self, model: Any, force: bool = False) -> None:
         """Refuse a model that cannot feed this term, or a mode that makes it an identity."""
@@ -49,8 +48,8 @@ class Term:
         if missing:
             have = ", ".join(sorted(model.provides))
             raise UserError(
-                f"term '{self.name}' reads {sorted(missing)}, but model '{type(model).__name__.lower()}' provides {have}: "
-                f"choose another model or loss.{self.name}=0"
+                f"term '{self.name}' reads {sorted(missing)}, but model '{type(model).__name__.lower()}' provides "
+                f"{have}: choose another model or loss.{self.name}=0"
             )
         for mode, why in self.refuses.items():
             if mode in model.modes and not force:

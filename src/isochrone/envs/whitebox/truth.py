@@ -126,6 +126,12 @@ class Truth:
         for action in actions:
             new = self.transition(box, action.expand(len(box.position), -1))
             column = self._node[number(new.position)]
+            # A continuous box that slips round a corner can end off the lattice: such a move counts as none.
+            column = (
+                torch.where(column < 0, torch.arange(len(where), device=device), column)
+                if not self.momentum
+                else column
+            )
             if self.momentum:
                 swift = (new.velocity / SPEED).round().long() + 1
                 column = column * 9 + swift[:, 1] * 3 + swift[:, 0]

@@ -33,7 +33,8 @@ def drift(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     limit = BARS["algebra.drift"].limit
     ax.plot(at, limit * at, color=t.cycle[3], lw=1.3, ls=":", label=f"bar: {limit:g} action per step")
     ax.set(xlabel="steps walked in free space", title="Pose off by, actions", xlim=(at[0], at[-1]))
-    top = 1.3 * max(float(curve.max()), limit * float(at[-1]), 0.5 * float(np.max(arrays["algebra.drift_still"])))
+    still = float(np.max(arrays["algebra.drift_still"]))
+    top = 1.35 * max(float(curve.max()), limit * float(at[-1]), still)
     ax.set_ylim(0, top)
     ax.legend(loc="upper left", ncols=2)
     return figure

@@ -1,0 +1,5 @@
+"""python -m isochrone."""
+
+from isochrone.cli import main
+
+main()

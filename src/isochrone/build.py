@@ -1,0 +1,238 @@
+"""From a config to the things it names: world, replay, model, losses, planner, agent. No decisions of its own."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isochrone.agents.mpc import MPC
+from isochrone.core import registry
+from isochrone.core.config import override, part_config, validate
+from isochrone.core.errors import UserError
+from isochrone.core.types import Batch, Spec
+from isochrone.data.collect import collect, random_policy
+from isochrone.data.episode import Episode
+from isochrone.data.fields import load_json, save_json, spec_from_dict, spec_to_dict
+from isochrone.data.replay import Replay, row_bytes
+from isochrone.data.source import load_into, open_format
+from isochrone.data.window import split_lanes
+from isochrone.objectives.liveness import Liveness, liveness
+from isochrone.objectives.total import Total
+from isochrone.recipes.schema import Config
+from isochrone.train.launch import generator
+
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def recipe(name: str, changes: Mapping[str, str] | None = None) -> Config:
+    """The recipe `name` with changes laid over it ('train.steps' -> '100'), checked. UserError names what is wrong."""
+    return configured(registry.get("recipe", name)(), changes or {})
+
+
+def configured(config: Config, changes: Mapping[str, str]) -> Config:
+    """`config` with changes laid over it. 'data' stands for 'data.path', 'loss.NAME.x' for 'term.NAME.x'."""
+    wanted = {}
+    for key, value in changes.items():
+        key = "data.path" if key == "data" else key
+        if key.startswith("loss.") and key.count(".") > 1:
+            key = "term." + key.removeprefix("loss.")
+        wanted[key] = value
+    return override(config, wanted)
+
+
+# --- world and data ---------------------------------------------------------------------------------------------------
+
+
+def make_env(config: Config, num_envs: int) -> Any:
+    """The world, `num_envs` of it."""
+    return registry.get("env", config.env.name)(config.env, num_envs)
+
+
+def spec_of(config: Config) -> Spec:
+    """What the frames of this run look like: told by the recording where there is one, else by the world."""
+    if config.data.path is not None:
+        spec = open_format(config.data.path).read(config.data.path)[0]
+    else:
+        env = make_env(config, 1)
+        spec = env.spec
+        env.close()
+    _ = spec.image  # every model here sees pixels: refuse a world without them now
+    return spec
+
+
+def check_budget(config: Config, spec: Spec) -> None:
+    """UserError where the collected frames would take more than the budget."""
+    data = config.data
+    need = data.lanes * (data.rows + reserve(config)) * row_bytes(spec)
+    if data.path is None and need > data.budget_mb * 1e6:
+        raise UserError(
+            f"data.lanes = {data.lanes} x data.rows = {data.rows} takes {need / 1e6:.0f} MB, more than "
+            f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
+        )
+
+
+def reserve(config: Config) -> int:
+    """Rows kept per lane behind the ring, so that a killed run finds all it saw at its oldest checkpoint."""
+    every, save = config.data.refresh_every, config.train.save_every or config.train.steps
+    return math.ceil(save / every + 1) * config.train.keep * config.data.refresh_rows if every else 0
+
+
+def fill_replay(
+    config: Config, folder: Path | None, say: Say = silent, progress: Callable[[int], None] | None = None
+) -> Replay:
+    """The run's replay in `folder` (None: in RAM): opened if it is complete there, else recorded or loaded anew.
+
+    Recording depends on the config alone, so a run that is killed meanwhile starts over and gets the same rows.
+    """
+    done = None if folder is None else folder / "complete.json"
+    if folder is not None and done is not None and done.exists():
+        replay = Replay.open(folder)
+        say(replay.announce())
+        return replay
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if config.data.path is not None:
+        replay = load_into(config.data.path, folder)
+        say(replay.announce())
+    else:
+        replay = _collected(config, folder, say, progress)
+    replay.flush()
+    if folder is not None and done is not None:
+        save_json(done, {"rows": len(replay), "spec": spec_to_dict(replay.spec)})
+    return replay
+
+
+def _collected(config: Config, folder: Path | None, say: Say, progress: Callable[[int], None] | None) -> Replay:
+    data, env = config.data, make_env(config, config.data.lanes)
+    check_budget(config, env.spec)
+    replay = Replay(env.spec, data.lanes, data.rows, folder, reserve(config))
+    say(replay.announce())
+    rng = generator(config.train.seed, "collect")
+    act = random_policy(env.spec.action, rng, data.repeat)
+    collect(env, act, replay, data.lanes * data.rows, rng, progress)
+    env.close()
+    return replay
+
+
+class Refresh:
+    """Draws training windows, and collects again every so many draws. What it remembers goes into checkpoints."""
+
+    def __init__(self, config: Config, replay: Replay, agent: Callable[[], Any], lanes: Sequence[int]) -> None:
+        self.config, self.replay, self.agent, self.lanes = config, replay, agent, list(lanes)
+        self.rng = generator(config.train.seed, "refresh")
+        self.drawn = 0
+        self.env = make_env(config, replay.lanes) if config.data.refresh_every else None
+
+    def __call__(self, rng: torch.Generator) -> Batch:
+        """The next batch of training windows."""
+        every, train = self.config.data.refresh_every, self.config.train
+        if every and self.drawn and self.drawn % every == 0:
+            self.collect()
+        self.drawn += 1
+        return self.replay.sample(train.batch, train.length, rng, self.lanes)
+
+    def collect(self) -> None:
+        """Whole new episodes in every lane, begun from a fresh reset so that nothing of the world need be stored."""
+        data, env = self.config.data, self.env
+        assert env is not None
+        act: Any = random_policy(env.spec.action, self.rng, data.repeat)
+        if data.refresh_by == "agent":
+            seen = self.replay.sample(self.replay.lanes, 1, self.rng)
+            act = Seeking(self.agent(), {name: x[:, 0] for name, x in seen.obs.items()})
+        collect(env, act, self.replay, self.replay.lanes * data.refresh_rows, self.rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn, "rng": self.rng.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.drawn = int(state["drawn"])
+        self.rng.set_state(state["rng"])
+
+
+class Seeking:
+    """An agent sent to frames that were seen before; `obs` may hold more than the agent reads."""
+
+    def __init__(self, agent: MPC, goal: Mapping[str, torch.Tensor]) -> None:
+        self.agent, self.goal = agent, goal
+
+    def start(self, batch: int, rng: torch.Generator) -> Any:
+        return self.agent.start(batch, self._here(self.goal), rng)
+
+    def restart(self, carry: Any, rows: torch.Tensor) -> Any:
+        return self.agent.restart(carry, rows.to(self._device))
+
+    def act(self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        action, carry, info = self.agent.act(self._here(obs), carry, mode)
+        return action.cpu(), carry, info
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.agent.model.parameters()).device
+
+    def _here(self, obs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: x.to(self._device) for name, x in obs.items()}
+
+
+def training_lanes(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
+    """(lanes to train on, lanes held out)."""
+    return split_lanes(replay.lanes, config.data.held, config.train.seed)
+
+
+def complete_episodes(replay: Replay) -> list[Episode]:
+    """Every whole episode in the replay. UserError when there is none."""
+    found = list(replay.episodes())
+    if not found:
+        raise UserError("no episode is complete yet: raise data.rows, or lower the world's episode_length")
+    return found
+
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """spec.json beside a run's config: what the frames look like, so that the replay may be deleted."""
+    save_json(path, spec_to_dict(spec))
+
+
+def read_spec(path: Path) -> Spec:
+    """What `write_spec` wrote."""
+    return spec_from_dict(load_json(path))
+
+
+# --- model, losses, agents --------------------------------------------------------------------------------------------
+
+
+def make_model(config: Config, spec: Spec) -> Any:
+    """The model with first weights that follow from `train.seed`; torch's own random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # modules draw their first weights from torch's own generator only
+        return registry.get("model", config.model.name)(config.model, spec)
+
+
+def make_total(config: Config, model: Any) -> Total:
+    """The weighted sum of losses. UserError where a loss does not fit the model."""
+    settings = {name: value for name, value in config.term.items() if config.loss.get(name, 0) > 0}
+    unused = sorted(set(config.term) - set(settings))
+    if unused:
+        raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
+    return Total(model, config.loss, settings, config.force)
+
+
+def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:
+    """Model-predictive control with the run's planner, or with `planner` in its default settings."""
+    made = config.planner if planner in (None, config.planner.name) else validate(part_config("planner", planner))
+    return MPC(model, registry.get("planner", made.name)(made, model.action), config=config.mpc)
+
+
+def check_alive(config: Config, total: Total, replay: Replay, windows: int = 8) -> Liveness:
+    """Every loss on two real batches: value, gradient per group, and what is wrong."""
+    rng = generator(config.train.seed, "liveness")
+    size, lanes = min(config.train.batch, windows), training_lanes(config, replay)[0]
+    probes = [replay.sample(size, config.train.length, rng, lanes) for _ in range(2)]
+    return liveness(total, probes, config.train.seed)

@@ -1,0 +1,1 @@
+"""Runnable setups, one small file each: dataclasses only, no logic."""

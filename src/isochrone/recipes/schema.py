@@ -1,0 +1,55 @@
+"""What a recipe can say: the whole of a run as one frozen dataclass. `isochrone train NAME --help` prints it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from isochrone.agents.mpc import MPC
+from isochrone.core.config import option, part_config
+from isochrone.core.errors import UserError
+from isochrone.evals.suite import EvalConfig
+from isochrone.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where frames come from, and how many are kept."""
+
+    path: str | None = option(
+        None, "a recording to train on instead of collecting: an HDF5 episode file ('--data FILE')"
+    )
+    lanes: int = option(64, "environments stepped together; each fills a lane of the replay of its own", ge=2)
+    rows: int = option(1000, "rows collected in each lane before training", ge=2)
+    budget_mb: int = option(2000, "most megabytes that the replay may take", ge=1)
+    repeat: float = option(1.0, "mean number of steps for which the random policy keeps an action", ge=1)
+    held: float = option(0.1, "share of the lanes that is never trained on", gt=0, lt=1)
+    refresh_every: int = option(0, "training steps between further collections; 0: none", ge=0)
+    refresh_rows: int = option(100, "rows added to each lane by a further collection; the oldest make room", ge=2)
+    refresh_by: Literal["agent", "random"] = option(
+        "agent", "who acts then: the planner on its way to frames seen, or chance"
+    )
+
+    def check(self, path: str = "") -> None:
+        """Recordings cannot be continued. UserError."""
+        if self.path is not None and self.refresh_every:
+            raise UserError(f"{path}refresh_every = {self.refresh_every}: a recording cannot be continued; set it to 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: world, model, losses, data, training, planning, evaluation."""
+
+    recipe: str = option("zhp", "name of the recipe this began as")
+    env: Any = option(lambda: part_config("env", "whitebox:pipes"), "the world: NAME or NAME:MAIN", part="env")
+    model: Any = option(lambda: part_config("model", "zhp"), "the model", part="model")
+    loss: dict[str, Any] = option({}, "weight of each loss; 0: not built", table="term", ge=0)
+    term: dict[str, Any] = option({}, "settings of single losses", table="term")
+    data: DataConfig = option(DataConfig(), "where frames come from")
+    train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
+    planner: Any = option(lambda: part_config("planner", "lattice"), "how plans are found", part="planner")
+    mpc: MPC.Config = option(MPC.Config(), "how plans are carried out")
+    compare: tuple[str, ...] = option(("cem",), "further planners that `eval` tries on the same pairs")
+    eval: EvalConfig = option(EvalConfig(), "what an evaluation costs and covers")
+    finish: tuple[Literal["eval", "plan", "report"], ...] = option((), "what `train` goes on to do when it is done")
+    force: bool = option(False, "go on where a loss is refused or found dead; to show that it is")

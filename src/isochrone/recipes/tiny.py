@@ -1,0 +1,39 @@
+"""A first result in a minute: a small model of a small world, rough but real."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isochrone.core.config import part_config
+from isochrone.core.registry import register
+from isochrone.evals.suite import EvalConfig
+from isochrone.recipes.schema import Config, DataConfig
+from isochrone.recipes.zhp import zhp
+
+
+@register("recipe", "tiny")
+def tiny() -> Config:
+    """zhp made small: a cabin with a pipe, trained, measured, planned in and reported within a minute."""
+    base = zhp()
+    return replace(
+        base,
+        recipe="tiny",
+        env=part_config("env", "whitebox:cabin"),
+        model=replace(base.model, z=16, h=64, p=32, hidden=128, open_loop=4),
+        loss={
+            "recon_multi_box": 0.1,
+            "jepa": 1.0,
+            "h2z": 1.0,
+            "z2h": 1.0,
+            "rollout_kstep_z": 1.0,
+            "displacement_rank": 2.0,
+            "reach_p": 1.0,
+            "rollout_kstep_p": 0.1,
+        },
+        data=DataConfig(lanes=32, rows=300),
+        train=replace(base.train, steps=500, batch=16, length=8, lr=2e-3, eval_every=0, save_every=250, log_every=25),
+        planner=replace(base.planner, expansions=64),
+        compare=(),
+        eval=EvalConfig(episodes=16, length=32, pairs=50, horizon=8),
+        finish=("eval", "plan", "report"),
+    )

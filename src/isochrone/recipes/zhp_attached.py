@@ -1,0 +1,16 @@
+"""zhp with belief and pose losses reaching the encoder: the attached JEPA."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isochrone.core.registry import register
+from isochrone.recipes.schema import Config
+from isochrone.recipes.zhp import zhp
+
+
+@register("recipe", "zhp_attached")
+def zhp_attached() -> Config:
+    """zhp with detach_z_from_h_and_p off: prediction and pose shape z too; vicreg keeps it from collapsing."""
+    base = zhp()
+    return replace(base, recipe="zhp_attached", model=replace(base.model, detach_z_from_h_and_p=False))

@@ -1,0 +1,241 @@
+"""The table of a study: as text for a terminal, and as a section of docs/evidence.md between two markers.
+
+Both follow from study.py, claims.json and the stored results alone; a test holds the page to that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from isochrone.core.files import atomic_write
+from isochrone.evals.report import write_number
+from isochrone.evals.suite import FLOORS
+from isochrone.studies import plan, result
+from isochrone.studies.aggregate import Line, lines, paired, planners, unmeasured
+
+INTRO = """# Evidence
+
+What was claimed and what was measured. Every section is written by `isochrone study NAME` from the results of single
+trainings, one JSON each, which are committed under `studies/NAME/results/`. Nothing here is typed by hand, and a bar
+that was missed stays in the table as missed.
+
+How to read the tables:
+
+- **mean**: over training seeds, each with its own recording, first weights, batches and held-out pairs.
+- **95 % interval**: Student's t over seeds, so it says how far another set of seeds might lie. For shares of planning
+  pairs it is Wilson's, over the pairs of all seeds together.
+- **lowest … highest**: of single seeds. **seeds**: how many have the number.
+- **floor**: what one gets without knowing anything (named in the report of a run), mean over seeds.
+- **bar**: what was claimed or asked for, and whether the mean keeps to it. The sources are below each section.
+- **paired difference**: both planners on the same pairs; bootstrap over pairs.
+- **†**: measured with an earlier config than the study has now.
+"""
+
+
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a study's section."""
+    return f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
+
+
+def update(name: str, root: Path) -> None:
+    """Write the study's section into docs/evidence.md; the rest of the page stays as it is."""
+    path = root / "docs" / "evidence.md"
+    page = path.read_text(encoding="utf-8") if path.exists() else INTRO
+    begin, end = markers(name)
+    section = f"{begin}\n{markdown(name, root)}\n{end}"
+    if begin in page and end in page:
+        page = page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
+    else:
+        page = f"{page.rstrip()}\n\n{section}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, page)
+
+
+def stored(name: str, root: Path) -> str | None:
+    """The study's section as docs/evidence.md has it; None when it has none."""
+    path = root / "docs" / "evidence.md"
+    begin, end = map(re.escape, markers(name))
+    found = re.search(f"{begin}\n(.*)\n{end}", path.read_text(encoding="utf-8"), re.S) if path.exists() else None
+    return found[1] if found else None
+
+
+# --- what both pages say --------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A study with its results and claims, by role."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.study = name, plan.load(name, root)
+        self.claims = plan.claims(name, self.study, root)
+        found = result.read_all(root, name, self.study)
+        self.roles: dict[str, list[dict[str, Any]]] = {role: [] for role in self.study.roles}
+        self.asked = dict.fromkeys(self.study.roles, 0)
+        self.stale: dict[str, int] = dict.fromkeys(self.study.roles, 0)
+        for cell in self.study.cells:
+            self.asked[cell.role] += 1
+            if cell.name in found:
+                self.roles[cell.role].append(found[cell.name])
+                self.stale[cell.role] += result.state(root, self.study, cell, found[cell.name]) == "stale"
+
+    def lines(self, role: str) -> list[Line]:
+        return lines(role, self.roles[role], self.claims)
+
+    def heading(self, role: str) -> str:
+        """'zhp on pipes: 5 of 5 seeds'."""
+        mark = " †" if self.stale[role] else ""
+        return f"{self.study.roles[role]}: {len(self.roles[role])} of {self.asked[role]} seeds{mark}"
+
+    def score(self) -> str:
+        """How many cells and bars."""
+        every = [line for role in self.roles for line in self.lines(role) if line.claim]
+        met, done, asked = (
+            sum(bool(line.met) for line in every),
+            sum(map(len, self.roles.values())),
+            len(self.study.cells),
+        )
+        said = f"{done} of {asked} cells are measured"
+        if every:
+            said += f"; {met} of {len(every)} bars are met"
+            short = sum(self.asked[role] > len(found) > 0 for role, found in self.roles.items())
+            said += ", some of them by fewer seeds than asked for" if short else ""
+        return said + "."
+
+
+def _interval(line: Line) -> str:
+    if line.low is None or line.high is None:
+        return ""
+    return f"{write_number(line.low, line.style).removesuffix(' %')} … {write_number(line.high, line.style)}"
+
+
+def _range(line: Line) -> str:
+    return f"{write_number(line.least, line.style).removesuffix(' %')} … {write_number(line.most, line.style)}"
+
+
+def _bar(line: Line) -> str:
+    """'≥ 99 %: met'."""
+    if line.claim is None:
+        return ""
+    sign, _, limit = str(line.claim.bar).partition(" ")
+    limit = f"{100 * line.claim.bar.limit:g} %" if line.style == "%" else limit
+    return f"{sign} {limit}: {'met' if line.met else 'missed'}"
+
+
+def _cells(line: Line) -> list[str]:
+    floor = "" if line.floor is None else write_number(line.floor, line.style)
+    mean = write_number(line.mean, line.style)
+    return [line.label, mean, _interval(line), _range(line), str(line.count), floor, _bar(line)]
+
+
+HEAD = ["", "mean", "95 % interval", "lowest … highest", "seeds", "floor", "bar"]
+PLANNERS = ["planner", "reached", "95 % interval", "at the end", "path ratio", "steps", "imagined steps per pair",
+            "seconds", "pairs"]  # fmt: skip
+
+
+def _planner_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for p in planners(results, FLOORS):
+        interval = f"{write_number(p.low, '%').removesuffix(' %')} … {write_number(p.high, '%')}"
+        rest = [write_number(p.path_ratio, "{:.3f}"), write_number(p.steps, "{:.1f}"),
+                write_number(p.evaluations, "{:,.0f}"), write_number(p.seconds, "{:.1f}"), str(p.pairs)]  # fmt: skip
+        name = f"{p.name} (floor)" if p.floor else p.name
+        rows.append([name, write_number(p.success, "%"), interval, write_number(p.at_end, "%"), *rest])
+    return rows
+
+
+def _differences(results: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"Paired difference {a} − {b}: {100 * mean:+.1f} points ({100 * low:+.1f} … {100 * high:+.1f}), {count} pairs."
+        for a, b, mean, low, high, count in paired(results)
+    ]
+
+
+def _sentences(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What a forced cell said before its first step; the same sentence of several seeds once."""
+    out = []
+    refused = dict.fromkeys(r["sentences"]["refused"] for r in results if r["sentences"].get("refused"))
+    if refused:
+        out += [f"Refused without force: “{text}”" for text in refused]
+    faults = dict.fromkeys(_bare(text) for r in results for text in r["sentences"].get("liveness", []))
+    return out + [f"Liveness, forced: “{text}”" for text in faults]
+
+
+def _bare(fault: str) -> str:
+    """A fault without the rounding errors in which seeds differ."""
+    return re.sub(r": value \S+ on every probe", ": 0 on every probe", fault)
+
+
+def _made(results: Sequence[dict[str, Any]]) -> str:
+    """With what code and on what machine."""
+    commits = ", ".join(dict.fromkeys(f"{(r['code']['commit'] or 'unknown')[:12]}" for r in results))
+    torch = ", ".join(dict.fromkeys(r["packages"]["torch"] for r in results))
+    machines = ", ".join(dict.fromkeys(f"{r['machine']['cpu']}, {r['machine']['threads']} thread" for r in results))
+    configs = ", ".join(dict.fromkeys(r["config_hash"] for r in results))
+    return f"Config {configs}; commit {commits}; torch {torch}; {machines}."
+
+
+# --- two ways to write it -------------------------------------------------------------------------------------------
+
+
+def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body])
+
+
+def markdown(name: str, root: Path) -> str:
+    """The section of the page."""
+    told = Told(name, root)
+    parts = [f"## Study {name}: {told.study.title}", told.study.question, told.score()]
+    for role, results in told.roles.items():
+        parts.append(f"### {told.heading(role)}")
+        if not results:
+            parts.append("Not measured yet.")
+            continue
+        parts.append(_pipes(HEAD, [_cells(line) for line in told.lines(role)]))
+        rows = _planner_rows(results)
+        parts += [_pipes(PLANNERS, rows)] if rows else []
+        parts += [*_differences(results), *_sentences(results), *_unmeasured(told, role), _made(results)]
+    if told.claims:
+        parts += ["### Sources of the bars", "\n".join(_sources(told))]
+    return "\n\n".join(parts)
+
+
+def _sources(told: Told) -> list[str]:
+    """One line per source, with the rows and roles that it speaks of."""
+    out: dict[str, list[str]] = {}
+    for claim in told.claims:
+        out.setdefault(claim.source, []).append(f"`{claim.row}` {claim.bar}")
+    return [f"- {source}: {', '.join(dict.fromkeys(rows))}" for source, rows in out.items()]
+
+
+def _unmeasured(told: Told, role: str) -> list[str]:
+    found = unmeasured(role, told.roles[role], told.claims)
+    return [f"Claimed but not measured: {', '.join(f'`{c.row}`' for c in found)}."] if found else []
+
+
+def terminal(name: str, root: Path) -> str:
+    """The claimed numbers only, in 100 columns or so, with the planners beside their floors."""
+    told = Told(name, root)
+    out = [f"study {name}: {told.study.title}", told.score()]
+    for role, results in told.roles.items():
+        out += ["", told.heading(role)]
+        rows = [_cells(line) for line in told.lines(role) if line.claim]
+        out += _columns(["", "mean", "95 % interval", "range", "n", "floor", "bar"], rows) if rows else []
+        rows = [row[:6] + row[7:8] for row in _planner_rows(results)]
+        out += ["", *_columns([*PLANNERS[:6], "seconds"], rows)] if rows else []
+        out += [f"  {text}" for text in (*_differences(results), *_sentences(results), *_unmeasured(told, role))]
+    return "\n".join(out)
+
+
+def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned text: the first column to the left, the rest to the right."""
+    short = [[row[0] if len(row[0]) <= 44 else row[0][:43] + "…", *row[1:]] for row in rows]
+    wide = [max(len(row[i]) for row in [head, *short]) for i in range(len(head))]
+    lined = [
+        f"{row[0]:<{wide[0]}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row[1:], wide[1:], strict=True))
+        for row in [head, *short]
+    ]
+    return [f"  {line}".rstrip() for line in lined]

@@ -1,0 +1,124 @@
+"""What a study is: cells (recipe, changes, seed), grouped by role, and the claims that it puts to the test.
+
+A study lives in `studies/NAME/` of a clone: `study.py` (a `STUDY`), `claims.json`, and `results/CELL.json`, which only
+running makes.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isochrone import build
+from isochrone.core.errors import UserError, nearest
+from isochrone.evals.bars import Bar
+from isochrone.recipes.schema import Config
+
+SIGNS = ("<=", ">=", "<")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation: `recipe` with `changes` laid over it, from `seed`. Cells of one role differ in
+    their seed only and are averaged."""
+
+    name: str
+    recipe: str
+    changes: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and the cells that answer it, in the order in which they run.
+
+    `roles` says what each role is, in the order of the table. `changes` hold for every cell; a cell's own go before.
+    """
+
+    title: str
+    question: str
+    cells: Sequence[Cell]
+    roles: Mapping[str, str]
+    changes: Mapping[str, str] = field(default_factory=dict)
+
+    def cell(self, name: str) -> Cell:
+        """The cell called `name`."""
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        raise UserError(f"no cell called '{name}' in this study{nearest(name, [c.name for c in self.cells])}")
+
+    def config(self, cell: Cell) -> Config:
+        """What the cell trains: one thread on the CPU, seeded by the cell."""
+        fixed = {"train.seed": str(cell.seed), "train.threads": "1", "train.accelerator": "cpu"}
+        return build.recipe(cell.recipe, {**self.changes, **cell.changes, **fixed})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`row` (a number of the results) of these roles must keep to `bar`; `source` says who claims it."""
+
+    row: str
+    roles: tuple[str, ...]
+    bar: Bar
+    source: str
+    says: str = ""  # the row's name in the table, where the report has none for it
+    style: str = ""
+
+
+def root() -> Path:
+    """The folder that holds studies/: the working folder, else the clone that this code lies in. UserError."""
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):
+        if (folder / "studies").is_dir():
+            return folder
+    raise UserError("there is no folder 'studies' here: run this in a clone of the project")
+
+
+def names(at: Path | None = None) -> list[str]:
+    """Every study, sorted."""
+    return sorted(path.parent.name for path in ((at or root()) / "studies").glob("*/study.py"))
+
+
+def load(name: str, at: Path | None = None) -> Study:
+    """The STUDY of studies/NAME/study.py. UserError when it is not there or its cells are wrong."""
+    at = at or root()
+    if name not in names(at):
+        raise UserError(f"no study called '{name}'{nearest(name, names(at))}")
+    study = runpy.run_path(str(at / "studies" / name / "study.py")).get("STUDY")
+    if not isinstance(study, Study):
+        raise UserError(f"studies/{name}/study.py defines no STUDY: set it to a Study of its cells")
+    twice = sorted({c.name for c in study.cells if [d.name for d in study.cells].count(c.name) > 1})
+    if twice:
+        raise UserError(f"studies/{name}/study.py has two cells called '{twice[0]}': a name is used once")
+    for cell in study.cells:
+        if cell.role not in study.roles:
+            raise UserError(f"cell '{cell.name}' has the role '{cell.role}'{nearest(cell.role, study.roles)}")
+    return study
+
+
+def claims(name: str, study: Study, at: Path | None = None) -> list[Claim]:
+    """What studies/NAME/claims.json says; none when there is no such file. UserError where it is wrong."""
+    path = (at or root()) / "studies" / name / "claims.json"
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["claims"]
+        return [_claim(entry, study) for entry in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"studies/{name}/claims.json is not a list of claims: {error!r}; see another study's") from None
+
+
+def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
+    if entry["sign"] not in SIGNS:
+        raise UserError(f"claim on {entry['row']}: sign '{entry['sign']}' must be one of {', '.join(SIGNS)}")
+    for role in entry["roles"]:
+        if role not in study.roles:
+            raise UserError(f"claim on {entry['row']}: no role called '{role}'{nearest(role, study.roles)}")
+    bar = Bar(entry["sign"], float(entry["number"]))
+    said = str(entry.get("says", "")), str(entry.get("style", ""))
+    return Claim(str(entry["row"]), tuple(entry["roles"]), bar, str(entry["source"]), *said)

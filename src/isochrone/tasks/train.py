@@ -1,0 +1,156 @@
+"""Train a recipe in a run folder: everything that can be refused is refused before the folder is made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from isochrone import build
+from isochrone.core.config import from_dict, to_dict
+from isochrone.core.errors import UserError
+from isochrone.core.protocols import Sink
+from isochrone.core.types import Spec
+from isochrone.data.replay import Replay
+from isochrone.evals.suite import evaluate, values
+from isochrone.objectives.total import Total
+from isochrone.recipes.schema import Config
+from isochrone.tasks.trained import has_truth, held_out, set_threads
+from isochrone.train.launch import device_of
+from isochrone.train.loop import Fitted, Hook, fit
+from isochrone.train.run import Run
+
+Say = Callable[[str], None]
+WATCHED = (
+    "prediction.error_1",
+    "perception.spearman",
+    "perception.position_error",
+    "reach.spearman",
+    "reach.mae",
+    "reach.asymmetry",
+    "disagreement.auroc",
+)
+"""Numbers measured against the truth every `train.eval_every` steps."""
+
+
+def free_folder(root: Path, name: str) -> Path:
+    """root/NAME-1, or the first number that is not taken."""
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+def begin(config: Config, path: Path) -> tuple[Run, Spec, Total]:
+    """A new run folder with what will be trained in it. UserError, and no folder, for whatever cannot be trained."""
+    set_threads(config)
+    device_of(config.train)
+    spec, total = assembled(config)
+    run = Run.create(path, to_dict(config))
+    try:
+        build.write_spec(run.path / "spec.json", spec)
+    except BaseException:
+        run.close()
+        raise
+    return run, spec, total
+
+
+def assembled(config: Config, spec: Spec | None = None) -> tuple[Spec, Total]:
+    """Spec and losses (with their model), every part built once so that a wrong one is refused now."""
+    spec = spec or build.spec_of(config)
+    if config.data.path is None:
+        build.check_budget(config, spec)
+    model = build.make_model(config, spec)
+    for planner in (None, *config.compare):
+        build.make_agent(config, model, planner)
+    return spec, build.make_total(config, model)
+
+
+def again(path: Path) -> tuple[Run, Config, Total]:
+    """An existing run, locked, with its config and what is trained in it."""
+    run = Run.open(path)
+    try:
+        config = from_dict(Config, run.config)
+        set_threads(config)
+        told = run.path / "spec.json"
+        spec = build.read_spec(told) if told.exists() else build.spec_of(config)
+        build.write_spec(told, spec)
+        return run, config, assembled(config, spec)[1]
+    except BaseException:
+        run.close()
+        raise
+
+
+def train(
+    run: Run, config: Config, total: Total, sinks: Sequence[Sink], say: Say, tick: Callable[[int], None]
+) -> Fitted:
+    """Record or load the data, see that every loss is alive, then train to `train.steps` or a signal."""
+    fresh = run.latest() is None
+    try:
+        replay = build.fill_replay(config, run.path / "replay", say)
+        lanes, held = build.training_lanes(config, replay)
+        if fresh:
+            see_alive(config, total, replay, say)
+    except UserError:
+        if fresh:
+            _undo(run)
+        raise
+    say(_where(config))
+    source = build.Refresh(config, replay, lambda: build.make_agent(config, total.model), lanes)
+    hooks = watchers(config, replay, held) if config.train.eval_every else []
+    parts = {"replay": replay, "source": source}
+    return fit(total, source, config.train, run, sinks, hooks, parts, tick)
+
+
+def see_alive(config: Config, total: Total, replay: Replay, say: Say) -> None:
+    """Say the pulse of every loss on two real batches. A dead one is a UserError, or a warning under `force`."""
+    found = build.check_alive(config, total, replay)
+    say("losses on two real batches: value, then gradient per group of weights")
+    for line in found.table().splitlines():
+        say(f"  {line}")
+    if not found.faults:
+        say("every loss is alive")
+    elif config.force:
+        for fault in found.faults:
+            say(f"warning: {fault}")
+    else:
+        more = "" if len(found.faults) == 1 else f" (and {len(found.faults) - 1} more)"
+        raise UserError(f"{found.faults[0]}{more}: set its weight to 0, or --force to train all the same")
+
+
+def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
+    """What is measured while training: the sum of losses on held-out lanes, and geometry where the world tells it."""
+
+    def unseen(step: int, total: torch.nn.Module) -> dict[str, float]:
+        return {"held_out.loss": held_out(config, cast(Total, total), replay, held)["loss"]}
+
+    env: Any = build.make_env(config, config.eval.episodes) if config.data.path is None else None
+    if env is None or not has_truth(env):
+        return [unseen]
+    light = replace(config.eval, pairs=0)
+
+    def geometry(step: int, total: torch.nn.Module) -> dict[str, float]:
+        found = values(evaluate(total.model, env, light)[0])
+        return {name: found[name] for name in WATCHED if name in found}
+
+    return [unseen, geometry]
+
+
+def _where(config: Config) -> str:
+    device, train = device_of(config.train), config.train
+    threads = f"{train.threads} thread{'s' * (train.threads > 1)}"
+    frames = train.batch * train.length
+    return f"training on {device}, {threads}, {train.precision}: {train.steps} steps of {frames} frames"
+
+
+def _undo(run: Run) -> None:
+    """A run that was refused before it began leaves nothing behind that looks like a run."""
+    shutil.rmtree(run.path / "replay", ignore_errors=True)
+    for name in ("config.json", "spec.json", "versions.json", "lock"):
+        (run.path / name).unlink(missing_ok=True)
+    if not any(run.path.iterdir()):
+        run.path.rmdir()

@@ -1,0 +1,139 @@
+"""Every command on a very small run: what it prints, what it writes, and that help says it all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from isochrone.cli import COMMANDS
+from isochrone.core import registry
+
+
+@pytest.fixture
+def run_folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, free to be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_a_run_is_a_folder(trained: Path) -> None:
+    for name in ("config.json", "spec.json", "versions.json", "metrics.jsonl", "checkpoints/00000006/manifest.json"):
+        assert (trained / name).is_file(), name
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["step"] == 2 and "loss/jepa" in rows[0]
+    watched = [row for row in rows if "held_out.loss" in row][-1]
+    assert watched["step"] == 6 and "reach.mae" in [name for row in rows for name in row]
+
+
+def test_training_says_what_it_does(isochrone, small: list[str], tmp_path: Path) -> None:
+    done = isochrone("train", "tiny", *small, "--run", tmp_path / "r", "--train.steps", 2, "--finish", "")
+    assert done.code == 0 and done.out == ""
+    for words in ("replay: 8 lanes x 40 rows = 320 frames", "every loss is alive", "training on cpu, 1 thread"):
+        assert words in done.err
+    assert all(len(line) <= 80 for line in done.err.splitlines() if line.startswith("step"))
+    assert f"next: isochrone eval {tmp_path / 'r'}" in done.err
+
+
+def test_the_default_folder_is_the_first_free_one(isochrone, small, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
+    done = isochrone("train", "tiny", *small, "--train.steps", 1, "--train.warmup", 0, "--finish", "report")
+    assert done.code == 0 and (tmp_path / "runs" / "tiny-2" / "report.html").is_file()
+    assert done.out.strip() == str(Path("runs/tiny-2/report.html"))
+
+
+def test_eval_plan_and_report(isochrone, run_folder: Path) -> None:
+    done = isochrone("eval", run_folder, "--compare", "lattice", "--mpc.replan-every", 3)
+    assert done.code == 0
+    for words in ("Does it predict?", "Is z perceptual?", "Is p reachability?", "Can one plan here?", "lattice",
+                  "replay (floor)", "Losses on lanes never trained on"):  # fmt: skip
+        assert words in done.out
+    assert max(map(len, done.out.splitlines())) <= 96
+    about = json.loads((run_folder / "results.json").read_text())["about"]
+    assert about["step"] == 6 and about["env"]["map"] == "cabin"
+    assert (run_folder / "figures/00000006/isochrone.png").is_file()
+    assert (run_folder / "figures/00000006/isochrone.dark.png").is_file()
+
+    done = isochrone("report", run_folder)
+    html = (run_folder / "report.html").read_text()
+    assert done.code == 0 and done.out.strip() == str(run_folder / "report.html")
+    assert not re.search(r"""(?:src|href|srcset)=["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<script""", html)
+    for words in ("Does it predict?", "as declared", "recipe tiny", "prefers-color-scheme"):
+        assert words in html
+
+
+def test_eval_writes_json(isochrone, run_folder: Path) -> None:
+    done = isochrone("eval", run_folder, "--json", "--eval.pairs", 0, "--env", "whitebox:corridor", "--no-figures")
+    assert not (run_folder / "figures").exists()
+    found = json.loads(done.out)
+    assert found["reach.mae"]["value"] > 0 and not any(name.startswith("planning") for name in found)
+    assert json.loads((run_folder / "results.json").read_text())["about"]["env"]["map"] == "corridor"
+
+
+@pytest.mark.parametrize("planner", ["lattice", "shooting"])
+def test_plan_makes_a_film(isochrone, run_folder: Path, planner: str) -> None:
+    done = isochrone("plan", run_folder, "--start", "4,5", "--goal", "6,5", "--planner", planner, "--json")
+    told = json.loads(done.out)
+    assert done.code == 0 and told["start"] == [4, 5] and told["goal"] == [6, 5] and told["fewest"] == 2
+    assert told["planner"] == planner and told["steps"] <= 2 * 2 + 8
+    with Image.open(told["gif"]) as film:
+        assert film.format == "GIF" and film.n_frames >= told["steps"] and film.size[0] > 600
+
+
+def test_plan_chooses_the_farthest_pair(isochrone, run_folder: Path, tmp_path: Path) -> None:
+    done = isochrone("plan", run_folder, "--out", tmp_path / "a" / "b.gif")
+    assert done.code == 0 and (tmp_path / "a" / "b.gif").is_file()
+    assert re.search(r"lattice from \d+,\d+ to \d+,\d+: (there|not reached)", done.out)
+
+
+def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> None:
+    h5, run = tmp_path / "my.h5", tmp_path / "r"
+    collected = isochrone("data", "collect", "tiny", "--out", h5, "--data.lanes", 4, "--data.rows", 101)
+    assert collected.code == 0 and collected.out.startswith("4 episodes in")
+    assert "fit for training" in isochrone("data", "validate", h5).out
+    assert json.loads(isochrone("data", "info", h5, "--json").out)["rows"] == 404
+    assert isochrone("data", "collect", "tiny", "--out", h5).code == 2
+
+    done = isochrone("train", "tiny", *small, "--run", run, "--data", h5, "--train.steps", 2, "--finish", "eval,report")
+    assert done.code == 0 and "held_out.jepa" in done.out and "a recording comes without ground truth" in done.err
+    h5.unlink()  # the run holds its own copy
+    assert isochrone("train", "--resume", run).code == 0
+    done = isochrone("eval", run, "--env", "whitebox:cabin", "--eval.pairs", 0, "--no-figures")
+    assert done.code == 0 and "Is p reachability?" in done.out
+
+
+def test_a_map_of_ones_own(isochrone, small: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my.txt").write_text("...\n.#.\n...\n")
+    words = ["--run", tmp_path / "r", "--env.map-file", tmp_path / "my.txt", "--train.steps", 2, "--finish", "plan"]
+    assert isochrone("train", "tiny", *small, *words).code == 0
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_help_of_every_command(isochrone, name: str) -> None:
+    done = isochrone(name, "--help")
+    assert done.code == 0 and f"isochrone {name}" in done.out and done.err == ""
+    assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_help_of_the_whole(isochrone) -> None:
+    done = isochrone("--help")
+    assert done.code == 0 and all(name in done.out for name in COMMANDS)
+    assert isochrone().code == 2 and isochrone("--version").out.startswith("isochrone ")
+
+
+@pytest.mark.parametrize("name", registry.names("recipe"))
+def test_help_of_a_recipe_lists_every_option(isochrone, name: str) -> None:
+    done = isochrone("train", name, "--help", "--train.steps", 777)
+    for words in ("--train.steps 777", "optimiser steps in all [≥ 1]", "--env.map-file", "--loss.jepa 1", "--model.pose"):
+        assert words in done.out
+
+
+def test_list_and_doctor(isochrone) -> None:
+    assert "cabin" in isochrone("list", "map").out and "lattice" in isochrone("list").out
+    assert set(json.loads(isochrone("list", "recipe", "--json").out)["recipe"]) == set(registry.names("recipe"))
+    done = isochrone("doctor", "--json")
+    assert done.code == 0 and "missing" not in [check["state"] for check in json.loads(done.out)]

@@ -1,0 +1,24 @@
+"""Numbers kept for the log keep no graph, else every step's activations would stay in memory until the next tick."""
+
+from __future__ import annotations
+
+import torch
+import toy
+
+from isochrone.train.config import TrainConfig
+from isochrone.train.launch import generator, launch
+from isochrone.train.meter import Meter
+from isochrone.train.step import Stepper
+
+
+def test_a_meter_drops_the_graph() -> None:
+    meter, weight = Meter(), torch.ones(2, requires_grad=True)
+    meter.add({"loss": weight.sum(), "plain": torch.tensor(1.0)})
+    assert not any(value.requires_grad for kept in meter.values.values() for value in kept)
+    assert meter.means() == {"loss": 2.0, "plain": 1.0}
+
+
+def test_a_steps_loss_and_norm_carry_no_graph() -> None:
+    config = TrainConfig(steps=4, accelerator="cpu")
+    told = Stepper(toy.ToyTotal(), config, launch(config))(toy.sample(generator(0, "sample")), generator(0, "term"))
+    assert not told["loss"].requires_grad and not told["grad_norm"].requires_grad
