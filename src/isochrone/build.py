@@ -221,7 +221,11 @@ def make_total(config: Config, model: Any) -> Total:
     unused = sorted(set(config.term) - set(settings))
     if unused:
         raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
-    return Total(model, config.loss, settings, config.force)
+    return Total(model, config.loss, settings, config.force, _spans(config.after, config), _spans(config.until, config))
+
+
+def _spans(table: Mapping[str, float], config: Config) -> dict[str, float]:
+    return {name: share for name, share in table.items() if config.loss.get(name, 0) > 0}
 
 
 def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:

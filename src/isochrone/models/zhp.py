@@ -95,10 +95,10 @@ class ZHP(Model):
         self.encoder = make_encoder(spec.image, c.z, c.depth, c.hidden)
         see = [Fourier(c.z, c.fourier, c.frequency)] if c.fourier else []
         self.decoder = nn.Sequential(*see, make_decoder(spec.image, c.z + c.fourier, c.depth, c.hidden))
-        self.embed = mlp(c.z + a, c.hidden, layers=1, **waves)
+        self.embed = mlp(c.z + a, c.hidden, layers=1, skip=True, **waves)
         self.cell = GRU(c.hidden, c.h)
-        self.h2z = mlp(c.h, c.z)
-        self.z2h = mlp(c.z, c.h)
+        self.h2z = mlp(c.h, c.z, skip=True)
+        self.z2h = mlp(c.z, c.h, skip=True)
         self.pose = mlp(c.z, c.p, **waves)
         self.delta_p = mlp(c.p + c.h + a, c.p)
         self.metric = METRICS[c.metric](c.p)

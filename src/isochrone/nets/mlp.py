@@ -29,11 +29,22 @@ class Fourier(nn.Module):
 class MLP(nn.Module):
     """`layers` hidden layers of Linear, LayerNorm, SiLU, then one Linear.
 
-    `fourier` > 0 puts that many Fourier features of frequency `scale` in front.
+    `fourier` > 0 puts that many Fourier features of frequency `scale` in front; `skip` adds a linear map of the input,
+    so that what only has to be carried over need not be learned.
     """
 
-    def __init__(self, size: int, out: int, hidden: int, layers: int = 2, fourier: int = 0, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        size: int,
+        out: int,
+        hidden: int,
+        layers: int = 2,
+        fourier: int = 0,
+        scale: float = 1.0,
+        skip: bool = False,
+    ) -> None:
         super().__init__()
+        self.skip = nn.Linear(size, out, bias=False) if skip else None
         parts: list[nn.Module] = []
         if fourier:
             parts.append(Fourier(size, fourier, scale))
@@ -45,4 +56,4 @@ class MLP(nn.Module):
         self.net = nn.Sequential(*parts)
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return self.net(x)
+        return self.net(x) if self.skip is None else self.net(x) + self.skip(x)

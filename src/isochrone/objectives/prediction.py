@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from isochrone.core.config import option
 from isochrone.core.route import frozen, stop
-from isochrone.objectives.reduce import masked_mean, sse
+from isochrone.objectives.reduce import charbonnier, masked_mean, norm, sse
 from isochrone.objectives.term import term
 
 ATTACHED = {"attached": {"encoder"}}
+
+
+@dataclass(frozen=True)
+class Robust:
+    """How an error is judged: squared up to about `eps`, by its length beyond."""
+
+    eps: float = option(0.5, "a pipe missed by a step is a leap in z: its error must not drown all others", gt=0)
+
+
+def surprise(guess: Float[Tensor, "*B Z"], truth: Float[Tensor, "*B Z"], cfg: Robust) -> Float[Tensor, "*B"]:
+    """charbonnier(|guess - truth|): the summed square / (2 eps) near 0, the distance in z far out."""
+    return charbonnier(norm(guess - truth), cfg.eps)
 
 
 @term(
@@ -18,11 +34,12 @@ ATTACHED = {"attached": {"encoder"}}
     also=ATTACHED,
     reads={"z", "z_hat"},
     source="seeds/002, table row jepa; z2h through h_0 (the notes' table forgets it)",
+    settings=Robust,
 )
 def jepa(model, roll, cfg) -> Tensor:
-    """Predicted z against the z that came: sum over Z, mean over valid (B, T-1). The target is stopped."""
+    """Predicted z against the z that came: robust length over Z, mean over valid (B, T-1). The target is stopped."""
     target = stop(roll.z[:, 1:], "the target must not chase its prediction")
-    return masked_mean(sse(roll.z_hat, target), roll.batch.connected(1))
+    return masked_mean(surprise(roll.z_hat, target, cfg), roll.batch.connected(1))
 
 
 @term(
@@ -90,9 +107,10 @@ def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
     also=ATTACHED,
     reads={"z", "open_loop"},
     source="seeds/002, rollout_kstep_z (off in the notes; on in our recipe: plans are made of imagined z)",
+    settings=Robust,
 )
 def rollout_kstep_z(model, roll, cfg) -> Tensor:
-    """Imagined z against the z that came, k = 2..K: sum over Z, mean over starts and k."""
+    """Imagined z against the z that came, k = 2..K: robust length over Z, mean over starts and k."""
     loop = roll.open_loop
     target = loop.target(stop(roll.z, "the encoder is the teacher"))
-    return _from_second_step(sse(loop.z, target), loop.valid)
+    return _from_second_step(surprise(loop.z, target, cfg), loop.valid)

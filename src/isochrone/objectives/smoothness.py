@@ -72,6 +72,7 @@ class Displacement:
 
     triplets: int = option(2048, "random triplets of frames per batch", ge=1)
     frames: int = option(64, "frames per batch that they are drawn from", ge=3)
+    power: float = option(0.5, "z distance grows as displacement^power: below 1 keeps near frames tellable", gt=0, le=1)
     slope: float = option(1.0, "asked difference of z distance per pixel, against the batch's own rate", gt=0)
 
 
@@ -93,7 +94,7 @@ def displacement_rank(model, roll, cfg) -> Tensor:
     where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))  # (N, 2) pixels
     i, j, k = torch.randint(len(z), (3, cfg.triplets), generator=roll.rng).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
-    shift_near, shift_far = norm(where[i] - where[j]), norm(where[i] - where[k])
+    shift_near, shift_far = norm(where[i] - where[j]).pow(cfg.power), norm(where[i] - where[k]).pow(cfg.power)
     unit = stop(near.mean(), "a unit is not a target").clamp_min(1e-6)
     rate = unit / shift_near.mean().clamp_min(1e-6)
     sign = torch.sign(shift_far - shift_near)

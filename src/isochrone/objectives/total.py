@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,10 +19,18 @@ class Total(nn.Module):
     """Model and terms. `weights[name] = 0` means that the term is not built.
 
     `settings[name]` overrides a term's settings; `force` builds terms that refuse this model (to show that they fail).
+    `after[name]` and `until[name]` are shares of the training (default 0 and 1): outside them a term rests and costs
+    nothing. Where detached losses do not feel each other, learning one part after the other is learning on firm ground.
     """
 
     def __init__(
-        self, model: Any, weights: Mapping[str, float], settings: Mapping[str, Any] | None = None, force: bool = False
+        self,
+        model: Any,
+        weights: Mapping[str, float],
+        settings: Mapping[str, Any] | None = None,
+        force: bool = False,
+        after: Mapping[str, float] | None = None,
+        until: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -37,16 +45,47 @@ class Total(nn.Module):
             t.check(model, force)
         given = settings or {}
         self.settings = {n: given.get(n) or (t.settings() if t.settings else None) for n, t in self.terms.items()}
-        self.needs = frozenset().union(*(t.reads for t in self.terms.values()))
+        self.spans = {n: ((after or {}).get(n, 0.0), (until or {}).get(n, 1.0)) for n in self.terms}
+        self._check_spans()
+        self.active = frozenset(self.terms)
 
-    def losses(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Every term on one shared rollout, unweighted."""
-        roll = self.model.observe(batch, self.needs, rng)
-        return {name: t(self.model, roll, self.settings[name]) for name, t in self.terms.items()}
+    def _check_spans(self) -> None:
+        for name, (start, end) in self.spans.items():
+            if not 0 <= start < end <= 1:
+                raise UserError(
+                    f"after.{name} = {start}, until.{name} = {end}: shares of the training, 0 <= after < until <= 1"
+                )
+        edges = sorted({0.0, *(x for span in self.spans.values() for x in span if x < 1)})
+        for edge in edges:
+            if not any(start <= edge < end for start, end in self.spans.values()):
+                raise UserError(f"no loss is active at {edge:.0%} of the training: mend after.NAME or until.NAME")
+
+    def at(self, share: float) -> bool:
+        """Wake and rest terms for this share of the training (0..1); True when the set of active terms changed."""
+        awake = frozenset(n for n, (start, end) in self.spans.items() if start <= share < end or (share >= end == 1))
+        changed, self.active = awake != self.active, awake
+        return changed
+
+    def group_spans(self) -> dict[str, tuple[float, float]]:
+        """When some term moves each group of weights: {group: (after, until)}; groups that nothing moves left out."""
+        spans: dict[str, tuple[float, float]] = {}
+        for name, t in self.terms.items():
+            start, end = self.spans[name]
+            for group in t.declared(self.model):
+                first, last = spans.get(group, (start, end))
+                spans[group] = (min(first, start), max(last, end))
+        return spans
+
+    def losses(self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """The named terms (default: all of them) on one shared rollout, unweighted."""
+        chosen = {n: t for n, t in self.terms.items() if names is None or n in names}
+        needs = frozenset[str]().union(*(t.reads for t in chosen.values()))
+        roll = self.model.observe(batch, needs, rng)
+        return {name: t(self.model, roll, self.settings[name]) for name, t in chosen.items()}
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each term's value for the log (detached, still on the device)."""
-        losses = self.losses(batch, rng)
+        """The weighted sum of the active terms, and each one's value for the log (detached, still on the device)."""
+        losses = self.losses(batch, rng, self.active)
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         metrics = {f"loss/{name}": stop(value, "for the log") for name, value in losses.items()}
         return total, metrics | {"loss": stop(total, "for the log")}

@@ -45,6 +45,8 @@ class Config:
     model: Any = option(lambda: part_config("model", "zhp"), "the model", part="model")
     loss: dict[str, Any] = option({}, "weight of each loss; 0: not built", table="term", ge=0)
     term: dict[str, Any] = option({}, "settings of single losses", table="term")
+    after: dict[str, Any] = option({}, "share of the training at which a loss begins", table="term", ge=0, lt=1)
+    until: dict[str, Any] = option({}, "share of the training at which a loss ends", table="term", gt=0, le=1)
     data: DataConfig = option(DataConfig(), "where frames come from")
     train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
     planner: Any = option(lambda: part_config("planner", "lattice"), "how plans are found", part="planner")

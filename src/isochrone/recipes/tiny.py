@@ -7,6 +7,7 @@ from dataclasses import replace
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
+from isochrone.objectives.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig
 from isochrone.recipes.zhp import zhp
 
@@ -21,17 +22,31 @@ def tiny() -> Config:
         env=part_config("env", "whitebox:cabin"),
         model=replace(base.model, z=16, h=64, p=32, hidden=128, open_loop=4),
         loss={
-            "recon_multi_box": 0.1,
+            "recon_multi_box": 1.0,
             "jepa": 1.0,
             "h2z": 1.0,
             "z2h": 1.0,
-            "rollout_kstep_z": 1.0,
-            "displacement_rank": 2.0,
-            "reach_p": 1.0,
-            "rollout_kstep_p": 0.1,
+            "displacement_rank": 20.0,
+            "reach_p": 0.1,
+            "bellman_p": 10.0,
+            "additivity_dp": 0.1,
+        },
+        term={
+            "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2),
+            "bellman_p": Bellman(pairs=64),
         },
         data=DataConfig(lanes=32, rows=300),
-        train=replace(base.train, steps=500, batch=16, length=8, lr=2e-3, eval_every=0, save_every=250, log_every=25),
+        train=replace(
+            base.train,
+            steps=600,
+            batch=16,
+            length=8,
+            lr=3e-3,
+            warmup=10,
+            eval_every=0,
+            save_every=300,
+            log_every=50,
+        ),
         planner=replace(base.planner, expansions=64),
         compare=(),
         eval=EvalConfig(episodes=16, length=32, pairs=50, horizon=8),

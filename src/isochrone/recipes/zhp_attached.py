@@ -13,4 +13,5 @@ from isochrone.recipes.zhp import zhp
 def zhp_attached() -> Config:
     """zhp with detach_z_from_h_and_p off: prediction and pose shape z too; vicreg keeps it from collapsing."""
     base = zhp()
-    return replace(base, recipe="zhp_attached", model=replace(base.model, detach_z_from_h_and_p=False))
+    model = replace(base.model, detach_z_from_h_and_p=False)
+    return replace(base, recipe="zhp_attached", model=model, after={}, until={})  # everything moves z, so all at once

@@ -29,4 +29,13 @@ LOSSES = (
 @register("recipe", "zhp_seed002")
 def zhp_seed002() -> Config:
     """The notes' list of losses, each with weight 1, on the measured pose."""
-    return replace(zhp(), recipe="zhp_seed002", loss=dict.fromkeys(LOSSES, 1.0))
+    base = zhp()
+    return replace(
+        base,
+        recipe="zhp_seed002",
+        loss=dict.fromkeys(LOSSES, 1.0),
+        term={},
+        after={},
+        until={},
+        train=replace(base.train, steps=2400, lr_scale=()),
+    )

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +27,7 @@ from isochrone.evals.suite import FLOORS, Results
 from isochrone.objectives.total import Total
 from isochrone.recipes.schema import Config
 from isochrone.studies import plan, result
+from isochrone.studies.orphan import end_with_parent
 from isochrone.tasks import train
 from isochrone.tasks.trained import Trained, load
 from isochrone.train.checkpoint import config_hash
@@ -158,7 +157,7 @@ def main(words: Sequence[str]) -> int:
     name, cell = words
     root = plan.root()
     os.chdir(root)  # a study names its files from there
-    _end_with_parent()
+    end_with_parent()
     try:
         stopped = measure(name, cell, Path("."), _say)
     except UserError as error:
@@ -172,18 +171,6 @@ def main(words: Sequence[str]) -> int:
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
-
-
-def _end_with_parent() -> None:
-    """Stop, with a checkpoint, once whoever started this is gone: a killed runner leaves nothing running."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -91,15 +91,12 @@ class Told:
 
     def score(self) -> str:
         """How many cells and bars."""
-        every = [line for role in self.roles for line in self.lines(role) if line.claim]
-        met, done, asked = (
-            sum(bool(line.met) for line in every),
-            sum(map(len, self.roles.values())),
-            len(self.study.cells),
-        )
-        said = f"{done} of {asked} cells are measured"
-        if every:
-            said += f"; {met} of {len(every)} bars are met"
+        begun = [role for role, found in self.roles.items() if found]
+        met = sum(bool(line.met) for role in begun for line in self.lines(role))
+        bars = sum(role in claim.roles for role in begun for claim in self.claims)  # a number that is missing misses
+        said = f"{sum(map(len, self.roles.values()))} of {len(self.study.cells)} cells are measured"
+        if bars:
+            said += f"; {met} of {bars} bars are met"
             short = sum(self.asked[role] > len(found) > 0 for role, found in self.roles.items())
             said += ", some of them by fewer seeds than asked for" if short else ""
         return said + "."
@@ -170,11 +167,17 @@ def _bare(fault: str) -> str:
 
 def _made(results: Sequence[dict[str, Any]]) -> str:
     """With what code and on what machine."""
-    commits = ", ".join(dict.fromkeys(f"{(r['code']['commit'] or 'unknown')[:12]}" for r in results))
+    commits = ", ".join(dict.fromkeys(_commit(r["code"]["commit"]) for r in results))
     torch = ", ".join(dict.fromkeys(r["packages"]["torch"] for r in results))
     machines = ", ".join(dict.fromkeys(f"{r['machine']['cpu']}, {r['machine']['threads']} thread" for r in results))
     configs = ", ".join(dict.fromkeys(r["config_hash"] for r in results))
     return f"Config {configs}; commit {commits}; torch {torch}; {machines}."
+
+
+def _commit(commit: str | None) -> str:
+    """Twelve digits, and '+changes' where files differed from the commit."""
+    head, plus, _ = (commit or "unknown").partition("+")
+    return head[:12] + (" with changes" if plus else "")
 
 
 # --- two ways to write it -------------------------------------------------------------------------------------------
@@ -212,7 +215,7 @@ def _sources(told: Told) -> list[str]:
 
 
 def _unmeasured(told: Told, role: str) -> list[str]:
-    found = unmeasured(role, told.roles[role], told.claims)
+    found = unmeasured(role, told.roles[role], told.claims) if told.roles[role] else []
     return [f"Claimed but not measured: {', '.join(f'`{c.row}`' for c in found)}."] if found else []
 
 

@@ -63,6 +63,11 @@ class Guard:
         while self.waiting and (self._arrived(self.waiting[0]) or len(self.waiting) > LAG):
             self._settle()
 
+    def restart(self) -> None:
+        """Forget the running median: the loss is about to become another sum."""
+        self.drain()
+        self.recent.clear()
+
     def drain(self) -> None:
         """Judge everything that is still under way. Call before weights are saved."""
         while self.waiting:

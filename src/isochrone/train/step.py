@@ -48,11 +48,13 @@ def parameter_groups(total: nn.Module, config: TrainConfig) -> list[dict[str, An
             raise UserError(f"lr_scale names the group '{name}', which this model does not have{nearest(name, groups)}")
     inside = {id(p) for ps in groups.values() for p in ps}
     groups[""] = [p for p in total.parameters() if id(p) not in inside]
+    spans = total.group_spans() if hasattr(total, "group_spans") else {}
     made = []
     for name, parameters in groups.items():
         moving = [p for p in parameters if p.requires_grad]
         if moving:
-            made.append({"params": moving, "name": name, "scale": wanted.get(name, 1.0)})
+            span = spans.get(name, (0.0, 1.0))
+            made.append({"params": moving, "name": name, "scale": wanted.get(name, 1.0), "span": span})
     if not made:
         raise UserError("this model has no parameter that can be trained")
     return made
@@ -82,6 +84,8 @@ class Stepper:
         `rng` serves the terms that draw. Raises `guard.Diverged`; on the CPU the weights are then still good.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        if hasattr(self.total, "at") and cast(Any, self.total).at(self.count / self.config.steps):
+            self.guard.restart()
         with self.fabric.autocast():
             loss, told = self.total(batch, rng)
         loss = loss.float()
@@ -92,9 +96,8 @@ class Stepper:
         )
         metrics = {**told, "loss": stop(loss, "a number to report"), "grad_norm": cast(Tensor, norm)}
         self.guard.watch(self.count + 1, batch, metrics["loss"], metrics["grad_norm"], told)
-        rate = self.config.lr * factor(self.count + 1, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = self.config.lr * factor(self.count + 1, self.config, group["span"]) * group["scale"]
         self._prepared.step()
         self.count += 1
         cast(Any, self.total).model.after_step()
