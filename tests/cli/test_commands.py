@@ -24,7 +24,7 @@ def test_a_run_is_a_folder(trained: Path) -> None:
     for name in ("config.json", "spec.json", "versions.json", "metrics.jsonl", "checkpoints/00000006/manifest.json"):
         assert (trained / name).is_file(), name
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["step"] == 2 and "loss/jepa" in rows[0]
+    assert rows[0]["step"] == 2 and "loss/recon_multi_box" in rows[0]
     watched = [row for row in rows if "held_out.loss" in row][-1]
     assert watched["step"] == 6 and "reach.mae" in [name for row in rows for name in row]
 
@@ -61,7 +61,9 @@ def test_eval_plan_and_report(isochrone, run_folder: Path) -> None:
     done = isochrone("report", run_folder)
     html = (run_folder / "report.html").read_text()
     assert done.code == 0 and done.out.strip() == str(run_folder / "report.html")
-    assert not re.search(r"""(?:src|href|srcset)=["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<script""", html)
+    assert not re.search(
+        r"""(?:src|href|srcset)=["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<script""", html
+    )
     for words in ("Does it predict?", "as declared", "recipe tiny", "prefers-color-scheme"):
         assert words in html
 
@@ -128,7 +130,13 @@ def test_help_of_the_whole(isochrone) -> None:
 @pytest.mark.parametrize("name", registry.names("recipe"))
 def test_help_of_a_recipe_lists_every_option(isochrone, name: str) -> None:
     done = isochrone("train", name, "--help", "--train.steps", 777)
-    for words in ("--train.steps 777", "optimiser steps in all [≥ 1]", "--env.map-file", "--loss.jepa 1", "--model.pose"):
+    for words in (
+        "--train.steps 777",
+        "optimiser steps in all [≥ 1]",
+        "--env.map-file",
+        "--loss.jepa 1",
+        "--model.pose",
+    ):
         assert words in done.out
 
 

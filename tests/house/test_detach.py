@@ -15,7 +15,14 @@ CLOCKS = {
     f"time.{name}" for name in ("time", "perf_counter", "monotonic", "process_time", "time_ns", "perf_counter_ns")
 }
 GRADLESS = {"no_grad", "inference_mode", "set_grad_enabled", "enable_grad"}
-OUTSIDE = {"train", "recipes", "build", "tasks", "studies", "cli"}  # where a run begins: these may seed, and know what time it is
+OUTSIDE = {
+    "train",
+    "recipes",
+    "build",
+    "tasks",
+    "studies",
+    "cli",
+}  # where a run begins: these may seed, and know what time it is
 
 
 def _gradients(file: Source) -> Iterator[str]:

@@ -146,16 +146,29 @@ def test_an_isometric_z_costs_nothing_and_a_shuffled_one_does() -> None:
     batch, where = seen()
     turn = torch.linalg.qr(torch.randn(8, 2, generator=generator()))[0]
     z = (3.7 * where @ turn.T + 5).unflatten(0, (6, 12))
-    assert RANK(NONE, Rollout(batch, {"z": z}, generator())) < 1e-4
+    straight = Displacement(power=1.0, frames=72)
+    assert RANK(NONE, Rollout(batch, {"z": z}, generator()), straight) < 1e-4
     mixed = z.flatten(0, 1)[torch.randperm(72, generator=generator())].unflatten(0, (6, 12))
-    assert RANK(NONE, Rollout(batch, {"z": mixed}, generator())) > 0.3
+    assert RANK(NONE, Rollout(batch, {"z": mixed}, generator()), straight) > 0.3
     assert RANK(NONE, Rollout(batch, {"z": torch.zeros(6, 12, 8)}, generator())).isfinite()
+
+
+def test_the_square_root_of_displacement_is_a_euclidean_distance() -> None:
+    """Classical scaling of the bent distances costs nothing under the default power."""
+    batch, where = seen()
+    shift = torch.cdist(where.double(), where.double())
+    centre = torch.eye(72, dtype=torch.float64) - 1 / 72
+    values, vectors = torch.linalg.eigh(-0.5 * centre @ shift @ centre)  # squared distances = displacement
+    assert values.min() > -1e-6 * values.max()  # Schoenberg: it embeds
+    z = (vectors * values.clamp_min(0).sqrt()).float().unflatten(0, (6, 12))
+    cfg = Displacement(power=0.5, frames=72)
+    assert RANK(NONE, Rollout(batch, {"z": z}, generator()), cfg) < 1e-3
 
 
 def test_displacement_rank_is_its_formula_and_units_are_not_targets() -> None:
     batch, _ = seen()
     z = torch.randn(6, 12, 8, generator=generator(), dtype=torch.float64, requires_grad=True)
-    cfg = Displacement(triplets=50, frames=30, slope=0.6)
+    cfg = Displacement(triplets=50, frames=30, slope=0.6, power=0.7)
     ours = RANK(NONE, Rollout(batch, {"z": z}, generator(9)), cfg)
     rng = generator(9)
     pick = torch.randperm(72, generator=rng)[:30]
@@ -163,7 +176,7 @@ def test_displacement_rank_is_its_formula_and_units_are_not_targets() -> None:
     flat = z.flatten(0, 1)[pick]
     where = centre_of_mass(as_float(batch.obs["image"].flatten(0, 1)[pick]))[0].double()
     near, far = (flat[i] - flat[j]).norm(dim=-1), (flat[i] - flat[k]).norm(dim=-1)
-    s_near, s_far = (where[i] - where[j]).norm(dim=-1), (where[i] - where[k]).norm(dim=-1)
+    s_near, s_far = (where[i] - where[j]).norm(dim=-1) ** 0.7, (where[i] - where[k]).norm(dim=-1) ** 0.7
     unit = near.mean().item()
     rate, costs = unit / s_near.mean().item(), []
     for m in range(50):

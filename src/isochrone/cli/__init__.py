@@ -1,4 +1,4 @@
-"""The command line: `isochrone COMMAND ...`. Thin: it reads words, calls, prints; each command imports what it needs."""
+"""The command line: `isochrone COMMAND ...`. Thin: it reads words, calls, prints; a command imports what it needs."""
 
 from __future__ import annotations
 

@@ -214,6 +214,7 @@ class Rollout:
     batch: Batch
     fields: Mapping[str, Any] = field(default_factory=dict)
     rng: torch.Generator | None = None
+    share: float = 1.0
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

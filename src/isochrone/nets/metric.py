@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 
 class Metric(nn.Module):
-    """Base: `forward` is d(a, b), `pairs` the table of all d(a_i, b_j)."""
+    """Base: `forward` is d(a, b), `pairs` the table of all d(a_i, b_j).
+
+    `separable`: any subset of the coordinates is a (shorter) distance of its own.
+    """
+
+    separable = False
 
     def pairs(self, a: Float[Tensor, "N P"], b: Float[Tensor, "M P"]) -> Float[Tensor, "N M"]:
         """d from every row of a to every row of b."""
@@ -30,6 +35,8 @@ class Euclidean(Metric):
 
 class MaxCoordinate(Metric):
     """max_i (b_i - a_i)_+ : the sup quasimetric, into which any finite quasimetric embeds (with p_i(x) = d(i, x))."""
+
+    separable = True
 
     def __init__(self, size: int) -> None:
         super().__init__()

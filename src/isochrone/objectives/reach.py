@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from isochrone.core.config import option
 from isochrone.core.route import stop
-from isochrone.core.types import ActionSpec
+from isochrone.core.types import ActionSpec, Rollout
 from isochrone.objectives.reduce import masked_mean
 from isochrone.objectives.term import term
 
@@ -20,7 +21,24 @@ MINUS = {"running_sum": {"pose"}}
 
 
 @dataclass(frozen=True)
-class Reach:
+class Thin:
+    """Train on a random share of p's coordinates at first, so that many learn to carry a distance, not a few."""
+
+    keep: float = option(1.0, "share of the coordinates used per batch at the start (metric=max only)", gt=0, le=1)
+    full: float = option(0.6, "share of the training from which all are used", gt=0, le=1)
+
+
+def thinned(p: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) -> Float[Tensor, "*N Q"]:
+    """A random subset of the coordinates, its size growing from `keep` to all of them at `full`."""
+    share = cfg.keep + (1 - cfg.keep) * roll.share / cfg.full
+    if share >= 1 or not model.metric.separable:
+        return p
+    count = max(1, round(share * p.shape[-1]))
+    return p[..., torch.randperm(p.shape[-1], generator=roll.rng)[:count].to(p.device)]
+
+
+@dataclass(frozen=True)
+class Reach(Thin):
     """The constraint's price and the objective's softening."""
 
     multiplier: float = option(30.0, "starting price of breaking the local constraint: it must bite early", gt=0)
@@ -54,7 +72,8 @@ def reach_p(model, roll, cfg) -> Tensor:
     p = roll.p.flatten(0, 1)  # (N, P)
     size = min(cfg.pairs, len(p))
     pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
-    far = model.metric.pairs(p[pick[:size]], p[pick[-size:]])  # (S, S), every start with every goal
+    some = thinned(p, model, roll, cfg)
+    far = model.metric.pairs(some[pick[:size]], some[pick[-size:]])  # (S, S), every start with every goal
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
@@ -65,7 +84,7 @@ def reach_p(model, roll, cfg) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Bellman:
+class Bellman(Thin):
     """Pairs per batch, and the actions tried."""
 
     pairs: int = option(128, "random states and goals per batch", ge=2)
@@ -98,7 +117,9 @@ def bellman_p(model, roll, cfg) -> Tensor:
     onward = torch.stack([model.metric.pairs(after[:, m], p[goal]) for m in range(len(moves))]).amin(0)  # (S, S)
     target = stop(1 + onward, "the neighbour's distance is the teacher")
     unlike = (z[start, None] - z[None, goal]).square().sum(-1) > 1e-6
-    error = F.smooth_l1_loss(model.metric.pairs(p[start], p[goal]), target, beta=cfg.beta, reduction="none")
+    some = thinned(p, model, roll, cfg)
+    here_to = model.metric.pairs(some[start], some[goal])
+    error = F.smooth_l1_loss(here_to, target, beta=cfg.beta, reduction="none")
     return masked_mean(error, unlike)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,9 +46,10 @@ class Total(nn.Module):
             t.check(model, force)
         given = settings or {}
         self.settings = {n: given.get(n) or (t.settings() if t.settings else None) for n, t in self.terms.items()}
+        self.needs = frozenset[str]().union(*(t.reads for t in self.terms.values()))
         self.spans = {n: ((after or {}).get(n, 0.0), (until or {}).get(n, 1.0)) for n in self.terms}
         self._check_spans()
-        self.active = frozenset(self.terms)
+        self.active, self.share = frozenset(self.terms), 0.0
 
     def _check_spans(self) -> None:
         for name, (start, end) in self.spans.items():
@@ -63,7 +65,7 @@ class Total(nn.Module):
     def at(self, share: float) -> bool:
         """Wake and rest terms for this share of the training (0..1); True when the set of active terms changed."""
         awake = frozenset(n for n, (start, end) in self.spans.items() if start <= share < end or (share >= end == 1))
-        changed, self.active = awake != self.active, awake
+        changed, self.active, self.share = awake != self.active, awake, share
         return changed
 
     def group_spans(self) -> dict[str, tuple[float, float]]:
@@ -80,7 +82,7 @@ class Total(nn.Module):
         """The named terms (default: all of them) on one shared rollout, unweighted."""
         chosen = {n: t for n, t in self.terms.items() if names is None or n in names}
         needs = frozenset[str]().union(*(t.reads for t in chosen.values()))
-        roll = self.model.observe(batch, needs, rng)
+        roll = replace(self.model.observe(batch, needs, rng), share=self.share)
         return {name: t(self.model, roll, self.settings[name]) for name, t in chosen.items()}
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

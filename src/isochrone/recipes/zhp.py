@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
-from isochrone.objectives.reach import Reach
+from isochrone.objectives.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig
 from isochrone.train.config import TrainConfig
 
@@ -16,7 +16,7 @@ KNOWING = {
     "h2z": 1.0,
     "z2h": 1.0,
     "rollout_kstep_z": 1.0,
-    "reach_p": 0.15,
+    "reach_p": 0.1,
     "bellman_p": 10.0,
     "additivity_dp": 0.05,
     "rollout_kstep_p": 0.05,
@@ -34,7 +34,10 @@ def zhp() -> Config:
         loss=SEEING | KNOWING,
         until=dict.fromkeys(SEEING, TURN),
         after=dict.fromkeys(KNOWING, TURN),
-        term={"reach_p": Reach(multiplier=700.0, slack=0.05, price_rate=0.2)},
+        term={
+            "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, keep=0.5),
+            "bellman_p": Bellman(keep=0.5),
+        },
         data=DataConfig(lanes=64, rows=700),
         train=TrainConfig(
             steps=4600,

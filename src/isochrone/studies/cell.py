@@ -38,16 +38,12 @@ from isochrone.train.sinks import open_sinks
 Say = Callable[[str], None]
 
 
-def quiet(line: str) -> None:
-    """Say nothing."""
-
-
 def run_folder(root: Path, study: str, cell: str) -> Path:
     """Where a cell trains."""
     return root / "runs" / f"study-{study}" / cell
 
 
-def measure(name: str, cell_name: str, root: Path, say: Say = quiet) -> str:
+def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> str:
     """Train (or go on training), evaluate and store the cell; the signal that ended it early, or ''."""
     study = plan.load(name, root)
     cell = study.cell(cell_name)
@@ -115,7 +111,7 @@ def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
     refused = ""
     try:
         total = train.assembled(replace(config, force=False), replay.spec)[1]
-        train.see_alive(replace(config, force=False), total, replay, quiet)
+        train.see_alive(replace(config, force=False), total, replay, build.silent)
     except UserError as error:
         refused = str(error)
     total = train.assembled(config, replay.spec)[1]
@@ -126,7 +122,7 @@ def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
     return values, {"refused": refused, "liveness": faults}
 
 
-def evaluate(trained: Trained, say: Say = quiet) -> tuple[Results, dict[str, dict[str, int]]]:
+def evaluate(trained: Trained, say: Say = build.silent) -> tuple[Results, dict[str, dict[str, int]]]:
     """(results, how often each of two planners reached the goal of the same pair)."""
     config = trained.config
     named = dict.fromkeys((config.planner.name, *config.compare)) if config.eval.pairs else {}

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isochrone import build
 from isochrone.core.errors import UserError
 from isochrone.studies import evidence, plan, result
-from isochrone.studies.cell import quiet, run_folder
+from isochrone.studies.cell import run_folder
 from isochrone.train.console import clock
 from isochrone.train.signals import stop_on_signal
 
@@ -48,7 +49,7 @@ def table(name: str, root: Path | None = None) -> str:
     return evidence.terminal(name, root)
 
 
-def run(name: str, jobs: int = 2, say: Say = quiet, fresh: bool = False, root: Path | None = None) -> str:
+def run(name: str, jobs: int = 2, say: Say = build.silent, fresh: bool = False, root: Path | None = None) -> str:
     """Run the missing cells (with `fresh` also the stale ones), `jobs` at a time; the table, as `table` gives it.
 
     A cell that fails is told with its last lines and does not stop the others. Ctrl-C or SIGTERM stops the running

@@ -48,10 +48,9 @@ class Trained:
             (here.action.kind, here.action.size) == (there.action.kind, there.action.size)
         )
         if not same:
-            env_name = self.config.env.name
+            now, then = (f"{s.obs.get('image')} with {s.action.size} {s.action.kind} actions" for s in (here, there))
             raise UserError(
-                f"env '{env_name}' shows {dict(here.obs)} and takes {here.action.size} {here.action.kind} actions, the "
-                f"model was trained on {dict(there.obs)} and {there.action.size} {there.action.kind}: choose another --env"
+                f"env '{self.config.env.name}' shows {now}, the model was trained on {then}: choose another --env"
             )
         return env
 
