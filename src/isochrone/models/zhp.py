@@ -100,7 +100,7 @@ class ZHP(Model):
         self.h2z = mlp(c.h, c.z, skip=True)
         self.z2h = mlp(c.z, c.h, skip=True)
         self.pose = mlp(c.z, c.p, **waves)
-        self.delta_p = mlp(c.p + c.h + a, c.p)
+        self.delta_p = mlp(c.p + c.h + a, c.p, **waves)
         self.metric = METRICS[c.metric](c.p)
         self.delta_h = mlp(c.h + a, c.h)
         self.prototypes = nn.ParameterDict(
@@ -149,8 +149,8 @@ class ZHP(Model):
             h = stop(h, "pose losses must not shape belief (pose_delta_detach_h)")
         if self.config.detach_z_from_h_and_p:
             p = stop(p, "odometry reads the pose, it does not choose it")
-        scale = self.config.pose_scale
-        return self.delta_p(torch.cat([p / scale, h, action], -1))
+        near = 3 * p / self.config.pose_scale  # so that neighbouring places, one action apart, look different
+        return self.delta_p(torch.cat([near, h, action], -1))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The partition that routes are declared in."""

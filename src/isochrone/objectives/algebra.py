@@ -92,20 +92,22 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     updates={"delta_p"},
     also=ATTACHED_P,
     reads={"h", "p", "dp"},
-    source="seeds/002, additivity_dp, on the measured pose",
+    source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
+    settings=Robust,
     refuses={"running_sum": SUMMED},
 )
 def additivity_dp(model, roll, cfg) -> Tensor:
-    """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: sum over P, mean over valid (B, T-2)."""
+    """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: robust length, mean over (B, T-2)."""
     half = roll.p[:, :-2] + roll.dp[:, :-1]
     second = model.odometry(half, roll.h[:, 1:-1], roll.batch.action[:, 1:-1])
     target = stop(roll.p[:, 2:] - roll.p[:, :-2], "the measured pose is the target")
-    return masked_mean(sse(roll.dp[:, :-1] + second, target), roll.batch.connected(2))
+    error = charbonnier(norm(roll.dp[:, :-1] + second - target), cfg.eps)
+    return masked_mean(error, roll.batch.connected(2))
 
 
 @dataclass(frozen=True)
-class Steps:
-    """The longest sum."""
+class Steps(Robust):
+    """The longest sum, and the penalty's rounding."""
 
     steps: int = option(8, "K: sums of 2..K steps are compared", ge=2)
 
@@ -121,11 +123,11 @@ class Steps:
     refuses={"running_sum": SUMMED},
 )
 def rollout_kstep_p(model, roll, cfg) -> Tensor:
-    """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: sum over P, mean over valid (t, k)."""
+    """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: robust length, mean over valid (t, k)."""
     walked = torch.cat([torch.zeros_like(roll.dp[:, :1]), roll.dp.cumsum(1)], 1)  # (B, T, P)
     lag = roll.p - walked  # constant along an episode when odometry and pose agree
     longest = min(cfg.steps, lag.shape[1] - 1)
-    errors = [sse(lag[:, k:], lag[:, :-k]) for k in range(2, longest + 1)]
+    errors = [charbonnier(norm(lag[:, k:] - lag[:, :-k]), cfg.eps) for k in range(2, longest + 1)]
     valid = [roll.batch.connected(k) for k in range(2, longest + 1)]
     return masked_mean(torch.cat(errors, 1), torch.cat(valid, 1))
 

@@ -29,7 +29,7 @@ def huber(d: Float[Tensor, "*B"], delta: float) -> Float[Tensor, "*B"]:
 
 def charbonnier(d: Float[Tensor, "*B"], eps: float) -> Float[Tensor, "*B"]:
     """sqrt(d^2 + eps^2) - eps: smooth everywhere, 0 at 0 (seeds/000, section 6, shifted by its constant)."""
-    return (d.square() + eps**2).sqrt() - eps
+    return d.square() / ((d.square() + eps**2).sqrt() + eps)  # the same without cancellation at small d
 
 
 def truncated(d: Float[Tensor, "*B"], cap: float) -> Float[Tensor, "*B"]:

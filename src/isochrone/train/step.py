@@ -48,7 +48,7 @@ def parameter_groups(total: nn.Module, config: TrainConfig) -> list[dict[str, An
             raise UserError(f"lr_scale names the group '{name}', which this model does not have{nearest(name, groups)}")
     inside = {id(p) for ps in groups.values() for p in ps}
     groups[""] = [p for p in total.parameters() if id(p) not in inside]
-    spans = total.group_spans() if hasattr(total, "group_spans") else {}
+    spans = cast(Any, total).group_spans() if hasattr(total, "group_spans") else {}
     made = []
     for name, parameters in groups.items():
         moving = [p for p in parameters if p.requires_grad]
