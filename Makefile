@@ -6,7 +6,7 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
-# What pip is told about torch, e.g. TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" for the small CPU wheel.
+# What pip is told about torch, e.g. TORCH_ARGS="--index-url URL" for an index that holds the small CPU wheel.
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt

@@ -90,6 +90,7 @@ class Bellman(Thin):
     pairs: int = option(128, "random states and goals per batch", ge=2)
     actions: int = option(16, "actions tried where they are continuous (discrete ones are all tried)", ge=1)
     beta: float = option(1.0, "where the error's penalty turns linear, in actions", gt=0)
+    most: float = option(64.0, "longest distance taught: where no way is imagined yet, it would grow for ever", gt=1)
 
 
 @term(
@@ -115,7 +116,7 @@ def bellman_p(model, roll, cfg) -> Tensor:
     here = [x[start, None].expand(-1, len(moves), -1) for x in (z, h)]
     after = model.measure_p(model.believe(model.predict(*here, moves.expand(size, *moves.shape))))  # (S, M, P)
     onward = torch.stack([model.metric.pairs(after[:, m], p[goal]) for m in range(len(moves))]).amin(0)  # (S, S)
-    target = stop(1 + onward, "the neighbour's distance is the teacher")
+    target = stop((1 + onward).clamp_max(cfg.most), "the neighbour's distance is the teacher")
     unlike = (z[start, None] - z[None, goal]).square().sum(-1) > 1e-6
     some = thinned(p, model, roll, cfg)
     here_to = model.metric.pairs(some[start], some[goal])

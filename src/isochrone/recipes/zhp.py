@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
 from isochrone.objectives.reach import Bellman, Reach
@@ -23,6 +24,7 @@ KNOWING = {
     "scale_dp": 0.2,
 }
 TURN = 0.18  # share of the training that belongs to z
+SURE = 0.3  # Bellman's equation is taught on imagined steps: not before they lead somewhere
 
 
 @register("recipe", "zhp")
@@ -33,12 +35,13 @@ def zhp() -> Config:
         env=part_config("env", "whitebox:pipes"),
         loss=SEEING | KNOWING,
         until=dict.fromkeys(SEEING, TURN),
-        after=dict.fromkeys(KNOWING, TURN),
+        after=dict.fromkeys(KNOWING, TURN) | {"bellman_p": SURE},
         term={
             "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, keep=0.5),
             "bellman_p": Bellman(keep=0.5),
         },
         data=DataConfig(lanes=64, rows=700),
+        mpc=MPC.Config(replan_every=2),
         train=TrainConfig(
             steps=4600,
             batch=32,
