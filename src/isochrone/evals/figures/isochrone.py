@@ -30,15 +30,16 @@ def isochrone(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     grid = grid_of(np.asarray(arrays["reach.map_xy"]))
     guess, true = np.asarray(arrays["reach.map_p"], float), np.asarray(arrays["reach.map_true"], float)
     guess = np.where(np.isfinite(true), guess, np.nan)
-    step = line_step(np.nanmax(np.where(np.isfinite(true), true, np.nan)))
-    top = max(np.nanmax(np.where(np.isfinite(true), true, np.nan)), np.nanmax(guess))
+    farthest = np.nanmax(np.where(np.isfinite(true), true, np.nan))
+    step = line_step(farthest)
+    top = max(farthest, min(np.nanmax(guess), 1.5 * farthest))  # a belief gone astray must not flatten the scale
     levels = np.arange(step, top + step, step) + 0.5  # between the cells that need k and k + 1 actions
     wide = grid.shape[1] / grid.shape[0]
     figure = Figure(figsize=(10.6, min(6.6, 1.25 + 4.1 / wide)))
     layout = figure.add_gridspec(2, 3, width_ratios=[1, 1, 0.56], height_ratios=[1, 0.045])
     left, middle = figure.add_subplot(layout[0, 0]), figure.add_subplot(layout[0, 1])
     right = figure.add_subplot(layout[0, 2])
-    norm = BoundaryNorm(np.r_[-0.5, levels], ISOCHRONE.N, extend="neither")
+    norm = BoundaryNorm(np.r_[-0.5, levels], ISOCHRONE.N, extend="max")
     image = None
     for ax, value, title in ((left, guess, "What the model believes"), (middle, true, "What is true")):
         image = panel(ax, grid, value, levels, norm, name)
