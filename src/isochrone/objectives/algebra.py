@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from isochrone.core.config import option
 from isochrone.core.route import frozen, stop
-from isochrone.objectives.reduce import charbonnier, masked_mean, norm, sse
+from isochrone.objectives.reduce import Robust, masked_mean, robust, sse
 from isochrone.objectives.term import term
 
 ATTACHED_H = {"attached": {"encoder"}}
@@ -66,13 +66,6 @@ def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
     return sse(guess, action)
 
 
-@dataclass(frozen=True)
-class Robust:
-    """The penalty's rounding, in actions."""
-
-    eps: float = option(0.5, "charbonnier's rounding", gt=0)
-
-
 @term(
     "action_delta_dp",
     updates={"delta_p", "prototypes_p"},
@@ -84,7 +77,7 @@ class Robust:
 def action_delta_dp(model, roll, cfg) -> Tensor:
     """|dp - e_p(a)| through charbonnier: one number per step, mean over valid (B, T-1)."""
     prototype = roll.batch.action[:, :-1] @ model.prototypes["p"]  # (B, T-1, P)
-    return masked_mean(charbonnier(norm(roll.dp - prototype), cfg.eps), roll.batch.connected(1))
+    return masked_mean(robust(roll.dp - prototype, cfg), roll.batch.connected(1))
 
 
 @term(
@@ -101,7 +94,7 @@ def additivity_dp(model, roll, cfg) -> Tensor:
     half = roll.p[:, :-2] + roll.dp[:, :-1]
     second = model.odometry(half, roll.h[:, 1:-1], roll.batch.action[:, 1:-1])
     target = stop(roll.p[:, 2:] - roll.p[:, :-2], "the measured pose is the target")
-    error = charbonnier(norm(roll.dp[:, :-1] + second - target), cfg.eps)
+    error = robust(roll.dp[:, :-1] + second - target, cfg)
     return masked_mean(error, roll.batch.connected(2))
 
 
@@ -127,7 +120,7 @@ def rollout_kstep_p(model, roll, cfg) -> Tensor:
     walked = torch.cat([torch.zeros_like(roll.dp[:, :1]), roll.dp.cumsum(1)], 1)  # (B, T, P)
     lag = roll.p - walked  # constant along an episode when odometry and pose agree
     longest = min(cfg.steps, lag.shape[1] - 1)
-    errors = [charbonnier(norm(lag[:, k:] - lag[:, :-k]), cfg.eps) for k in range(2, longest + 1)]
+    errors = [robust(lag[:, k:] - lag[:, :-k], cfg) for k in range(2, longest + 1)]
     valid = [roll.batch.connected(k) for k in range(2, longest + 1)]
     return masked_mean(torch.cat(errors, 1), torch.cat(valid, 1))
 

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from isochrone.core.config import option
 from isochrone.core.route import frozen, stop
-from isochrone.objectives.reduce import charbonnier, masked_mean, norm, sse
+from isochrone.objectives.reduce import Robust, masked_mean, robust, sse
 from isochrone.objectives.term import term
 
 ATTACHED = {"attached": {"encoder"}}
-
-
-@dataclass(frozen=True)
-class Robust:
-    """How an error is judged: squared up to about `eps`, by its length beyond."""
-
-    eps: float = option(0.5, "a pipe missed by a step is a leap in z: its error must not drown all others", gt=0)
-
-
-def surprise(guess: Float[Tensor, "*B Z"], truth: Float[Tensor, "*B Z"], cfg: Robust) -> Float[Tensor, "*B"]:
-    """charbonnier(|guess - truth|): the summed square / (2 eps) near 0, the distance in z far out."""
-    return charbonnier(norm(guess - truth), cfg.eps)
 
 
 @term(
@@ -39,7 +23,7 @@ def surprise(guess: Float[Tensor, "*B Z"], truth: Float[Tensor, "*B Z"], cfg: Ro
 def jepa(model, roll, cfg) -> Tensor:
     """Predicted z against the z that came: robust length over Z, mean over valid (B, T-1). The target is stopped."""
     target = stop(roll.z[:, 1:], "the target must not chase its prediction")
-    return masked_mean(surprise(roll.z_hat, target, cfg), roll.batch.connected(1))
+    return masked_mean(robust(roll.z_hat - target, cfg), roll.batch.connected(1))
 
 
 @term(
@@ -113,4 +97,4 @@ def rollout_kstep_z(model, roll, cfg) -> Tensor:
     """Imagined z against the z that came, k = 2..K: robust length over Z, mean over starts and k."""
     loop = roll.open_loop
     target = loop.target(stop(roll.z, "the encoder is the teacher"))
-    return _from_second_step(surprise(loop.z, target, cfg), loop.valid)
+    return _from_second_step(robust(loop.z - target, cfg), loop.valid)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from isochrone.core.config import option
+
+
+@dataclass(frozen=True)
+class Robust:
+    """Settings of a loss that judges an error by its length: squared up to about `eps`, linear beyond.
+
+    A pipe missed by a step is a leap in z, and a one-way door moves p by the whole way back: such errors must not drown
+    all others.
+    """
+
+    eps: float = option(0.5, "length at which an error's cost turns from its square to its size", gt=0)
 
 
 def masked_mean(x: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
@@ -35,3 +50,8 @@ def charbonnier(d: Float[Tensor, "*B"], eps: float) -> Float[Tensor, "*B"]:
 def truncated(d: Float[Tensor, "*B"], cap: float) -> Float[Tensor, "*B"]:
     """min(d^2, cap): a jump beyond the cap costs the same and pulls at nothing (seeds/000, section 6)."""
     return d.square().clamp_max(cap)
+
+
+def robust(error: Float[Tensor, "*B F"], cfg: Robust) -> Float[Tensor, "*B"]:
+    """charbonnier of the error's length: about its summed square / (2 eps) near 0, its length far out."""
+    return charbonnier(norm(error), cfg.eps)
