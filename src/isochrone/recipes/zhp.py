@@ -19,9 +19,9 @@ KNOWING = {
     "rollout_kstep_z": 1.0,
     "reach_p": 0.1,
     "bellman_p": 10.0,
-    "additivity_dp": 0.2,
-    "rollout_kstep_p": 0.2,
-    "scale_dp": 0.2,
+    "additivity_dp": 0.05,
+    "rollout_kstep_p": 0.05,
+    "scale_dp": 0.05,
 }
 TURN = 0.18  # share of the training that belongs to z
 SURE = 0.3  # Bellman's equation is taught on imagined steps: not before they lead somewhere
