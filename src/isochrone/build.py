@@ -217,15 +217,16 @@ def make_model(config: Config, spec: Spec) -> Any:
 
 def make_total(config: Config, model: Any) -> Total:
     """The weighted sum of losses. UserError where a loss does not fit the model."""
-    settings = {name: value for name, value in config.term.items() if config.loss.get(name, 0) > 0}
+    settings = _built(config.term, config)
     unused = sorted(set(config.term) - set(settings))
     if unused:
         raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
-    return Total(model, config.loss, settings, config.force, _spans(config.after, config), _spans(config.until, config))
+    return Total(model, config.loss, settings, config.force, _built(config.after, config), _built(config.until, config))
 
 
-def _spans(table: Mapping[str, float], config: Config) -> dict[str, float]:
-    return {name: share for name, share in table.items() if config.loss.get(name, 0) > 0}
+def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The entries of a table of losses whose loss is built at all."""
+    return {name: value for name, value in table.items() if config.loss.get(name, 0) > 0}
 
 
 def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:

@@ -43,10 +43,9 @@ class PatchEncoder(nn.Module):
         c, y, x = self.image
         lead, u = image.shape[:-3], self.unit
         tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
-        tiles = as_float(
-            tiles.reshape(-1, (y // u) * (x // u), c * u * u)
-        )  # floats last: a quarter of the bytes to move
-        code = nn.functional.silu(self.patch(tiles))  # (N, tiles, depth)
+        tiles = tiles.reshape(-1, (y // u) * (x // u), c * u * u)
+        # Floats last: what was permuted is a quarter of the bytes.
+        code = nn.functional.silu(self.patch(as_float(tiles)))  # (N, tiles, depth)
         hidden = nn.functional.silu(self.norm(self.dense(code.flatten(1))))
         return self.head(hidden).reshape(*lead, -1)
 
