@@ -3,9 +3,9 @@
     python bench/mutate_routes.py [--only objectives/reach.py] [--list] [--timeout 120]
 
 Every call in src/isochrone (core/route.py, which defines them, left out) makes one mutant in a temporary copy of `src`:
-`stop(x, why)` becomes `x`, `frozen(m)` becomes `m`, `with held(m):` becomes `with contextlib.nullcontext():`. The tests
-named for its folder in TESTS run against the copy until the first failure. Before that they must pass on an unchanged
-copy. Exits with 1 when a mutant survives.
+`stop(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with held(m):` becomes
+`with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first failure.
+Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def mutants(package: Path) -> Iterator[Mutant]:
                 first, last = _span(node.args[0], starts)
                 inside = source[first:last].decode()
                 held = name_of(node) == "held"
-                instead = '__import__("contextlib").nullcontext()' if held else f"({inside})"
+                call = "()" if isinstance(node.args[0], ast.Lambda) else ""
+                instead = '__import__("contextlib").nullcontext()' if held else f"({inside}){call}"
                 text = " ".join(source[begin:end].decode().split())
                 yield Mutant(file, node.lineno, name_of(node), text, begin, end, instead)
 

@@ -29,6 +29,17 @@ def test_stop_keeps_the_value_and_ends_the_gradient() -> None:
     assert x.grad is not None and x.grad.eq(1).all()
 
 
+def test_stop_calls_a_function_without_a_graph() -> None:
+    x, seen = torch.ones(2, requires_grad=True), []
+
+    def work() -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return 3 * x
+
+    y = stop(work, "a test")
+    assert y.tolist() == [3, 3] and not y.requires_grad and seen == [False] and torch.is_grad_enabled()
+
+
 def test_stop_wants_its_reason() -> None:
     with pytest.raises(ValueError, match="say why"):
         stop(torch.ones(1), "")

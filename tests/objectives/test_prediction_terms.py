@@ -60,6 +60,17 @@ def test_z2h(rolled: Any) -> None:
     torch.testing.assert_close(term("z2h")(model, roll), torch.stack(costs).mean())
 
 
+def test_h_start_follows_the_running_belief(rolled: Any) -> None:
+    model, batch, roll = rolled
+    costs = [
+        (model.z2h(roll.z[b, t]) - roll.h[b, t]).square().sum().item()
+        for b in range(batch.shape[0])
+        for t in range(1, batch.shape[1])
+        if joined(batch, b, t - 1, 1)
+    ]
+    assert term("h_start")(model, roll).item() == pytest.approx(sum(costs) / len(costs), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["rollout_kstep_z", "rollout_kstep_h", "rollout_kstep_delta_h"])
 def test_open_loop_losses(rolled: Any, name: str) -> None:
     model, batch, roll = rolled

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyworld import generator, tiny, windows
+from tinyworld import generator, windows
 from torch import Tensor, nn
 
 from isochrone.core import registry
 from isochrone.core.types import ActionSpec, Batch, Rollout
 from isochrone.nets.metric import METRICS, MaxCoordinate
-from isochrone.objectives.reach import Rank, Reach, Thin, first_hits, place_ids, thinned, violation
+from isochrone.objectives.reach import Rank, Reach, first_hits, place_ids, violation
 
 REACH, BELLMAN, RANK = (registry.get("term", n) for n in ("reach_p", "bellman_p", "geometry_rank_p"))
 
@@ -262,30 +262,3 @@ def test_nothing_known_costs_nothing() -> None:
     model = Table(torch.randn(STATES, 3))
     loss = ranked(model, path, Rank(), first)
     assert loss == 0 and torch.autograd.grad(loss, model.table)[0].isfinite().all()
-
-
-# --- thinned coordinates
-
-
-def test_the_share_of_coordinates_grows_to_all_of_them() -> None:
-    model, p = tiny(p=40), torch.arange(40.0).expand(3, 40)
-    cfg = Thin(keep=0.25, full=0.5)
-    sizes = []
-    for share in (0.0, 0.25, 0.49, 0.5, 1.0):
-        some = thinned(p, model, Rollout(windows(1)[0], {}, generator(), share), cfg)
-        assert len(set(some[0].tolist())) == some.shape[-1]  # no coordinate twice
-        sizes.append(some.shape[-1])
-    assert sizes == [10, 25, 39, 40, 40]
-
-
-def test_only_a_separable_metric_is_thinned() -> None:
-    p = torch.randn(3, 8, generator=generator())
-    for metric, size in (("max", 4), ("residual", 8), ("euclidean", 8), ("interval", 8)):
-        roll = Rollout(windows(1)[0], {}, generator(), 0.0)
-        assert thinned(p, tiny(metric=metric), roll, Thin(keep=0.5)).shape[-1] == size
-
-
-def test_a_thinned_distance_is_never_longer() -> None:
-    a, b = torch.randn(2, 20, 8, generator=generator())
-    metric = tiny(metric="max").metric
-    assert (metric.pairs(a[:, :4], b[:, :4]) <= metric.pairs(a, b)).all()

@@ -15,10 +15,11 @@ from isochrone.core.pixels import as_float
 from isochrone.core.types import Batch, Rollout
 from isochrone.objectives.pixels import centre_of_mass
 from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
-from isochrone.objectives.smoothness import Displacement, Smooth, gate, penalty
+from isochrone.objectives.smoothness import Displacement, Ruler, Smooth, gate, penalty
 
 NONE = torch.nn.Identity()  # these terms ask nothing of the model
 SMOOTH, RANK = registry.get("term", "z_smooth"), registry.get("term", "displacement_rank")
+READ = registry.get("term", "displacement_read")
 
 
 # --- the penalties
@@ -197,3 +198,40 @@ def test_it_looks_at_pixels_alone() -> None:
     z = torch.randn(6, 12, 8, generator=generator())
     other = batch.replace(action=batch.action.flip(0), reward=batch.reward + 1, last=~batch.last)
     assert RANK(NONE, Rollout(batch, {"z": z}, generator())) == RANK(NONE, Rollout(other, {"z": z}, generator()))
+
+
+# --- displacement_read
+
+
+class Ruled(torch.nn.Module):
+    """A model that owns a ruler and nothing else."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.ruler = torch.nn.Linear(size, 2, bias=False)
+
+
+def test_a_z_that_keeps_place_plainly_is_read_without_error() -> None:
+    batch, where = seen()
+    turn = torch.linalg.qr(torch.randn(8, 2, generator=generator()))[0]  # (8, 2), orthonormal columns
+    model = Ruled(8)
+    with torch.no_grad():
+        model.ruler.weight.copy_(turn.T / 10)
+    z = (where @ turn.T + 3).unflatten(0, (6, 12))
+    assert READ(model, Rollout(batch, {"z": z}, generator())) < 1e-6
+    assert READ(model, Rollout(batch, {"z": z.flip(0)}, generator())) > 1
+
+
+def test_displacement_read_is_its_formula() -> None:
+    batch, _ = seen()
+    model = Ruled(8).double()
+    z = torch.randn(6, 12, 8, generator=generator(), dtype=torch.float64)
+    ours = READ(model, Rollout(batch, {"z": z}, generator(9)), Ruler(frames=31, eps=1.5))
+    pick = torch.randperm(72, generator=generator(9))[:31]
+    where = centre_of_mass(as_float(batch.obs["image"].flatten(0, 1)[pick]))[0].double()
+    flat, costs = z.flatten(0, 1)[pick], []
+    for i in range(15):
+        read = 10 * model.ruler.weight @ (flat[15 + i] - flat[i])
+        off = float((read - (where[15 + i] - where[i])).norm())
+        costs.append(math.hypot(off, 1.5) - 1.5)
+    assert float(ours) == pytest.approx(sum(costs) / 15, rel=1e-5)

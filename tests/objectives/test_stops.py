@@ -21,6 +21,7 @@ PULLS = {
     "jepa": {"z_hat"},
     "h2z": {"h"},
     "z2h": set(),
+    "h_start": set(),
     "recon_multi_box": {"recon"},
     "pixel_delta_multi_box": {"recon"},
     "rollout_kstep_h": {"open_loop.h"},
@@ -37,6 +38,7 @@ PULLS = {
     "geometry_rank_p": {"p"},
     "z_smooth": {"z"},
     "displacement_rank": {"z"},
+    "displacement_read": {"z"},
     "vicreg": set(),
 }
 ATTACHED = {"detach_z_from_h_and_p": False, "pose_delta_detach_h": False, "metric": "residual"}

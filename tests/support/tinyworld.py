@@ -17,7 +17,7 @@ from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 
-SMALL = {"z": 8, "h": 16, "p": 8, "hidden": 32, "depth": 4, "fourier": 8, "open_loop": 4, "starts": 3}
+SMALL = {"z": 8, "h": 16, "p": 8, "hidden": 32, "depth": 4, "fourier": 8, "open_loop": 4, "starts": 3, "decode": 4}
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -15,11 +15,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def stop(x: Tensor, why: str) -> Tensor:
-    """Detach an activation, and say why. The reason is for the reader; an empty one is refused."""
+def stop(x: Tensor | Callable[[], Tensor], why: str) -> Tensor:
+    """Detach an activation, and say why. The reason is for the reader; an empty one is refused.
+
+    `x` may be a function without arguments: it is called without recording a graph, which is cheaper than dropping one.
+    """
     if not why:
         raise ValueError("stop(x, why): say why no gradient may pass")
-    return x.detach()
+    if isinstance(x, Tensor):
+        return x.detach()
+    with torch.no_grad():
+        return x()
 
 
 def frozen(module: nn.Module) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ class ZhpConfig:
     hidden: int = option(256, "width of the perceptrons", ge=8)
     encoder: Literal["patch", "conv"] = option("patch", "patch: fast, small scenes; conv: everything else")
     depth: int = option(16, "channels of the encoder's first layer", ge=4)
-    fourier: int = option(128, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
+    fourier: int = option(512, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
     frequency: float = option(5.0, "their starting frequency, in cycles over z's spread", gt=0)
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean is blind to one-way doors"
@@ -52,9 +52,9 @@ class ZhpConfig:
     detach_z_from_h_and_p: bool = option(True, "no belief or pose loss reaches the encoder")
     pose_delta_detach_h: bool = option(True, "no pose loss reaches the predictor")
     detach_decoder: bool = option(False, "reconstruction trains the decoder only")
-    open_loop: int = option(8, "K: steps of the shared open-loop rollout", ge=2)
-    starts: int = option(4, "open-loop starts per window", ge=1)
-    decode: int = option(4, "rows of each window that are decoded in training (0: all)", ge=0)
+    open_loop: int = option(2, "K: steps of the shared open-loop rollout", ge=2)
+    starts: int = option(1, "open-loop starts per window", ge=1)
+    decode: int = option(1, "rows of each window that are decoded in training (0: all)", ge=0)
 
     def check(self, path: str) -> None:
         """The negative control exists in the notes' own mode only."""
@@ -110,6 +110,7 @@ class ZHP(Model):
         self.inverse["h"] = mlp(2 * c.h, a)
         self.inverse["dp"] = mlp(c.p, a)
         self.dual = nn.Parameter(torch.tensor(0.0))
+        self.ruler = nn.Linear(c.z, 2, bias=False)  # reads displacement in the picture off z
         attached = {"attached"} if not c.detach_z_from_h_and_p else set()
         shaping = {"pose_shapes_h"} if not c.pose_delta_detach_h else set()
         blind = {"detach_decoder"} if c.detach_decoder else set()
@@ -165,6 +166,7 @@ class ZHP(Model):
             "metric": self.metric.parameters(),
             "delta_h": self.delta_h.parameters(),
             "dual": [self.dual],
+            "ruler": self.ruler.parameters(),
         }
         parts |= {f"prototypes_{k}": [v] for k, v in self.prototypes.items()}
         parts |= {f"inverse_{k}": v.parameters() for k, v in self.inverse.items()}

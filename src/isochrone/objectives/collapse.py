@@ -25,6 +25,7 @@ class Vicreg:
     variance: float = option(25.0, "every coordinate of z spreads to 1", ge=0)
     covariance: float = option(1.0, "coordinates do not repeat each other", ge=0)
     augment: tuple[str, ...] = option(KEEPS_POSITION, "any of noise, blur, brightness, contrast")
+    rows: int = option(64, "frames per batch, each from a window of its own", ge=2)
     strength: float = option(0.1, "their size, as a share of the full range", ge=0, le=0.5)
 
     def check(self, path: str) -> None:
@@ -83,8 +84,9 @@ def vicreg(model, roll, cfg) -> Tensor:
     """Two views of one frame per window (rows are independent): invariance is a mean over rows and Z."""
     frames = roll.batch.obs["image"]
     b, length = frames.shape[:2]
-    at = torch.randint(length, (b,), generator=roll.rng).to(frames.device)
-    image = as_float(frames[torch.arange(b, device=frames.device), at])
+    rows = min(b, cfg.rows)  # windows come in random order
+    at = torch.randint(length, (rows,), generator=roll.rng).to(frames.device)
+    image = as_float(frames[torch.arange(rows, device=frames.device), at])
     left = model.encode(augment(image, cfg, roll.rng))
     right = model.encode(augment(image, cfg, roll.rng))
     loss = cfg.invariance * (left - right).square().mean()

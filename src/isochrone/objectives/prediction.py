@@ -48,6 +48,19 @@ def z2h(model, roll, cfg) -> Tensor:
     return sse(model.on_sphere(frozen(model.h2z)(model.z2h(z))), z).mean()
 
 
+@term(
+    "h_start",
+    updates={"z2h"},
+    reads={"z_in", "h"},
+    source="spec section 2: a belief that starts on a lone frame must not be told from one that has run (clock probe)",
+)
+def h_start(model, roll, cfg) -> Tensor:
+    """Zh(z_t) against the running belief h_t, t > 0: sum over D, mean over valid (B, T-1). Moves the start alone."""
+    z = stop(roll.z_in[:, 1:], "the start of belief follows what is seen")
+    ran = stop(roll.h[:, 1:], "the running belief is the teacher")
+    return masked_mean(sse(model.z2h(z), ran), roll.batch.connected(1))
+
+
 def _from_second_step(error: Tensor, valid: Tensor) -> Tensor:
     # k = 1 repeats the teacher's own step, where the error is zero by construction.
     return masked_mean(error[..., 1:], valid[..., 1:])

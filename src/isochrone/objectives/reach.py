@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from isochrone.core.config import option
 from isochrone.core.route import stop
 from isochrone.core.types import ActionSpec, Rollout
-from isochrone.objectives.reduce import masked_mean
+from isochrone.objectives.reduce import masked_mean, norm
 from isochrone.objectives.term import term
 
 ALSO = {"attached": {"encoder"}, "running_sum": {"delta_p"}}
@@ -24,17 +24,21 @@ MINUS = {"running_sum": {"pose"}}
 class Thin:
     """Train on a random share of p's coordinates at first, so that many learn to carry a distance, not a few."""
 
-    keep: float = option(1.0, "share of the coordinates used per batch at the start (metric=max only)", gt=0, le=1)
+    keep: float = option(1.0, "share of the coordinates used per start at first (metric=max only)", gt=0, le=1)
     full: float = option(0.6, "share of the training from which all are used", gt=0, le=1)
 
 
-def thinned(p: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) -> Float[Tensor, "*N Q"]:
-    """A random subset of the coordinates, its size growing from `keep` to all of them at `full`."""
+OUT = 1e6  # actions: a start that lies this far ahead in a coordinate is never told apart by it
+
+
+def thinned(start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) -> Float[Tensor, "*N P"]:
+    """Starts of distances, each with its own random coordinates taken out; the share left grows from `keep` to 1."""
     share = cfg.keep + (1 - cfg.keep) * roll.share / cfg.full
     if share >= 1 or not model.metric.separable:
-        return p
-    count = max(1, round(share * p.shape[-1]))
-    return p[..., torch.randperm(p.shape[-1], generator=roll.rng)[:count].to(p.device)]
+        return start
+    rng = cast(torch.Generator, roll.rng)
+    drop = torch.rand(start.shape, generator=rng, device=rng.device).to(start.device) > share
+    return start.masked_fill(drop, OUT)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ def reach_p(model, roll, cfg) -> Tensor:
     p = roll.p.flatten(0, 1)  # (N, P)
     size = min(cfg.pairs, len(p))
     pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
-    some = thinned(p, model, roll, cfg)
-    far = model.metric.pairs(some[pick[:size]], some[pick[-size:]])  # (S, S), every start with every goal
+    far = model.metric.pairs(thinned(p[pick[:size]], model, roll, cfg), p[pick[-size:]])  # (S, S), start with goal
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
@@ -90,6 +93,7 @@ class Bellman(Thin):
     pairs: int = option(128, "random states and goals per batch", ge=2)
     actions: int = option(16, "actions tried where they are continuous (discrete ones are all tried)", ge=1)
     beta: float = option(1.0, "where the error's penalty turns linear, in actions", gt=0)
+    near: float = option(0.0, "extra weight of pairs that look alike: p must be sharp where z is smooth", ge=0)
     most: float = option(64.0, "longest distance taught: where no way is imagined yet, it would grow for ever", gt=1)
 
 
@@ -113,15 +117,24 @@ def bellman_p(model, roll, cfg) -> Tensor:
     pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
     start, goal = pick[:size], pick[-size:]
     moves = _moves(model.action, cfg.actions, roll.rng).to(p.device)  # (M, A)
-    here = [x[start, None].expand(-1, len(moves), -1) for x in (z, h)]
-    after = model.measure_p(model.believe(model.predict(*here, moves.expand(size, *moves.shape))))  # (S, M, P)
-    onward = torch.stack([model.metric.pairs(after[:, m], p[goal]) for m in range(len(moves))]).amin(0)  # (S, S)
-    target = stop((1 + onward).clamp_max(cfg.most), "the neighbour's distance is the teacher")
-    unlike = (z[start, None] - z[None, goal]).square().sum(-1) > 1e-6
-    some = thinned(p, model, roll, cfg)
-    here_to = model.metric.pairs(some[start], some[goal])
+    target = stop(
+        lambda: (1 + _onward(model, z[start], h[start], moves, p[goal])).clamp_max(cfg.most),
+        "the neighbour's distance is the teacher",
+    )
+    apart = stop(torch.cdist(z[start], z[goal]), "looks weigh the pairs, they are not to be gamed")
+    here_to = model.metric.pairs(thinned(p[start], model, roll, cfg), p[goal])
     error = F.smooth_l1_loss(here_to, target, beta=cfg.beta, reduction="none")
-    return masked_mean(error, unlike)
+    look = stop(norm(roll.z_in.diff(dim=1)), "a unit is not a target")
+    unit = masked_mean(look, roll.batch.connected(1)).clamp_min(1e-6)  # how far one action moves z
+    weight = 1 + cfg.near * torch.exp(-0.5 * (apart / unit).square())
+    return masked_mean(weight * error, apart > 1e-3)
+
+
+def _onward(model: Any, z: Tensor, h: Tensor, moves: Tensor, goal: Tensor) -> Float[Tensor, "S G"]:
+    """min over moves of d_p from where one imagined step leads to every goal."""
+    here = [x[:, None].expand(-1, len(moves), -1) for x in (z, h)]
+    after = model.measure_p(model.believe(model.predict(*here, moves.expand(len(z), *moves.shape))))  # (S, M, P)
+    return torch.stack([model.metric.pairs(after[:, m], goal) for m in range(len(moves))]).amin(0)
 
 
 def _moves(space: ActionSpec, count: int, rng: torch.Generator | None) -> Float[Tensor, "M A"]:

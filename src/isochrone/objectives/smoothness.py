@@ -12,6 +12,7 @@ from torch import Tensor
 from isochrone.core.config import option
 from isochrone.core.pixels import as_float
 from isochrone.core.route import stop
+from isochrone.core.types import Rollout
 from isochrone.objectives.pixels import centre_of_mass
 from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
 from isochrone.objectives.term import term
@@ -66,6 +67,13 @@ def z_smooth(model, roll, cfg) -> Tensor:
     return masked_mean(value, valid)
 
 
+def _seen(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
+    """z of random frames of the batch, and where in the picture stands what moves: (x, y) in pixels."""
+    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], generator=roll.rng)[:frames].to(roll.z.device)
+    where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))
+    return roll.z.flatten(0, 1)[pick], where
+
+
 @dataclass(frozen=True)
 class Displacement:
     """Triplets per batch, and the slope they ask for."""
@@ -89,9 +97,7 @@ def displacement_rank(model, roll, cfg) -> Tensor:
     Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by
     the batch's mean d: in units of a typical distance. Mean over triplets.
     """
-    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], generator=roll.rng)[: cfg.frames].to(roll.z.device)
-    z = roll.z.flatten(0, 1)[pick]
-    where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))  # (N, 2) pixels
+    z, where = _seen(roll, cfg.frames)
     i, j, k = torch.randint(len(z), (3, cfg.triplets), generator=roll.rng).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
     shift_near, shift_far = norm(where[i] - where[j]).pow(cfg.power), norm(where[i] - where[k]).pow(cfg.power)
@@ -100,3 +106,29 @@ def displacement_rank(model, roll, cfg) -> Tensor:
     sign = torch.sign(shift_far - shift_near)
     margin = cfg.slope * rate * (shift_far - shift_near).abs()
     return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Pairs per batch, and the penalty's rounding."""
+
+    frames: int = option(128, "frames per batch; each is compared with one other", ge=2)
+    eps: float = option(2.0, "error in pixels at which its cost turns from its square to its size", gt=0)
+
+
+@term(
+    "displacement_read",
+    updates={"encoder", "ruler"},
+    reads={"z"},
+    source="seeds/000, section 5.4 (visible displacement), as a linear read-out: spec section 2, 'keeps position'",
+    settings=Ruler,
+)
+def displacement_read(model, roll, cfg) -> Tensor:
+    """The displacement seen between two frames (centre of mass, from pixels alone) is linear in z' - z: 10 W (z' - z).
+
+    Charbonnier of the error's length in pixels, mean over pairs. Order alone (displacement_rank) leaves place curved.
+    """
+    z, where = _seen(roll, cfg.frames)
+    half = len(z) // 2
+    read = 10 * model.ruler(z[half : 2 * half] - z[:half])  # pixels
+    return charbonnier(norm(read - (where[half : 2 * half] - where[:half])), cfg.eps).mean()

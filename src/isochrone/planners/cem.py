@@ -35,9 +35,9 @@ class CEM:
     class Config:
         name: ClassVar[str] = "cem"
         horizon: int = option(10, "actions planned ahead", ge=1)
-        candidates: int = option(64, "sequences imagined per iteration", ge=2)
-        iterations: int = option(4, "rounds of drawing", ge=1)
-        elites: int = option(8, "best sequences that shape the next round", ge=1)
+        candidates: int = option(48, "sequences imagined per iteration", ge=2)
+        iterations: int = option(3, "rounds of drawing", ge=1)
+        elites: int = option(6, "best sequences that shape the next round", ge=1)
         momentum: float = option(0.1, "share of the old proposal that is kept", ge=0, lt=1)
         std: float = option(0.6, "first spread of continuous actions (the box is -1 to 1)", gt=0)
         floor: float = option(0.05, "least spread (continuous), or share spread evenly (discrete)", ge=0, le=1)

@@ -33,9 +33,11 @@ def zhp_seed002() -> Config:
     return replace(
         base,
         recipe="zhp_seed002",
+        model=replace(base.model, open_loop=8, starts=4, decode=4),
         loss=dict.fromkeys(LOSSES, 1.0),
         term={},
         after={},
         until={},
-        train=replace(base.train, steps=2400, lr_scale=()),
+        # first-hit times need windows in which one gets somewhere
+        train=replace(base.train, steps=2400, batch=32, length=10, lr=1e-3, lr_scale=(), clip=100.0),
     )
