@@ -229,13 +229,14 @@ def test_geometry_rank_p_is_its_formula() -> None:
                 best[key] = min(best.get(key, math.inf), u - t)
     rng = generator(6)
     goal = torch.randint(36, (5,), generator=rng)
-    g = torch.randint(5, (200,), generator=rng)
-    one, two = torch.randint(36, (2, 200), generator=rng)
     flat, d, costs = path.flatten(), model.metric, []
+    leads = [[i for i in range(36) if (int(flat[i]), int(flat[aim])) in best] for aim in goal]
+    g, u = torch.randint(5, (200,), generator=rng), torch.rand(2, 200, generator=rng)
     for m in range(200):
-        aim, a, b = (int(flat[i]) for i in (goal[g[m]], one[m], two[m]))
-        wait_a, wait_b = best.get((a, aim), math.inf), best.get((b, aim), math.inf)
-        if math.isinf(wait_a) or math.isinf(wait_b) or wait_a == wait_b:
+        aim, some = int(flat[goal[g[m]]]), leads[g[m]]
+        a, b = (int(flat[some[int(u[i, m] * len(some))]]) for i in range(2))
+        wait_a, wait_b = best[a, aim], best[b, aim]
+        if wait_a == wait_b:
             continue
         near, far = (a, b) if wait_a < wait_b else (b, a)
         costs.append(torch.relu(0.7 + d(model.table[near], model.table[aim]) - d(model.table[far], model.table[aim])))

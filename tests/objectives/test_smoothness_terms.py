@@ -15,11 +15,11 @@ from isochrone.core.pixels import as_float
 from isochrone.core.types import Batch, Rollout
 from isochrone.objectives.pixels import centre_of_mass
 from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
-from isochrone.objectives.smoothness import Displacement, Ruler, Smooth, gate, penalty
+from isochrone.objectives.smoothness import Displacement, Motion, Ruler, Smooth, gate, penalty
 
 NONE = torch.nn.Identity()  # these terms ask nothing of the model
 SMOOTH, RANK = registry.get("term", "z_smooth"), registry.get("term", "displacement_rank")
-READ = registry.get("term", "displacement_read")
+READ, MOTION = registry.get("term", "displacement_read"), registry.get("term", "motion_read")
 
 
 # --- the penalties
@@ -208,7 +208,7 @@ class Ruled(torch.nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.ruler = torch.nn.Linear(size, 2, bias=False)
+        self.ruler, self.ruler_h = (torch.nn.Linear(size, 2, bias=False) for _ in range(2))
 
 
 def test_a_z_that_keeps_place_plainly_is_read_without_error() -> None:
@@ -232,6 +232,35 @@ def test_displacement_read_is_its_formula() -> None:
     flat, costs = z.flatten(0, 1)[pick], []
     for i in range(15):
         read = 10 * model.ruler.weight @ (flat[15 + i] - flat[i])
-        off = float((read - (where[15 + i] - where[i])).norm())
+        off = (read - (where[15 + i] - where[i])).norm().item()
         costs.append(math.hypot(off, 1.5) - 1.5)
-    assert float(ours) == pytest.approx(sum(costs) / 15, rel=1e-5)
+    assert ours.item() == pytest.approx(sum(costs) / 15, rel=1e-5)
+
+
+# --- motion_read
+
+
+def test_motion_read_is_its_formula_and_stops_at_episode_ends() -> None:
+    batch, _ = seen()
+    model = Ruled(8).double()
+    h = torch.randn(6, 12, 8, generator=generator(), dtype=torch.float64)
+    ours = MOTION(model, Rollout(batch, {"h": h}), Motion(rows=4, eps=0.7))
+    where = centre_of_mass(as_float(batch.obs["image"][:4].flatten(0, 1)))[0].double().unflatten(0, (4, 12))
+    costs = []
+    for b in range(4):
+        for t in range(11):
+            if not (batch.last[b, t] or batch.first[b, t + 1]):
+                read = 10 * model.ruler_h.weight @ h[b, t + 1]
+                costs.append(math.hypot((read - (where[b, t + 1] - where[b, t])).norm().item(), 0.7) - 0.7)
+    assert 0 < len(costs) < 44  # some windows cross an episode's end
+    assert ours.item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+
+
+def test_a_belief_that_knows_the_motion_costs_nothing() -> None:
+    batch, where = seen()
+    moved = torch.nn.functional.pad(where.unflatten(0, (6, 12)).diff(dim=1), (0, 0, 1, 0))  # (6, 12, 2), known before
+    model = Ruled(2)
+    with torch.no_grad():
+        model.ruler_h.weight.copy_(torch.eye(2) / 10)
+    assert MOTION(model, Rollout(batch, {"h": moved}), Motion(rows=6)) < 1e-6
+    assert MOTION(model, Rollout(batch, {"h": -moved}), Motion(rows=6)) > 0.1

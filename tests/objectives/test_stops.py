@@ -39,6 +39,7 @@ PULLS = {
     "z_smooth": {"z"},
     "displacement_rank": {"z"},
     "displacement_read": {"z"},
+    "motion_read": {"h"},
     "vicreg": set(),
 }
 ATTACHED = {"detach_z_from_h_and_p": False, "pose_delta_detach_h": False, "metric": "residual"}

@@ -40,6 +40,7 @@ class ZhpConfig:
     encoder: Literal["patch", "conv"] = option("patch", "patch: fast, small scenes; conv: everything else")
     depth: int = option(16, "channels of the encoder's first layer", ge=4)
     fourier: int = option(512, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
+    fourier_h2z: int = option(0, "the same of h before Hz, where h must move what one frame does not show", ge=0)
     frequency: float = option(5.0, "their starting frequency, in cycles over z's spread", gt=0)
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean is blind to one-way doors"
@@ -97,7 +98,7 @@ class ZHP(Model):
         self.decoder = nn.Sequential(*see, make_decoder(spec.image, c.z + c.fourier, c.depth, c.hidden))
         self.embed = mlp(c.z + a, c.hidden, layers=1, skip=True, **waves)
         self.cell = GRU(c.hidden, c.h)
-        self.h2z = mlp(c.h, c.z, skip=True)
+        self.h2z = mlp(c.h, c.z, skip=True, fourier=c.fourier_h2z, scale=c.frequency)
         self.z2h = mlp(c.z, c.h, skip=True)
         self.pose = mlp(c.z, c.p, **waves)
         self.delta_p = mlp(c.p + c.h + a, c.p, **waves)
@@ -110,7 +111,9 @@ class ZHP(Model):
         self.inverse["h"] = mlp(2 * c.h, a)
         self.inverse["dp"] = mlp(c.p, a)
         self.dual = nn.Parameter(torch.tensor(0.0))
-        self.ruler = nn.Linear(c.z, 2, bias=False)  # reads displacement in the picture off z
+        self.ruler, self.ruler_h = (
+            nn.Linear(n, 2, bias=False) for n in (c.z, c.h)
+        )  # read off what moves in the picture
         attached = {"attached"} if not c.detach_z_from_h_and_p else set()
         shaping = {"pose_shapes_h"} if not c.pose_delta_detach_h else set()
         blind = {"detach_decoder"} if c.detach_decoder else set()
@@ -167,6 +170,7 @@ class ZHP(Model):
             "delta_h": self.delta_h.parameters(),
             "dual": [self.dual],
             "ruler": self.ruler.parameters(),
+            "ruler_h": self.ruler_h.parameters(),
         }
         parts |= {f"prototypes_{k}": [v] for k, v in self.prototypes.items()}
         parts |= {f"inverse_{k}": v.parameters() for k, v in self.inverse.items()}

@@ -197,11 +197,20 @@ def geometry_rank_p(model, roll, cfg) -> Tensor:
     best = best.scatter_reduce(
         1, ids.flatten().expand(cfg.goals, n), hits, "amin"
     )  # best over every visit of the place
-    g = torch.randint(cfg.goals, (cfg.triplets,), generator=roll.rng).to(p.device)
-    one, two = torch.randint(n, (2, cfg.triplets), generator=roll.rng).to(p.device)
-    wait_one, wait_two = best[g, ids.flatten()[one]], best[g, ids.flatten()[two]]
+    waits = best.gather(1, ids.flatten().expand(cfg.goals, n))  # (G, N)
+    g, one, two = _known_pairs(torch.isfinite(waits), cfg.triplets, roll.rng)
+    wait_one, wait_two = waits[g, one], waits[g, two]
     near, far = torch.where(wait_one < wait_two, one, two), torch.where(wait_one < wait_two, two, one)
-    known = torch.isfinite(wait_one) & torch.isfinite(wait_two) & (wait_one != wait_two)
     aim = p[goal[g]]
     hinge = torch.relu(cfg.margin + model.metric(p[near], aim) - model.metric(p[far], aim))
-    return masked_mean(hinge, known)
+    return masked_mean(hinge, wait_one != wait_two)
+
+
+def _known_pairs(
+    known: Bool[Tensor, "G N"], count: int, rng: torch.Generator | None
+) -> tuple[Int64[Tensor, "M"], Int64[Tensor, "M"], Int64[Tensor, "M"]]:
+    """(goal, frame, frame) with both frames known to lead to the goal: few are, so none is drawn in vain."""
+    order = known.float().argsort(dim=1, descending=True, stable=True)  # each goal's known frames first
+    g = torch.randint(len(known), (count,), generator=rng).to(known.device)
+    at = (torch.rand(2, count, generator=rng).to(known.device) * known.sum(1)[g]).long()
+    return g, order[g, at[0]], order[g, at[1]]

@@ -132,3 +132,31 @@ def displacement_read(model, roll, cfg) -> Tensor:
     half = len(z) // 2
     read = 10 * model.ruler(z[half : 2 * half] - z[:half])  # pixels
     return charbonnier(norm(read - (where[half : 2 * half] - where[:half])), cfg.eps).mean()
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Windows per batch, and the penalty's rounding."""
+
+    rows: int = option(16, "windows per batch whose motion is measured", ge=1)
+    eps: float = option(1.0, "error in pixels at which its cost turns from its square to its size", gt=0)
+
+
+@term(
+    "motion_read",
+    updates={"ruler_h", "predictor", "z2h"},
+    also={"attached": {"encoder"}},
+    reads={"h"},
+    source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
+    settings=Motion,
+)
+def motion_read(model, roll, cfg) -> Tensor:
+    """The motion seen from one frame to the next is linear in the belief held before it: 10 W h_{t+1}, pixels.
+
+    Centre of mass, from pixels alone. Charbonnier of the error's length, mean over valid steps of some windows.
+    """
+    frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
+    where, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
+    moved = where.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
+    read = 10 * model.ruler_h(roll.h[: cfg.rows, 1:])
+    return masked_mean(charbonnier(norm(read - moved), cfg.eps), roll.batch.connected(1)[: cfg.rows])

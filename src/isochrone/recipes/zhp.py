@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
@@ -9,8 +12,6 @@ from isochrone.objectives.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig
 from isochrone.train.config import TrainConfig
 
-# One after the other: with the default detach no stage moves what an earlier one has learned, so each stands on firm
-# ground, and a step costs only what its own stage needs.
 SEEING = {"recon_multi_box": 0.3, "vicreg": 0.02, "displacement_rank": 20.0, "displacement_read": 0.5}
 BELIEVING = {"jepa": 1.0, "h2z": 1.0, "z2h": 1.0, "h_start": 0.1, "rollout_kstep_z": 1.0}
 REACHING = {
@@ -20,18 +21,28 @@ REACHING = {
     "rollout_kstep_p": 0.05,
     "scale_dp": 0.05,
 }
-SEEN, BELIEVED = 0.12, 0.36  # shares of the training at which z, then h, are done
+
+
+def staged(config: Config, stages: Sequence[Mapping[str, float]], ends: Sequence[float]) -> Config:
+    """`config` with the losses of `stages` one stage after the other; `ends`: the shares at which all but the last end.
+
+    With the default detach no stage moves what an earlier one has learned, so each stands on firm ground, and a step
+    costs only what its own stage needs.
+    """
+    loss, after, until = {}, {}, {}
+    for weights, begin, end in zip(stages, (0.0, *ends), (*ends, 1.0), strict=True):
+        loss |= weights
+        after |= dict.fromkeys(weights, begin) if begin else {}
+        until |= dict.fromkeys(weights, end) if end < 1 else {}
+    return replace(config, loss=loss, after=after, until=until)
 
 
 @register("recipe", "zhp")
 def zhp() -> Config:
     """z sees, h believes, p counts actions: our best, on the map with pipes."""
-    return Config(
+    config = Config(
         recipe="zhp",
         env=part_config("env", "whitebox:pipes"),
-        loss=SEEING | BELIEVING | REACHING,
-        until=dict.fromkeys(SEEING, SEEN) | dict.fromkeys(BELIEVING, BELIEVED),
-        after=dict.fromkeys(BELIEVING, SEEN) | dict.fromkeys(REACHING, BELIEVED),
         term={
             "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5),
             "bellman_p": Bellman(near=100.0, keep=0.5),
@@ -52,3 +63,4 @@ def zhp() -> Config:
             save_every=500,
         ),
     )
+    return staged(config, (SEEING, BELIEVING, REACHING), (0.12, 0.36))
