@@ -41,6 +41,7 @@ class ZhpConfig:
     depth: int = option(16, "channels of the encoder's first layer", ge=4)
     fourier: int = option(512, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
     fourier_h2z: int = option(0, "the same of h before Hz, where h must move what one frame does not show", ge=0)
+    frequency_predictor: float = option(7.0, "starting frequency of those in F: places one action apart differ", gt=0)
     frequency: float = option(5.0, "their starting frequency, in cycles over z's spread", gt=0)
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean is blind to one-way doors"
@@ -76,15 +77,12 @@ class ZhpState(Struct):
         return torch.cat([self.z, self.h], -1)
 
 
-FIELDS = ("z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_from", "open_loop")
-
-
 @register("model", "zhp")
 class ZHP(Model):
     """The model. `spec` says what the world shows and takes."""
 
     Config = ZhpConfig
-    provides = frozenset(FIELDS)
+    provides = frozenset({"z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_from", "open_loop"})
 
     def __init__(self, config: ZhpConfig, spec: Spec) -> None:
         super().__init__()
@@ -96,7 +94,7 @@ class ZHP(Model):
         self.encoder = make_encoder(spec.image, c.z, c.depth, c.hidden)
         see = [Fourier(c.z, c.fourier, c.frequency)] if c.fourier else []
         self.decoder = nn.Sequential(*see, make_decoder(spec.image, c.z + c.fourier, c.depth, c.hidden))
-        self.embed = mlp(c.z + a, c.hidden, layers=1, skip=True, **waves)
+        self.embed = mlp(c.z + a, c.hidden, layers=1, skip=True, fourier=c.fourier, scale=c.frequency_predictor)
         self.cell = GRU(c.hidden, c.h)
         self.h2z = mlp(c.h, c.z, skip=True, fourier=c.fourier_h2z, scale=c.frequency)
         self.z2h = mlp(c.z, c.h, skip=True)

@@ -50,7 +50,7 @@ def zhp() -> Config:
         data=DataConfig(lanes=64, rows=700),
         mpc=MPC.Config(replan_every=2),
         train=TrainConfig(
-            steps=4800,
+            steps=5400,
             batch=107,  # many short windows: neighbours in time are neighbours in place, and say little new
             length=3,
             lr=4e-3,
@@ -63,4 +63,4 @@ def zhp() -> Config:
             save_every=500,
         ),
     )
-    return staged(config, (SEEING, BELIEVING, REACHING), (0.12, 0.36))
+    return staged(config, (SEEING, BELIEVING, REACHING), (0.11, 0.39))

@@ -16,7 +16,7 @@ def zhp_hidden() -> Config:
     config = replace(
         base,
         recipe="zhp_hidden",
-        model=replace(base.model, h=256, fourier_h2z=512, open_loop=3, starts=2),
-        train=replace(base.train, batch=40, length=10),
+        model=replace(base.model, h=256, fourier_h2z=512, frequency_predictor=5.0, open_loop=3, starts=2),
+        train=replace(base.train, steps=4800, batch=40, length=10),
     )
     return staged(config, (SEEING, BELIEVING | {"motion_read": 0.3}, REACHING), (0.1, 0.76))
