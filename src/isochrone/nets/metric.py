@@ -47,7 +47,7 @@ class MaxCoordinate(Metric):
     def pairs(self, a: Float[Tensor, "N P"], b: Float[Tensor, "M P"]) -> Float[Tensor, "N M"]:
         """As the base, without a gradient of size (N, M, P): only the deciding coordinate of each pair has one."""
         if not torch.is_grad_enabled():
-            return self(a[:, None], b[None])
+            return super().pairs(a, b)
         with torch.no_grad():
             widest = (b[None] - a[:, None]).argmax(-1)  # (N, M)
         return (b.gather(1, widest.T).T - a.gather(1, widest)).clamp_min(0)

@@ -41,6 +41,15 @@ def thinned(start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) 
     return start.masked_fill(drop, OUT)
 
 
+def _drawn(
+    p: Float[Tensor, "N P"], count: int, rng: torch.Generator | None
+) -> tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]:
+    """Random rows to start from and to go to, at most `count` of each, none twice on one side."""
+    size = min(count, len(p))
+    pick = torch.randperm(len(p), generator=rng).to(p.device)
+    return pick[:size], pick[-size:]
+
+
 @dataclass(frozen=True)
 class Reach(Thin):
     """The constraint's price and the objective's softening."""
@@ -74,9 +83,8 @@ def reach_p(model, roll, cfg) -> Tensor:
     The multiplier is trained upwards on the same backward: its gradient is -(mean violation - slack).
     """
     p = roll.p.flatten(0, 1)  # (N, P)
-    size = min(cfg.pairs, len(p))
-    pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
-    far = model.metric.pairs(thinned(p[pick[:size]], model, roll, cfg), p[pick[-size:]])  # (S, S), start with goal
+    start, goal = _drawn(p, cfg.pairs, roll.rng)
+    far = model.metric.pairs(thinned(p[start], model, roll, cfg), p[goal])  # (S, S), every start with every goal
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
@@ -113,9 +121,7 @@ def bellman_p(model, roll, cfg) -> Tensor:
     not yet one action longer than its best neighbour, and stays consistent there.
     """
     z, h, p = roll.z_in.flatten(0, 1), roll.h.flatten(0, 1), roll.p.flatten(0, 1)
-    size = min(cfg.pairs, len(p))
-    pick = torch.randperm(len(p), generator=roll.rng).to(p.device)
-    start, goal = pick[:size], pick[-size:]
+    start, goal = _drawn(p, cfg.pairs, roll.rng)
     moves = _moves(model.action, cfg.actions, roll.rng).to(p.device)  # (M, A)
     target = stop(
         lambda: (1 + _onward(model, z[start], h[start], moves, p[goal])).clamp_max(cfg.most),

@@ -7,14 +7,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from isochrone.core.config import option
 from isochrone.core.pixels import as_float
 from isochrone.core.route import stop
 from isochrone.core.types import Rollout
 from isochrone.objectives.pixels import centre_of_mass
-from isochrone.objectives.reduce import charbonnier, huber, masked_mean, norm, sse, truncated
+from isochrone.objectives.reduce import Robust, charbonnier, huber, masked_mean, norm, robust, sse, truncated
 from isochrone.objectives.term import term
 
 
@@ -108,8 +108,15 @@ def displacement_rank(model, roll, cfg) -> Tensor:
     return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit
 
 
+def _misread(
+    ruler: nn.Module, latent: Float[Tensor, "*B F"], moved: Float[Tensor, "*B 2"], cfg: Robust
+) -> Float[Tensor, "*B"]:
+    """How far the ruler's reading, ten pixels per unit, is off what was seen to move: robust length."""
+    return robust(10 * ruler(latent) - moved, cfg)
+
+
 @dataclass(frozen=True)
-class Ruler:
+class Ruler(Robust):
     """Pairs per batch, and the penalty's rounding."""
 
     frames: int = option(128, "frames per batch; each is compared with one other", ge=2)
@@ -130,12 +137,11 @@ def displacement_read(model, roll, cfg) -> Tensor:
     """
     z, where = _seen(roll, cfg.frames)
     half = len(z) // 2
-    read = 10 * model.ruler(z[half : 2 * half] - z[:half])  # pixels
-    return charbonnier(norm(read - (where[half : 2 * half] - where[:half])), cfg.eps).mean()
+    return _misread(model.ruler, z[half : 2 * half] - z[:half], where[half : 2 * half] - where[:half], cfg).mean()
 
 
 @dataclass(frozen=True)
-class Motion:
+class Motion(Robust):
     """Windows per batch, and the penalty's rounding."""
 
     rows: int = option(16, "windows per batch whose motion is measured", ge=1)
@@ -158,5 +164,5 @@ def motion_read(model, roll, cfg) -> Tensor:
     frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
     where, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
     moved = where.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
-    read = 10 * model.ruler_h(roll.h[: cfg.rows, 1:])
-    return masked_mean(charbonnier(norm(read - moved), cfg.eps), roll.batch.connected(1)[: cfg.rows])
+    off = _misread(model.ruler_h, roll.h[: cfg.rows, 1:], moved, cfg)
+    return masked_mean(off, roll.batch.connected(1)[: cfg.rows])
