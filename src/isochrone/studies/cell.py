@@ -29,6 +29,7 @@ from isochrone.recipes.schema import Config
 from isochrone.studies import plan, result
 from isochrone.studies.orphan import end_with_parent
 from isochrone.tasks import train
+from isochrone.tasks.evaluate import measure as measured
 from isochrone.tasks.trained import Trained, load
 from isochrone.train.checkpoint import config_hash
 from isochrone.train.console import Console
@@ -124,12 +125,7 @@ def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
 
 def evaluate(trained: Trained, say: Say = build.silent) -> tuple[Results, dict[str, dict[str, int]]]:
     """(results, how often each of two planners reached the goal of the same pair)."""
-    config = trained.config
-    named = dict.fromkeys((config.planner.name, *config.compare)) if config.eval.pairs else {}
-    agents = {name: build.make_agent(config, trained.model, name) for name in named}
-    say(f"measuring, planning between {config.eval.pairs} pairs with {', '.join(agents) or 'nobody'}")
-    env = trained.world(config.eval.episodes)
-    results, arrays = suite.evaluate(trained.model, env, config.eval, agents=agents, clock=time.perf_counter)
+    results, arrays = measured(trained, say)
     suite.write_results(trained.run.path / "results.json", results, {"step": trained.step})
     return results, paired(arrays)
 
