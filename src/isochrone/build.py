@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from isochrone.agents.mpc import MPC
 from isochrone.core import registry
 from isochrone.core.config import override, part_config, validate
 from isochrone.core.errors import UserError
-from isochrone.core.types import Batch, Spec
+from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode
 from isochrone.data.fields import load_json, save_json, spec_from_dict, spec_to_dict
@@ -72,12 +72,17 @@ def spec_of(config: Config) -> Spec:
 def check_budget(config: Config, spec: Spec) -> None:
     """UserError where the collected frames would take more than the budget."""
     data = config.data
-    need = data.lanes * (data.rows + reserve(config)) * row_bytes(spec)
+    need = data.lanes * (kept(config) + reserve(config)) * row_bytes(spec)
     if data.path is None and need > data.budget_mb * 1e6:
         raise UserError(
-            f"data.lanes = {data.lanes} x data.rows = {data.rows} takes {need / 1e6:.0f} MB, more than "
+            f"data.lanes = {data.lanes} x {kept(config)} rows takes {need / 1e6:.0f} MB, more than "
             f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
         )
+
+
+def kept(config: Config) -> int:
+    """Rows that a lane of the ring keeps."""
+    return max(config.data.rows, config.data.capacity)
 
 
 def reserve(config: Config) -> int:
@@ -114,72 +119,13 @@ def fill_replay(
 def _collected(config: Config, folder: Path | None, say: Say, progress: Callable[[int], None] | None) -> Replay:
     data, env = config.data, make_env(config, config.data.lanes)
     check_budget(config, env.spec)
-    replay = Replay(env.spec, data.lanes, data.rows, folder, reserve(config))
+    replay = Replay(env.spec, data.lanes, kept(config), folder, reserve(config))
     say(replay.announce())
     rng = generator(config.train.seed, "collect")
     act = random_policy(env.spec.action, rng, data.repeat)
     collect(env, act, replay, data.lanes * data.rows, rng, progress)
     env.close()
     return replay
-
-
-class Refresh:
-    """Draws training windows, and collects again every so many draws. What it remembers goes into checkpoints."""
-
-    def __init__(self, config: Config, replay: Replay, agent: Callable[[], Any], lanes: Sequence[int]) -> None:
-        self.config, self.replay, self.agent, self.lanes = config, replay, agent, list(lanes)
-        self.rng = generator(config.train.seed, "refresh")
-        self.drawn = 0
-        self.env = make_env(config, replay.lanes) if config.data.refresh_every else None
-
-    def __call__(self, rng: torch.Generator) -> Batch:
-        """The next batch of training windows."""
-        every, train = self.config.data.refresh_every, self.config.train
-        if every and self.drawn and self.drawn % every == 0:
-            self.collect()
-        self.drawn += 1
-        return self.replay.sample(train.batch, train.length, rng, self.lanes)
-
-    def collect(self) -> None:
-        """Whole new episodes in every lane, begun from a fresh reset so that nothing of the world need be stored."""
-        data, env = self.config.data, self.env
-        assert env is not None
-        act: Any = random_policy(env.spec.action, self.rng, data.repeat)
-        if data.refresh_by == "agent":
-            seen = self.replay.sample(self.replay.lanes, 1, self.rng)
-            act = Seeking(self.agent(), {name: x[:, 0] for name, x in seen.obs.items()})
-        collect(env, act, self.replay, self.replay.lanes * data.refresh_rows, self.rng)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.drawn, "rng": self.rng.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.drawn = int(state["drawn"])
-        self.rng.set_state(state["rng"])
-
-
-class Seeking:
-    """An agent sent to frames that were seen before; `obs` may hold more than the agent reads."""
-
-    def __init__(self, agent: MPC, goal: Mapping[str, torch.Tensor]) -> None:
-        self.agent, self.goal = agent, goal
-
-    def start(self, batch: int, rng: torch.Generator) -> Any:
-        return self.agent.start(batch, self._here(self.goal), rng)
-
-    def restart(self, carry: Any, rows: torch.Tensor) -> Any:
-        return self.agent.restart(carry, rows.to(self._device))
-
-    def act(self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        action, carry, info = self.agent.act(self._here(obs), carry, mode)
-        return action.cpu(), carry, info
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.agent.model.parameters()).device
-
-    def _here(self, obs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: x.to(self._device) for name, x in obs.items()}
 
 
 def training_lanes(config: Config, replay: Replay) -> tuple[list[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -133,9 +134,8 @@ def test_help_of_a_recipe_lists_every_option(isochrone, name: str) -> None:
     for words in (
         "--train.steps 777",
         "optimiser steps in all [≥ 1]",
-        "--env.map-file",
-        "--loss.jepa 1",
-        "--model.pose",
+        *(f"--loss.{loss.replace('_', '-')} " for loss in registry.get("recipe", name)().loss),
+        *(f"--model.{f.name.replace('_', '-')} " for f in dataclasses.fields(registry.get("recipe", name)().model)),
     ):
         assert words in done.out
 

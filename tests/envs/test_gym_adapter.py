@@ -1,5 +1,7 @@
 """Gymnasium environments as ours."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -171,3 +173,38 @@ def test_the_white_box_through_gymnasium_and_back() -> None:
     env = GymEnv(GymConfig(id="isochrone.envs.gymnasium_env:isochrone/WhiteBox-v0"), 2)
     assert env.spec.image == (3, 64, 64) and env.spec.action.size == 5
     assert (env.reset(0).obs["image"] == 255).sum() == 2 * 48
+
+
+def test_workers_give_the_same_rows(rng: torch.Generator) -> None:
+    config = GymConfig(id="isochrone.envs.gymnasium_env:isochrone/WhiteBox-v0", episode_length=3)
+    here, there = GymEnv(config, 3), GymEnv(replace(config, workers=2), 3)
+    assert there.spec == here.spec and isinstance(there, VecEnv)
+    rows = [(here.reset(4), there.reset(4))]
+    for _ in range(5):
+        action = here.spec.action.sample((3,), rng)
+        rows.append((here.step(action), there.step(action)))
+    for a, b in rows:
+        assert torch.equal(a.obs["image"], b.obs["image"]) and torch.equal(a.reward, b.reward)
+        assert torch.equal(a.first, b.first) and torch.equal(a.last, b.last) and torch.equal(a.terminal, b.terminal)
+    assert [bool(b.last[0]) for _, b in rows] == [False, False, False, True, False, False]
+    with pytest.raises(UserError, match=r"must be \(3, 5\), one-hot"):
+        there.step(torch.zeros(3, 5))
+    here.close()
+    there.close()
+
+
+def test_a_worker_knows_only_what_an_import_registers() -> None:
+    with pytest.raises(UserError, match="'Clock-pixels-v0' cannot be made"):
+        GymEnv(GymConfig(id="Clock-pixels-v0", workers=1), 2)
+
+
+@pytest.mark.parametrize(("name", "kind", "size"), [("CartPole-v1", "discrete", 2), ("Pendulum-v1", "continuous", 1)])
+def test_classic_control_from_pixels(name: str, kind: str, size: int, rng: torch.Generator) -> None:
+    pytest.importorskip("pygame", reason="pip install 'isochrone[gym]'")
+    env = GymEnv(GymConfig(id=name, action_repeat=2, episode_length=3), 2)
+    assert (env.spec.action.kind, env.spec.action.size) == (kind, size)
+    rows = [env.reset(1)] + [env.step(env.spec.action.sample((2,), rng)) for _ in range(4)]
+    assert torch.equal(rows[0].obs["image"], env.reset(1).obs["image"])
+    assert not torch.equal(rows[0].obs["image"], rows[2].obs["image"])
+    assert rows[0].first.all() and rows[3].last.all() and rows[4].first.all()
+    env.close()

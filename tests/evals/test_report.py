@@ -80,11 +80,14 @@ def test_options_are_checked() -> None:
         configuration.override(suite.EvalConfig(), {"episodes": "0"})
 
 
+BELIEF = {"futures", "foresight", "nats", "forks"}  # of models that draw: see test_foresight.py and test_forks.py
+
+
 @pytest.mark.parametrize("theme", list(THEMES))
 def test_every_figure_is_drawn_and_leaves_no_settings(theme: str) -> None:
     before = dict(matplotlib.rcParams)
     drawn = suite.draw_all({**evaluated()[1], "training.loss": np.c_[np.arange(50), np.exp(-np.arange(50.0))]}, theme)
-    assert set(drawn) == set(registry.names("figure"))
+    assert set(drawn) == set(registry.names("figure")) - BELIEF
     for figure in drawn.values():
         assert png(figure, 40)[:4] == b"\x89PNG"
     assert dict(matplotlib.rcParams) == before

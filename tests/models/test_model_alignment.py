@@ -13,7 +13,7 @@ from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig, read
 
-MODELS = registry.names("model")
+MODELS = [name for name in registry.names("model") if "h" in registry.get("model", name).provides]
 
 
 @pytest.fixture(scope="module")

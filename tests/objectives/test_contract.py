@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tinyworld import fits, generator, tiny, windows, world
+import torch
+from tinyworld import counted, counter, fits, generator, tiny, windows, world
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
@@ -33,12 +34,17 @@ MODES: dict[str, dict[str, Any]] = {
     "running sum, residual": {"pose": "running_sum", "metric": "residual"},
     "conv": {"encoder": "conv"},
     "continuous": {},
+    "vectors": {"symlog": True},
+    "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "reward": "symexp_two_hot"},
+    "blocks": {"classes": 6, "cell": "block_gru", "norm": "rms", "initial": "learned", "reward": "symlog_two_hot"},
+    "decoupled": {"posterior": "decoupled", "starts": 3},
 }
 CASES = [(model, mode) for model in registry.names("model") for mode, changes in MODES.items() if fits(model, changes)]
 # Settings that choose another path through a formula; routes must not depend on them.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "action_delta_h": [{"hold": "state"}],
     "z_smooth": [{"rho": "huber"}, {"rho": "charbonnier"}, {"gate": False}],
+    "kl": [{"dyn": 1.0, "rep": 0.1}, {"dyn": 0.8, "rep": 0.2, "averaged": True}, {"rep": 0.0}],
 }
 
 
@@ -67,10 +73,15 @@ def losses_of(model: Any) -> dict[str, tuple[Any, frozenset[str]]]:
 @cache
 def measured(name: str, mode: str) -> tuple[Any, Routes]:
     actions = "continuous" if mode == "continuous" else "discrete"
-    model = tiny(name, world(actions).spec, **MODES[mode])
+    batches = counted() if mode == "vectors" else windows(actions=actions)
+    model = tiny(name, counter().spec if mode == "vectors" else world(actions).spec, **MODES[mode])
+    if (
+        hasattr(model, "reward_head") and model.reward_head.kind != "normal"
+    ):  # two-hot heads start at zero, and pass none
+        torch.nn.init.normal_(model.reward_head.net.head.weight, std=0.1, generator=generator())
     losses = losses_of(model)
     needs = frozenset().union(*(registry.get("term", loss.split()[0]).reads for loss in losses))
-    probes = [model.observe(batch, needs, generator(i)) for i, batch in enumerate(windows(actions=actions))]
+    probes = [model.observe(batch, needs, generator(i)) for i, batch in enumerate(batches)]
     return model, check_routes(model.groups(), losses, probes, model)
 
 

@@ -163,6 +163,15 @@ def test_bellman_p_is_its_formula_and_teaches_only_the_pair(most: float) -> None
     torch.testing.assert_close(torch.autograd.grad(ours, model.table)[0], torch.autograd.grad(expected, model.table)[0])
 
 
+def test_a_place_met_twice_is_no_pair_wherever_its_picture_lies() -> None:
+    """Equal z far from the origin: a distance that rounds would let a state teach itself "one action at least"."""
+    model = Table(torch.randn(STATES, 6, generator=generator()) * 2)
+    roll = transitions(model, 200, generator(3))
+    away = Rollout(roll.batch, {**roll.fields, "z_in": roll.z_in + 7.3}, generator(5))
+    near = Rollout(roll.batch, roll.fields, generator(5))
+    torch.testing.assert_close(BELLMAN(model, away), BELLMAN(model, near))
+
+
 # --- what was seen
 
 

@@ -42,6 +42,17 @@ PULLS = {
     "motion_read": {"h"},
     "vicreg": set(),
 }
+# the same for the state-space models
+BELIEFS = {
+    "image": {"image_hat"},
+    "reward": {"reward_hat"},
+    "continue": {"continue_hat"},
+    "kl": {"posterior.mean", "posterior.std", "prior.mean", "prior.std"},
+    "kl_global": {"posterior.mean", "posterior.std"},
+    "overshoot_kl": {"overshoot.mean", "overshoot.std"},
+    "overshoot_reward": {"overshoot.feat"},
+    "overshoot_image": {"overshoot.feat"},
+}
 ATTACHED = {"detach_z_from_h_and_p": False, "pose_delta_detach_h": False, "metric": "residual"}
 
 
@@ -72,6 +83,33 @@ def pulled(model: Any, name: str, cfg: Any = None) -> dict[str, Tensor | None]:
 def test_a_loss_pulls_only_where_it_should(name: str) -> None:
     grads = pulled(tiny(**ATTACHED), name)
     assert {k for k, g in grads.items() if g is not None and bool(g.any())} == PULLS[name]
+
+
+def believed(name: str, cfg: Any = None) -> set[str]:
+    """The fields of an RSSM's rollout that a loss pulls, its beliefs by their parameters."""
+    model, term = tiny("rssm"), registry.get("term", name)
+    roll = model.observe(windows(1)[0], term.reads, generator())
+    fields = {k: tree_map(leaf, v) for k, v in roll.fields.items() if k in term.reads}
+    named = {k: v for k, v in fields.items() if isinstance(v, Tensor)}
+    for k in set(fields) & {"posterior", "prior"}:
+        named |= {f"{k}.{part}": getattr(fields[k], part) for part in ("mean", "std")}
+    if "overshoot" in fields:
+        over = fields["overshoot"]
+        named |= {"overshoot.feat": over.feat, "overshoot.mean": over.prior.mean, "overshoot.std": over.prior.std}
+    loss = term(model, Rollout(roll.batch, fields, generator()), cfg)
+    grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {k for k, g in zip(named, grads, strict=True) if g is not None and bool(g.any())}
+
+
+@pytest.mark.parametrize("name", BELIEFS)
+def test_a_loss_of_belief_pulls_only_where_it_should(name: str) -> None:
+    assert believed(name) == BELIEFS[name]
+
+
+def test_each_half_of_a_balanced_kl_pulls_one_side() -> None:
+    settings = registry.get("term", "kl").settings
+    assert believed("kl", settings(dyn=1.0, rep=0.0)) == {"prior.mean", "prior.std"}
+    assert believed("kl", settings(dyn=0.0, rep=1.0)) == {"posterior.mean", "posterior.std"}
 
 
 @pytest.mark.parametrize("detach", [True, False])

@@ -15,9 +15,11 @@ from isochrone.core.config import override
 from isochrone.core.types import Batch, Spec, Struct
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
+from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 
 SMALL = {"z": 8, "h": 16, "p": 8, "hidden": 32, "depth": 4, "fourier": 8, "open_loop": 4, "starts": 3, "decode": 4}
+SMALL |= {"deter": 16, "stoch": 5, "embed": 8, "units": 16, "encoder": "patch", "overshoot": 3}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -68,6 +70,20 @@ def windows(
     return [replay.sample(batch, length, generator(10 + i)) for i in range(count)]
 
 
+@cache
+def counter() -> Counter:
+    """A counting world of two lanes: vectors beside pixels, rewards, terminal rows."""
+    return Counter(CounterConfig(length=4, actions=5, size=16), num_envs=2)
+
+
+def counted(count: int = 2, batch: int = 6, length: int = 12) -> list[Batch]:
+    """`count` batches of windows of the counting world."""
+    env = counter()
+    replay, rng = Replay(env.spec, env.num_envs, 120), generator(1)
+    collect(env, random_policy(env.spec.action, rng), replay, 240, rng)
+    return [replay.sample(batch, length, generator(10 + i)) for i in range(count)]
+
+
 # Ways to build a model, where it has these options.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -76,6 +92,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "residual": {"metric": "residual"},
     "conv": {"encoder": "conv"},
     "no Fourier": {"fourier": 0},
+    "categorical": {"classes": 6},
+    "layer norm, learned start": {"cell": "ln_gru", "norm": "layer", "initial": "learned", "classes": 6},
+    "blocks": {"cell": "block_gru", "norm": "rms", "act": "silu"},
+    "decoupled": {"posterior": "decoupled"},
+    "deeper": {"prior_layers": 2, "posterior_layers": 2, "bits": 5},
 }
 
 

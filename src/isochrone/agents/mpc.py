@@ -16,7 +16,7 @@ from isochrone.core.errors import UserError, nearest
 from isochrone.core.registry import register
 from isochrone.core.route import held
 from isochrone.core.types import Plan, Struct, tree_map
-from isochrone.planners.cost import Formula, Reach
+from isochrone.planners.cost import Formula, Reach, Return
 from isochrone.planners.warm import shifted
 
 
@@ -44,17 +44,23 @@ def choose(rows: Bool[Tensor, "B"], yes: Any, no: Any) -> Any:
 class MPC:
     """A planner at work in a model. Vectorised over B rows, each with its own goal.
 
-    `model` is a WorldModel with `distance(states, goal, space)`; `cost` a Formula, by default Reach in `space`.
+    `model` is a WorldModel with `distance(states, goal, space)`, or with `rewards(states)` where space = reward; `cost`
+    a Formula, by default Reach in that space, or the Return.
     """
 
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "mpc"
         replan_every: int = option(1, "actions taken from one plan", ge=1)
-        space: Literal["p", "z", "mixed"] = option("p", "space in which the distance to the goal is measured")
+        space: Literal["p", "z", "mixed", "reward"] = option(
+            "p", "space in which the distance to the goal is measured; reward: no goal, plan for the return"
+        )
         kind: Literal["path", "final", "first"] = option("path", "what of the imagined path counts")
         warm: bool = option(True, "start each plan from the previous one, moved on")
+        discount: float = option(1.0, "factor per step of later rewards (space = reward)", gt=0, le=1)
+        ends: bool = option(False, "let likely ends of the episode count against later rewards (space = reward)")
         explore: float = option(0.1, "share of random actions in mode 'train'", ge=0, le=1)
+        noise: float = option(0.0, "spread of the noise on continuous actions in mode 'train' (PlaNet: 0.3)", ge=0)
         seed: int = option(0, "seed of the planner's draws where the caller passes no generator", ge=0)
 
     def __init__(self, model: Any, planner: Any, cost: Formula | None = None, config: Config | None = None) -> None:
@@ -66,7 +72,23 @@ class MPC:
                 f"mpc.replan_every = {self.config.replan_every}: the plan has only horizon = {horizon} actions; "
                 f"raise the planner's horizon or replan sooner"
             )
-        self.cost = cost or Reach(partial(model.distance, space=self.config.space), self.config.kind)
+        self.cost = cost or self._cost()
+
+    @property
+    def seeks(self) -> bool:
+        """Does it need a goal?"""
+        return self.config.space != "reward"
+
+    def _cost(self) -> Formula:
+        c, model = self.config, self.model
+        method = "distance" if self.seeks else "rewards"
+        if not hasattr(model, method):
+            kind = type(model).__name__.lower()
+            mend = "set mpc.space = reward" if self.seeks else "set mpc.space = p, or choose model = rssm"
+            raise UserError(f"mpc.space = {c.space}: model '{kind}' tells no {method}; {mend}")
+        if self.seeks:
+            return Reach(partial(model.distance, space=c.space), c.kind)
+        return Return(model.rewards, model.continues if c.ends else None, c.discount)
 
     @torch.no_grad()
     def start(self, batch: int, goal: Mapping[str, Tensor] | None = None, rng: torch.Generator | None = None) -> Carry:
@@ -112,13 +134,15 @@ class MPC:
         """
         if mode not in ("eval", "train"):
             raise UserError(f"mpc has no mode '{mode}'{nearest(mode, ('eval', 'train'))}")
-        state = self.model.update(carry.state, carry.previous, obs)
+        drawn = {"rng": carry.rng} if getattr(self.model, "draws", False) else {}
+        state = self.model.update(carry.state, carry.previous, obs, **drawn)
         plan, age, trace = carry.plan, carry.age, {}
         due = plan is None or age < 0 or age >= self.config.replan_every
         if due:
             warm = None if plan is None or not self.config.warm else shifted(plan, max(age, 0))
+            imagine = partial(self.model.imagine, **drawn)
             with held(self.model):
-                plan = self.planner.plan(self.model.imagine, state, self.cost.bind(carry.goal), warm, carry.rng)
+                plan = self.planner.plan(imagine, state, self.cost.bind(carry.goal), warm, carry.rng)
             age, trace = 0, plan.trace
         assert plan is not None
         action = plan.actions[:, age]  # (B, A)
@@ -151,4 +175,8 @@ class MPC:
     def _explored(self, action: Tensor, rng: torch.Generator) -> Tensor:
         random = self.action.sample((len(action),), rng).to(action)
         lucky = torch.rand(len(action), 1, generator=rng, device=rng.device).to(action.device) < self.config.explore
-        return torch.where(lucky, random, action)
+        action = torch.where(lucky, random, action)
+        if self.action.discrete or not self.config.noise:
+            return action
+        noise = torch.randn(action.shape, generator=rng, device=rng.device).to(action)
+        return self.action.project(action + self.config.noise * noise)

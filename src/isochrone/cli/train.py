@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import fill
 
 from isochrone.cli.words import Words, asks_help, option_lines, say, split
 from isochrone.core.errors import UserError
@@ -35,7 +36,7 @@ Every value of the recipe is an option. Often used:
   --force                 train although a loss is refused or dead
 
 `isochrone train RECIPE --help` lists all options with their values in that recipe.
-Recipes: {recipes}
+{recipes}
 """
 
 
@@ -119,7 +120,8 @@ def _help(asked: Words) -> int:
     from isochrone.core import registry
 
     if not asked.given:
-        sys.stdout.write(USAGE.format(recipes=", ".join(registry.names("recipe"))))
+        names = fill(", ".join(registry.names("recipe")), 110, initial_indent="Recipes: ", subsequent_indent="  ")
+        sys.stdout.write(USAGE.format(recipes=names))
         return 0
     config = build.recipe(asked.one("recipe", "tiny"), asked.without("run"))
     says = str(registry.get("recipe", config.recipe).__doc__).split("\n")[0]

@@ -17,3 +17,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+class MissingExtra(UserError, ModuleNotFoundError):
+    """A file needs a package that comes with an optional extra: the registry hides it, or says this when asked."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs '{package}', which is not installed: pip install 'isochrone[{extra}]'")
+        self.name = package

@@ -80,6 +80,8 @@ def get(kind: str, name: str) -> Any:
     try:
         importlib.import_module(f"{HOMES[kind]}.{name}")
     except ModuleNotFoundError as error:
+        if isinstance(error, UserError):
+            raise  # it names the extra that is missing
         if error.name and not error.name.startswith("isochrone"):
             raise UserError(f"{kind} '{name}' needs the package '{error.name}': pip install {error.name}") from error
     if name not in _FOUND[kind]:

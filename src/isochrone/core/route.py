@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from isochrone.core.types import Struct
 
-def stop(x: Tensor | Callable[[], Tensor], why: str) -> Tensor:
-    """Detach an activation, and say why. The reason is for the reader; an empty one is refused.
+
+def stop(x: Any, why: str) -> Any:
+    """Detach an activation (a Tensor, or a Struct of them), and say why. The reason is for the reader; not optional.
 
     `x` may be a function without arguments: it is called without recording a graph, which is cheaper than dropping one.
     """
@@ -24,6 +26,8 @@ def stop(x: Tensor | Callable[[], Tensor], why: str) -> Tensor:
         raise ValueError("stop(x, why): say why no gradient may pass")
     if isinstance(x, Tensor):
         return x.detach()
+    if isinstance(x, Struct):
+        return x.map(lambda part: part.detach())
     with torch.no_grad():
         return x()
 

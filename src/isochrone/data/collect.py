@@ -38,22 +38,26 @@ def collect(
     progress: Callable[[int], None] | None = None,
     start: Carry | None = None,
     mode: str = "train",
+    watch: Callable[[Step], None] | None = None,
 ) -> Carry:
     """Record at least `steps` env steps (a row of B lanes counts B); returns where to continue.
 
     `act` is an Agent or an `Act`. An agent's `start` is given `rng` if it takes one, and its `restart(carry, rows)`, if
     it has one, is called where episodes begin; otherwise obs['first'] tells it. Without `start` the environments are
-    reset with a seed drawn from `rng`. `progress` is called with the env steps done so far in this call.
+    reset with a seed drawn from `rng`. `progress` is called with the env steps done so far in this call, `watch` with
+    every row that is recorded, and with the one that follows the last.
     """
     if steps < 1:
         raise UserError(f"collect: {steps} steps; ask for at least 1")
     if env.num_envs != replay.lanes:
         raise UserError(f"collect: {env.num_envs} environments but {replay.lanes} replay lanes; make them equal")
+    seen = watch or (lambda step: None)
     begun = start is None  # a memory that has just been started needs no restart
     if start is None:
         seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
         start = Carry(env.reset(seed), _started(act, env.num_envs, rng))
     step, memory = start.step, start.agent
+    seen(step)
     choose: Act = act.act if hasattr(act, "act") else act
     done = 0
     while done < steps:
@@ -63,6 +67,7 @@ def collect(
         action, memory, _ = choose({**step.obs, "first": step.first}, memory, mode)  # (B, A)
         replay.add(step, action)
         step = env.step(action)
+        seen(step)
         done += env.num_envs
         if progress is not None:
             progress(done)

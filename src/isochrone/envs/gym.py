@@ -6,8 +6,11 @@ ignored) begins the next episode. That is Gymnasium's NEXT_STEP autoreset, which
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium
@@ -22,6 +25,7 @@ from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.envs.workers import Pool
 
 IMAGE_KEYS = ("image", "pixels", "rgb", "rgb_array")
 
@@ -36,6 +40,8 @@ class GymConfig:
     size: int = option(64, "pixels per side of the image", ge=1)
     action_repeat: int = option(1, "how often each action is applied; rewards add up", ge=1)
     episode_length: int | None = option(None, "actions until an episode is cut off (none: the environment's own)", ge=1)
+    workers: int = option(0, "processes the environments are dealt to (0: all in this one)", ge=0)
+    timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
 
 
 class Pixels(gymnasium.Wrapper):
@@ -84,9 +90,11 @@ def shrink(pixels: UInt8[Tensor, "..."], size: int) -> UInt8[Tensor, "3 Y X"]:
 
 @register("env", "gym")
 class GymEnv:
-    """B copies of a Gymnasium environment, stepped one after the other in this process.
+    """B copies of a Gymnasium environment, stepped one after the other in this process or by `workers` at once.
 
-    Discrete actions arrive one-hot, Box actions in [-1, 1] are scaled to the environment's bounds.
+    Discrete actions arrive one-hot, Box actions in [-1, 1] are scaled to the environment's bounds. With workers an
+    environment that fails begins a new episode (envs/workers.py). A worker knows only what an import registers: write
+    'package.module:Id-v0' for an environment of your own.
     """
 
     Config = GymConfig
@@ -100,6 +108,12 @@ class GymEnv:
         if num_envs < 1:
             raise UserError(f"num_envs = {num_envs}: must be at least 1")
         self.num_envs, self.device = num_envs, torch.device(device)
+        self._pool: Pool | None = None
+        _headless()
+        if config.workers:
+            self._pool = Pool(partial(_alone, config), num_envs, config.workers, config.timeout, device)
+            self.spec = self._pool.spec
+            return
         key, rendered, space = _inspect(config)
         self._space = space
         self.spec = Spec({"image": (3, config.size, config.size)}, _action_spec(space, config.id))
@@ -116,6 +130,8 @@ class GymEnv:
 
     def reset(self, seed: int | None = None) -> Step:
         """Begin anew; world i is seeded with seed + i."""
+        if self._pool is not None:
+            return self._pool.reset(seed)
         obs, _ = self._envs.reset(seed=seed)
         yes = np.ones(self.num_envs, dtype=bool)
         self._last = torch.zeros(self.num_envs, dtype=torch.bool)
@@ -125,8 +141,10 @@ class GymEnv:
         """Act everywhere; a world whose last row was `last` begins anew and ignores its action.
 
         Raises:
-            UserError: the action is not legal.
+            UserError: the action is not legal, or the same environment failed three times in a row in its worker.
         """
+        if self._pool is not None:
+            return self._pool.step(action)
         if action.shape[0] != self.num_envs or not self.spec.action.contains(action):
             raise UserError(
                 f"action of shape {tuple(action.shape)} is not legal for '{self.config.id}': "
@@ -138,6 +156,8 @@ class GymEnv:
 
     def close(self) -> None:
         """Close the environments."""
+        if self._pool is not None:
+            return self._pool.close()
         self._envs.close()
 
     def _outward(self, action: Tensor) -> np.ndarray:
@@ -152,6 +172,17 @@ class GymEnv:
         flags = [torch.from_numpy(np.array(x, dtype=bool)).to(self.device) for x in (first, last, terminal)]
         image = torch.from_numpy(np.array(obs)).to(self.device)
         return Step({"image": image}, torch.tensor(reward, dtype=torch.float32, device=self.device), *flags)
+
+
+def _headless() -> None:
+    """Where there is no screen pygame need not look for one: it complains on stderr, once per environment."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def _alone(config: GymConfig, world: int) -> GymEnv:
+    """One environment in its worker; the world's number shows in its seed only."""
+    return GymEnv(dataclasses.replace(config, workers=0))
 
 
 def _inspect(config: GymConfig) -> tuple[str | None, bool, spaces.Discrete | spaces.Box]:

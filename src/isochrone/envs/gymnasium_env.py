@@ -46,7 +46,8 @@ def to_action(spec: ActionSpec, actions: Any, count: int) -> Tensor:
 class WhiteBoxEnv(gymnasium.Env):
     """One white box. Keyword arguments are the fields of `WhiteBoxConfig`. Observations are uint8 (64, 64, 3).
 
-    The world wants nothing: the reward is always 0 and no episode ends but by its length. `info` has the position (px).
+    Reward and end are those of the option `task`; with 'none' the reward is always 0 and no episode ends but by its
+    length. `info` has the position (px).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -71,7 +72,8 @@ class WhiteBoxEnv(gymnasium.Env):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One action."""
         row = self.world.step(to_action(self.world.spec.action, action, 1))
-        return self._frame(), 0.0, bool(row.terminal[0]), bool(row.last[0] & ~row.terminal[0]), self._info()
+        ends = bool(row.terminal[0]), bool(row.last[0] & ~row.terminal[0])
+        return self._frame(), float(row.reward[0]), *ends, self._info()
 
     def render(self) -> np.ndarray | None:
         """The frame (64, 64, 3) when render_mode is 'rgb_array'."""

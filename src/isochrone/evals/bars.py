@@ -33,6 +33,7 @@ BARS: dict[str, Bar] = {
     "belief.clock_r2": Bar("<=", 0.1),
     "belief.velocity_r2": Bar(">=", 0.95),
     "belief.velocity_r2_z": Bar("<=", 0.2),
+    "return.share": Bar(">=", 0.95),
     "planning.best.success": Bar(">=", 0.99),
     "planning.best.path_ratio": Bar("<=", 1.05),
     "planning.cem.success": Bar(">=", 0.95),

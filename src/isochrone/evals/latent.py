@@ -27,6 +27,12 @@ def needs(*methods: str) -> Callable[[F], F]:
     return keep
 
 
+def blind(fn: F) -> F:
+    """Say that a measure needs no ground truth: it is also made on recordings, with `truth` None."""
+    fn.blind = True  # type: ignore[attr-defined]
+    return fn
+
+
 def applies(measure: Callable[..., Any], model: Any) -> bool:
     """Does the model have every method that the measure said it calls?"""
     return all(hasattr(model, name) for name in getattr(measure, "needs", ()))

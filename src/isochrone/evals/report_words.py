@@ -47,6 +47,65 @@ SECTIONS = (
         ),
     ),
     Section(
+        "foresee",
+        "What does it foresee?",
+        "The belief sees five frames, then imagines blindly while the recorded actions are played: the likeliest "
+        "future, and some drawn by chance. A good model stays under the dashed line, and foresees reward.",
+        "the last frame seen (pixels), the mean (reward)",
+        ("futures", "foresight"),
+        (
+            Row("foresight.pixel_1", "error in pixels after 1 imagined step, in units of their variance", "{:.3f}"),
+            Row("foresight.pixel_end", "… at the longest horizon", "{:.3f}"),
+            Row("foresight.reward_r2", "reward foreseen, over all horizons, R²", "{:.3f}"),
+            Row("knows.position_error", "position read from the belief by a linear probe, error in px"),
+            Row("knows.velocity_r2", "hidden velocity read from the belief, R²", "{:.3f}"),
+        ),
+    ),
+    Section(
+        "forks",
+        "Does it know that there are two futures?",
+        "The ball goes left or right: by chance, then half of the drawn futures should show each side; or as a lamp "
+        "said before, then all should show the side that is due. A blur between both is neither.",
+        "a coin",
+        ("forks",),
+        (
+            Row("forks.mode", "the rarer side, as share of drawn futures", "%"),
+            Row("forks.neither", "futures that show no side sharply", "%"),
+            Row("forks.due", "futures that show the side that is due", "%"),
+            Row("forks.error_end", "error at the longest horizon: a coin pays 1, a blur 1/2", "{:.3f}"),
+            Row("forks.energy", "energy score halfway: a coin pays 1/4, a blur 1/2", "{:.3f}"),
+        ),
+    ),
+    Section(
+        "nats",
+        "What does it learn from a frame?",
+        "KL between what is believed with the frame and without it. Dimensions at zero carry nothing; a prior much "
+        "less sure than the posterior will be surprised when it plans.",
+        "none",
+        ("nats",),
+        (
+            Row("nats.per_frame", "KL per frame, nats"),
+            Row("nats.first_frame", "… on the first frame of an episode"),
+            Row("nats.used", "dimensions of z that carry more than 0.01 nats", "{:.0f}"),
+            Row("nats.posterior", "entropy of the posterior, nats"),
+            Row("nats.prior", "entropy of the prior, nats"),
+        ),
+    ),
+    Section(
+        "return",
+        "What does it earn?",
+        "Whole episodes played by planning in the belief, without exploration noise.",
+        "acting at random",
+        (),
+        (
+            Row("return.cem", "return, planning by CEM"),
+            Row("return.share", "share of the best possible return", "%"),
+            Row("return.oracle", "the best possible"),
+            Row("return.random", "acting at random"),
+            Row("return.noop", "doing nothing"),
+        ),
+    ),
+    Section(
         "perceptual",
         "Is z perceptual?",
         "Every dot is a pair of places: what looks twice as far apart should lie farther apart in z, "

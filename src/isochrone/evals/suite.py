@@ -16,6 +16,7 @@ import torch
 from isochrone.core import registry
 from isochrone.core.config import option
 from isochrone.core.files import atomic_write
+from isochrone.core.types import Batch
 from isochrone.evals.bars import BARS, Bar
 from isochrone.evals.latent import applies, device_of
 from isochrone.evals.planning import Outcome, PlanPairs, evaluate_agent, floors, plan_pairs, summary
@@ -35,6 +36,7 @@ class EvalConfig:
     length: int = option(64, "rows per recorded episode", ge=4)
     pairs: int = option(500, "held-out start and goal pairs for planning (0: no planning)", ge=0)
     horizon: int = option(16, "steps of the open-loop measures", ge=1)
+    returns: int = option(32, "episodes played for the return, where the agent plans for reward", ge=1)
     budget: int = option(0, "environment steps per pair (0: twice the longest shortest path, plus 8)", ge=0)
     seed: int = option(7, "seed of recording and pairs; held apart from the training seed", ge=0)
 
@@ -59,16 +61,22 @@ def evaluate(
     """
     rng = rng or torch.Generator().manual_seed(config.seed)
     batch, truth = record(env, act or random_act(env.spec), config.length, rng)
-    flat: dict[str, Any] = {}
-    for family in registry.names("measure"):
-        measure = registry.get("measure", family)
-        if applies(measure, model):
-            extra = {"horizon": config.horizon} if "horizon" in inspect.signature(measure).parameters else {}
-            flat |= {f"{family}.{k}": v for k, v in measure(model, batch, truth, rng, **extra).items()}
+    flat = measured(model, batch, truth, config, rng)
     if config.pairs:
         flat |= plan_all(env, agents or {}, config, rng, clock, device_of(model))
     flat["recording.position"] = truth.position.cpu().numpy()
-    return collect(flat, bars), {k: v for k, v in flat.items() if isinstance(v, (np.ndarray, list))}
+    return collect(flat, bars), arrays(flat)
+
+
+def measured(model: Any, batch: Batch, truth: Any, config: EvalConfig, rng: torch.Generator) -> dict[str, Any]:
+    """{'family.name': number or array} of every registered measure that applies; without truth, of those without it."""
+    flat: dict[str, Any] = {}
+    for family in registry.names("measure"):
+        measure = registry.get("measure", family)
+        if applies(measure, model) and (truth is not None or getattr(measure, "blind", False)):
+            extra = {"horizon": config.horizon} if "horizon" in inspect.signature(measure).parameters else {}
+            flat |= {f"{family}.{k}": v for k, v in measure(model, batch, truth, rng, **extra).items()}
+    return flat
 
 
 def plan_all(
@@ -115,6 +123,11 @@ def _pictures(done: Mapping[str, Outcome], pairs: PlanPairs, ranked: list[str]) 
         out["planning.goals"] = pairs.goal.position.cpu().numpy()
         out["planning.paths_agent"] = np.array(ranked[0])
     return out
+
+
+def arrays(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What figures draw from: everything that is not a single number."""
+    return {k: v for k, v in flat.items() if isinstance(v, (np.ndarray, list))}
 
 
 def collect(flat: Mapping[str, Any], bars: Mapping[str, Bar]) -> Results:

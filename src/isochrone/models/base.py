@@ -18,6 +18,7 @@ class Model(nn.Module):
 
     provides: frozenset[str] = frozenset()
     modes: frozenset[str] = frozenset()
+    draws = False  # do `update` and `imagine` take an `rng` to draw latents with?
 
     def step(self, state: Any, action: Float[Tensor, "... A"]) -> Any:
         """One imagined step, for any leading shape."""

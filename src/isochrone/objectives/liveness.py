@@ -51,13 +51,16 @@ def _flat(grads: dict[str, list[Tensor | None]], like: dict[str, list[Tensor]]) 
 
 
 def liveness(total: Total, probes: Sequence[Batch], seed: int = 0) -> Liveness:
-    """Measure every term on real batches (at least two). Draws inside terms repeat from `seed` on every call."""
+    """Measure every term on real batches (at least two). Draws inside terms repeat from `seed` on every call.
+
+    Free nats are left out: a loss that sleeps below them is not dead.
+    """
     groups = {name: list(ps) for name, ps in total.model.groups().items()}
     values: dict[str, list[float]] = {name: [] for name in total.terms}
     norms = {name: dict.fromkeys(groups, 0.0) for name in total.terms}
     vectors: dict[str, Tensor] = {}
     for i, batch in enumerate(probes):
-        losses = total.losses(batch, torch.Generator().manual_seed(seed + i))
+        losses = total.losses(batch, torch.Generator().manual_seed(seed + i), awake=True)
         for name, loss in losses.items():
             grads = gradients(loss, groups)
             values[name].append(loss.item())

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,9 +32,15 @@ class Term:
     also: Mapping[str, frozenset[str]] = field(default_factory=dict)
     minus: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)  # mode -> why the term is meaningless there
+    wakes: Mapping[str, Any] = field(default_factory=dict)  # settings under which it never sleeps
 
     def __call__(self, model: nn.Module, roll: Rollout, cfg: Any = None) -> Tensor:
         return self.fn(model, roll, cfg if cfg is not None or self.settings is None else self.settings())
+
+    def awake(self, cfg: Any = None) -> Any:
+        """Settings for proofs: without free nats and the like, so that a loss that sleeps is told from a dead one."""
+        cfg = cfg if cfg is not None or self.settings is None else self.settings()
+        return replace(cfg, **self.wakes) if self.wakes else cfg
 
     def declared(self, model: Any) -> frozenset[str]:
         """The groups this term may move in the model's present modes (groups without parameters left out)."""
@@ -68,6 +74,7 @@ def term(
     also: Mapping[str, set[str]] | None = None,
     minus: Mapping[str, set[str]] | None = None,
     refuses: Mapping[str, str] | None = None,
+    wakes: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Term]:
     """Declare a loss and register it."""
 
@@ -82,6 +89,7 @@ def term(
             {k: frozenset(v) for k, v in (also or {}).items()},
             {k: frozenset(v) for k, v in (minus or {}).items()},
             dict(refuses or {}),
+            dict(wakes or {}),
         )
         object.__setattr__(made, "__doc__", fn.__doc__)
         object.__setattr__(made, "__qualname__", f"{fn.__module__}.{fn.__qualname__}")

@@ -78,12 +78,15 @@ class Total(nn.Module):
                 spans[group] = (min(first, start), max(last, end))
         return spans
 
-    def losses(self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The named terms (default: all of them) on one shared rollout, unweighted."""
+    def losses(
+        self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None, awake: bool = False
+    ) -> dict[str, Tensor]:
+        """The named terms (default: all of them) on one shared rollout, unweighted; `awake` without their free nats."""
         chosen = {n: t for n, t in self.terms.items() if names is None or n in names}
         needs = frozenset[str]().union(*(t.reads for t in chosen.values()))
         roll = replace(self.model.observe(batch, needs, rng), share=self.share)
-        return {name: t(self.model, roll, self.settings[name]) for name, t in chosen.items()}
+        told = {name: t.awake(self.settings[name]) if awake else self.settings[name] for name, t in chosen.items()}
+        return {name: t(self.model, roll, told[name]) for name, t in chosen.items()}
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the active terms, and each one's value for the log (detached, still on the device)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from isochrone.core.types import ActionSpec, tree_map
 
 Distance = Callable[[Any, Any], Tensor]
 """(states[B,N,H], goal[B,1,1]) -> distance[B,N,H]: a model's distance, bound to the space it is measured in."""
+
+Value = Callable[[Any], Tensor]
+"""states[B,N,H] -> number[B,N,H]: a model's reward or continue head."""
 
 KINDS = ("path", "final", "first")
 
@@ -91,6 +95,29 @@ class Reach(Formula):
             return far[..., -1]
         away = (far > self.radius).to(far.dtype).cumprod(-1)  # (B, N, H) 1 until the first arrival
         return away.sum(-1) + away[..., -1] * far[..., -1]
+
+
+class Return(Formula):
+    """Minus the sum of expected rewards over the plan; lower is better. No goal is needed.
+
+    With `continues` (states -> probability that the episode goes on) what lies behind a likely end counts less;
+    PlaNet has neither that nor a `discount`.
+    """
+
+    def __init__(self, rewards: Value, continues: Value | None = None, discount: float = 1.0) -> None:
+        if not 0 < discount <= 1:
+            raise UserError(f"return discount = {discount}: must lie in (0, 1]")
+        self.rewards, self.continues, self.discount = rewards, continues, discount
+
+    def __call__(self, states: Any, actions: Float[Tensor, "B N H A"], goal: Any) -> Float[Tensor, "B N"]:
+        reward = self.rewards(states)  # (B, N, H)
+        if self.discount < 1:
+            steps = torch.arange(reward.shape[-1], device=reward.device)
+            reward = reward * self.discount**steps
+        if self.continues is not None:
+            alive = self.continues(states)[..., :-1].cumprod(-1)  # the reward of an ending step still counts
+            reward = reward * torch.cat([torch.ones_like(alive[..., :1]), alive], -1)[..., : reward.shape[-1]]
+        return -reward.sum(-1)
 
 
 class Effort(Formula):

@@ -21,6 +21,7 @@ class DataConfig:
     )
     lanes: int = option(64, "environments stepped together; each fills a lane of the replay of its own", ge=2)
     rows: int = option(1000, "rows collected in each lane before training", ge=2)
+    capacity: int = option(0, "rows kept in each lane when more are collected (0: as many as before training)", ge=0)
     budget_mb: int = option(2000, "most megabytes that the replay may take", ge=1)
     repeat: float = option(1.0, "mean number of steps for which the random policy keeps an action", ge=1)
     held: float = option(0.1, "share of the lanes that is never trained on", gt=0, lt=1)
@@ -55,3 +56,8 @@ class Config:
     eval: EvalConfig = option(EvalConfig(), "what an evaluation costs and covers")
     finish: tuple[Literal["eval", "plan", "report"], ...] = option((), "what `train` goes on to do when it is done")
     force: bool = option(False, "go on where a loss is refused or found dead; to show that it is")
+
+    def check(self, path: str = "") -> None:
+        """What one part asks of another. UserError."""
+        if hasattr(self.model, "check_window"):
+            self.model.check_window(self.train.length, f"{path}model.")

@@ -1,42 +1,38 @@
-"""Evaluate a trained run: every measure that applies, planning beside its floors, results.json and figures."""
+"""Evaluate a trained run: every measure that applies, planning or returns beside their floors, results and figures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from isochrone import build
+from isochrone.agents.mpc import MPC
 from isochrone.core.config import to_dict
+from isochrone.core.errors import UserError
+from isochrone.envs.whitebox.oracle import oracle_return
 from isochrone.evals import store, suite
+from isochrone.evals.bars import BARS
+from isochrone.evals.forks import forked, forks
+from isochrone.evals.returns import earned
 from isochrone.evals.suite import Results
 from isochrone.tasks.trained import Trained, has_truth, held_out
+from isochrone.train.launch import generator
 
+Say = Callable[[str], None]
+Found = tuple[Results, dict[str, Any]]
+"""(results, arrays of the figures)."""
 DARK = ".dark"
 """Ending of the names of figures for dark screens."""
 
 
-def evaluate_run(trained: Trained, say: Callable[[str], None] = build.silent, figures: bool = True) -> Results:
-    """Measure, write results.json and figures/STEP/; returns the results.
-
-    A world without ground truth (or a recording) gives the losses on held-out lanes only.
-    """
+def evaluate_run(trained: Trained, say: Say = build.silent, figures: bool = True) -> Results:
+    """Measure, write results.json and figures/STEP/; returns the results."""
     config, run = trained.config, trained.run
-    results, arrays = _unseen(trained), {}
-    recorded = config.data.path is not None and not trained.asked_env
-    env: Any = None if recorded else trained.world(config.eval.episodes)
-    if env is not None and has_truth(env):
-        agents = {
-            name: build.make_agent(config, trained.model, name) for name in (config.planner.name, *config.compare)
-        }
-        pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}" if config.eval.pairs else ""
-        say(f"measuring {run.path} at step {trained.step}{pairs}")
-        found, arrays = suite.evaluate(trained.model, env, config.eval, agents=agents, clock=time.perf_counter)
-        results |= found
-    else:
-        why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
-        say(f"losses on held-out lanes only; {why if recorded else 'this world has no ground truth to measure with'}")
+    results, arrays = measure(trained, say)
+    results = _unseen(trained) | results
     about = {
         "step": trained.step,
         "train_seed": config.train.seed,
@@ -47,6 +43,81 @@ def evaluate_run(trained: Trained, say: Callable[[str], None] = build.silent, fi
         save_figures(run.figures(trained.step), arrays)
     suite.write_results(run.path / "results.json", results, about)
     return results
+
+
+def measure(trained: Trained, say: Say = build.silent) -> Found:
+    """Everything that can be measured of this model in this world.
+
+    Against the truth where the world tells it, else on windows never trained on; then plans between pairs of places, or
+    returns where the agent plans for reward.
+    """
+    config = trained.config
+    recorded = config.data.path is not None and not trained.asked_env
+    env: Any = None if recorded else trained.world(config.eval.episodes)
+    names = dict.fromkeys((config.planner.name, *config.compare))
+    agents = {name: build.make_agent(config, trained.model, name) for name in names}
+    seeks = all(agent.seeks for agent in agents.values())
+    try:
+        if env is not None and has_truth(env):
+            pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"
+            say(f"measuring {trained.run.path} at step {trained.step}{pairs if config.eval.pairs and seeks else ''}")
+            asked = config.eval if seeks else replace(config.eval, pairs=0)
+            found = suite.evaluate(trained.model, env, asked, agents=agents, clock=time.perf_counter)
+        else:
+            why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
+            say(f"measuring on held-out lanes; {why if recorded else 'this world has no ground truth to measure with'}")
+            found = _blind(trained)
+            if env is not None and forked(env):
+                draw = generator(config.eval.seed, "forks")
+                found = _with(found, forks(trained.model, env, draw, config.eval.horizon))
+    finally:
+        if env is not None:
+            env.close()
+    if recorded or seeks:
+        return found
+    return _with(found, _earned(trained, agents, say))
+
+
+def _with(found: Found, flat: dict[str, Any]) -> Found:
+    """Results and arrays, and more of both."""
+    return found[0] | suite.collect(flat, BARS), found[1] | suite.arrays(flat)
+
+
+def _blind(trained: Trained) -> Found:
+    """What needs no ground truth, on windows that were never trained on; nothing when the replay was deleted."""
+    folder, config = trained.run.path / "replay", trained.config
+    if not (folder / "complete.json").exists():
+        return {}, {}
+    replay = build.fill_replay(config, folder)
+    rng = generator(config.eval.seed, "blind")
+    lanes = build.training_lanes(config, replay)[1]
+    length = min(config.eval.length, int(replay.stored()[lanes].min()))
+    batch = replay.sample(config.eval.episodes, length, rng, lanes)
+    flat = suite.measured(trained.model, batch, None, config.eval, rng)
+    return suite.collect(flat, BARS), suite.arrays(flat)
+
+
+def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any]:
+    """Returns of whole episodes, one in each of `eval.returns` worlds; the white box knows the best possible."""
+    config = trained.config
+    env = trained.world(config.eval.returns)
+    say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
+    try:
+        rng = generator(config.eval.seed, "returns")
+        return earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
+    finally:
+        env.close()
+
+
+def best_return(env: Any) -> Callable[[Any], Any] | None:
+    """What tells the best possible return of each episode, where that is known."""
+    if getattr(env, "task", None) is None:
+        return None
+    try:
+        oracle_return(env)
+    except UserError:  # momentum, continuous actions
+        return None
+    return oracle_return
 
 
 def _unseen(trained: Trained) -> Results:

@@ -17,6 +17,7 @@ from isochrone.recipes.schema import Config
 from isochrone.train.launch import generator
 
 PROBES = 3
+ROWS = 12  # of a probe's windows at most: a route that is there shows in a few rows
 NOTES = {
     "jepa": "predictor h2z",
     "recon_multi_box": "encoder decoder",
@@ -50,12 +51,13 @@ def probes_of(config: Config, spec: Spec) -> list[Batch]:
     rng = generator(0, "probes")
     if config.data.path is None:
         env = registry.get("env", config.env.name)(config.env, 8)
-        rows = 4 * config.train.length
+        length = min(config.train.length, ROWS)
+        rows = 4 * length
         replay = Replay(spec, 8, rows)
         collect(env, random_policy(spec.action, rng, 2.0), replay, 8 * rows, rng)
         env.close()
-        return [replay.sample(8, config.train.length, rng) for _ in range(PROBES)]
-    return [_noise(spec, config.train.length, rng) for _ in range(PROBES)]
+        return [replay.sample(8, length, rng) for _ in range(PROBES)]
+    return [_noise(spec, min(config.train.length, ROWS), rng) for _ in range(PROBES)]
 
 
 def _noise(spec: Spec, length: int, rng: torch.Generator) -> Batch:
@@ -81,12 +83,22 @@ def routes_of(config: Config, spec: Spec | None = None, model: Any = None) -> Ro
 
         def value(batch: Batch) -> torch.Tensor:
             roll = model.observe(batch, term.reads, generator(0, "terms"))
-            return term(model, roll, settings)
+            return term(model, roll, term.awake(settings))
 
         return value
 
+    _stir(model)
     losses = {name: (loss(name), term.declared(model)) for name, term in total.terms.items()}
     return check_routes(model.groups(), losses, probes_of(config, spec), model)
+
+
+@torch.no_grad()
+def _stir(model: Any) -> None:
+    """A layer that starts at zero passes nothing back: give it weights, so that what lies behind it shows."""
+    rng = generator(0, "stir")
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dim() > 1 and not bool(weight.any()):
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=rng))
 
 
 def against_notes(routes: Routes) -> list[tuple[str, str, str, str]]:

@@ -16,11 +16,13 @@ from isochrone.core.errors import UserError
 from isochrone.core.protocols import Sink
 from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
+from isochrone.evals.returns import played
 from isochrone.evals.suite import evaluate, values
 from isochrone.objectives.total import Total
 from isochrone.recipes.schema import Config
+from isochrone.tasks.refresh import Refresh
 from isochrone.tasks.trained import has_truth, held_out, set_threads
-from isochrone.train.launch import device_of
+from isochrone.train.launch import device_of, generator
 from isochrone.train.loop import Fitted, Hook, fit
 from isochrone.train.run import Run
 
@@ -100,7 +102,7 @@ def train(
             _undo(run)
         raise
     say(_where(config))
-    source = build.Refresh(config, replay, lambda: build.make_agent(config, total.model), lanes)
+    source = Refresh(config, replay, lambda: build.make_agent(config, total.model), lanes)
     hooks = watchers(config, replay, held) if config.train.eval_every else []
     parts = {"replay": replay, "source": source}
     return fit(total, source, config.train, run, sinks, hooks, parts, tick)
@@ -128,8 +130,12 @@ def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
     def unseen(step: int, total: torch.nn.Module) -> dict[str, float]:
         return {"held_out.loss": held_out(config, cast(Total, total), replay, held)["loss"]}
 
-    env: Any = build.make_env(config, config.eval.episodes) if config.data.path is None else None
-    if env is None or not has_truth(env):
+    if config.data.path is not None:
+        return [unseen]
+    if config.mpc.space == "reward":
+        return [unseen, player(config)]
+    env: Any = build.make_env(config, config.eval.episodes)
+    if not has_truth(env):
         return [unseen]
     light = replace(config.eval, pairs=0)
 
@@ -138,6 +144,19 @@ def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
         return {name: found[name] for name in WATCHED if name in found}
 
     return [unseen, geometry]
+
+
+def player(config: Config) -> Hook:
+    """Plays whole episodes without noise: the learning curve 'eval/return', over env frames 'collect/frames'."""
+    env = build.make_env(config, config.eval.returns)
+
+    def play(step: int, total: torch.nn.Module) -> dict[str, float]:
+        agent = build.make_agent(config, total.model)
+        seed, rng = config.eval.seed, generator(config.eval.seed, f"play {step}")
+        found = played(env, agent, seed, device_of(config.train), rng=rng)
+        return {"eval/return": float(found.mean()), "eval/return_std": float(found.std(correction=0))}
+
+    return play
 
 
 def _where(config: Config) -> str:

@@ -66,7 +66,8 @@ def fit(
     """Train `total` to `config.steps`, from the newest checkpoint of `run`, or from the weights at hand.
 
     `total` is an `objectives.total.Total`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
-    draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. Hooks
+    draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. If it has `drain()`,
+    the numbers that this gives go into each row of metrics. Hooks
     `(step, total) -> {name: number}` run every `eval_every` steps and must not change the model. `progress(step)` is
     called after each step. The caller opens and closes the sinks.
     SIGINT or SIGTERM ends after the current step with a checkpoint. UserError: bad config, diverged loss, full disk.
@@ -211,7 +212,8 @@ class Loop:
         rates = {"frames_per_s": self.frames / wall, "steps_per_s": self.since / wall}
         self.frames = self.since = 0
         with self.watch.on("log"):
-            self.write(step, {**means, "lr": self.stepper.rate, **rates, **timed})
+            told = cast(Any, self.sample).drain() if hasattr(self.sample, "drain") else {}
+            self.write(step, {**means, "lr": self.stepper.rate, **rates, **timed, **told})
 
     def evaluate(self, step: int) -> None:
         """The hooks' numbers, to every sink."""

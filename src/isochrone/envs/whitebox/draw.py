@@ -1,14 +1,15 @@
 """Pixels of the white-box world: a still background, moving noise if asked for, and the box on top.
 
-The box is the only white thing: walls, doors and pipe ends are faint, and noise never exceeds 160 of 255. On the
-half-cell lattice without noise every frame is one row of a table, and drawing is one copy; elsewhere the box is written
-into a copy of the background.
+The box is the only white thing: walls, doors and pipe ends are faint, and noise never exceeds 160 of 255. The marks of
+a task are coloured and stick out by a pixel, so that a box on a mark wears a frame of its colour. On the half-cell
+lattice without noise every frame is one row of a table, and drawing is one copy; elsewhere the box is written into a
+copy of the background.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from isochrone.envs.whitebox.maps import CELLS, DOORS, Map
@@ -84,6 +85,8 @@ class Canvas:
             self._first = (line * NOISE_PERIOD).flatten().to(device)  # (3 * 64,) the lines of the window at 0, 0
         offset = torch.arange(PX)
         self._pixels = (offset[:, None] * SIZE + offset[None, :]).flatten().to(device)  # (16,) inside one channel
+        edge = torch.arange(-1, PX + 1)  # a mark sticks out by 1 px, so that a box on top does not hide it
+        self._edge = torch.stack((edge.repeat_interleave(PX + 2), edge.repeat(PX + 2)), -1).to(device)  # (36, 2) y, x
         self._pool = Pool()
         self._table: Tensor | None = None
         self._slot: Tensor | None = None
@@ -127,6 +130,34 @@ class Canvas:
             torch.maximum(frames, self.background, out=frames)
             if self.covers:  # an occluder is opaque to the noise too
                 frames.view(count, 3, -1)[:, :, self.hidden] = self.background.view(3, -1)[:, self.hidden]
+        self._box(frames, position)
+        return frames.view(*shape, 3, SIZE, SIZE)
+
+    def mark(
+        self,
+        frames: UInt8[Tensor, "*B 3 64 64"],
+        position: Float[Tensor, "*B 2"],
+        cells: Int[Tensor, "*B M"],
+        left: Bool[Tensor, "*B M"],
+        colours: UInt8[Tensor, "M 3"],
+    ) -> UInt8[Tensor, "*B 3 64 64"]:
+        """Lay marks under the boxes of finished frames, in place: each a square round its cell, the first on top."""
+        many = cells.shape[-1]
+        cells, position = cells.reshape(-1, many), position.reshape(-1, 2)
+        corner = torch.stack((cells // CELLS, cells % CELLS), -1) * PX  # (B, M, 2) y, x
+        place = (corner[..., None, :] + self._edge).clamp(0, SIZE - 1)
+        pixel = place[..., 0] * SIZE + place[..., 1]  # (B, M, 36)
+        shows = left.reshape(-1, many, 1) & ~self.hidden[pixel]
+        flat = frames.view(-1, 3, SIZE * SIZE)
+        for m in reversed(range(many)):
+            row, which = shows[:, m].nonzero(as_tuple=True)
+            flat[row, :, pixel[row, m, which]] = colours[m]
+        self._box(frames.view(-1, 3, SIZE, SIZE), position)
+        return frames
+
+    def _box(self, frames: UInt8[Tensor, "N 3 64 64"], position: Float[Tensor, "N 2"]) -> None:
+        """Write one box on each frame, but for what an occluder hides of it."""
+        count = len(frames)
         corner = position.round().long()
         pixel = (corner[:, 1] * SIZE + corner[:, 0])[:, None] + self._pixels  # (B, 16) in one channel
         start = torch.arange(count, device=position.device)[:, None] * (3 * SIZE * SIZE)
@@ -136,4 +167,3 @@ class Canvas:
         if self.covers:
             index = index[:, ~self.hidden[pixel]]
         flat[index.flatten()] = WHITE
-        return frames.view(*shape, 3, SIZE, SIZE)

@@ -51,6 +51,40 @@ class Map:
         """Entrances of one-way pipes: nobody can rest there."""
         return {a for a, b in self.pipes.items() if self.pipes.get(b) != a}
 
+    def starts(self, start: str) -> list[Cell]:
+        """The cells where an episode may begin: 'random' means all where a box can rest, 'column,row' one.
+
+        Raises:
+            UserError: neither, or no box can rest there.
+        """
+        shut = self.entrances()
+        return [c for c in self.cells() if c not in shut] if start == "random" else [self.named("start", start)]
+
+    def resting(self, column: int, row: int) -> Cell:
+        """The cell, if a box can rest there.
+
+        Raises:
+            UserError: it lies outside, is a wall, or the mouth of a one-way pipe.
+        """
+        if not (0 <= column < CELLS and 0 <= row < CELLS):
+            raise UserError(f"cell {column},{row} lies outside the frame: columns and rows go from 0 to {CELLS - 1}")
+        if self[column, row] == "#" or (column, row) in self.entrances():
+            what = "a wall" if self[column, row] == "#" else "the mouth of a pipe"
+            raise UserError(f"cell {column},{row} is {what} of map '{self.name}': choose a free cell")
+        return column, row
+
+    def named(self, option: str, text: str) -> Cell:
+        """The resting cell that 'column,row' names; `option` is where it was written.
+
+        Raises:
+            UserError: not two whole numbers, or no such cell.
+        """
+        try:
+            column, row = (int(word) for word in text.split(","))
+        except ValueError:
+            raise UserError(f"{option} = {text!r}: must be 'random' or a cell such as '3,12'") from None
+        return self.resting(column, row)
+
 
 def names() -> list[str]:
     """The named maps, sorted."""

@@ -1,15 +1,17 @@
-"""Options of the white-box world, its two action spaces, and the state of its boxes."""
+"""Options of the white-box world, its two action spaces, and the state of its boxes and of their tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isochrone.core.config import option
+from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Struct
 
 NAMES = ("stay", "up", "down", "left", "right")
@@ -31,6 +33,20 @@ class WhiteBoxConfig:
     episode_length: int = option(100, "actions until an episode is cut off", ge=1)
     start: str = option("random", "'random' or a cell 'column,row' of the 16 x 16 frame")
     check: bool = option(True, "refuse actions that are out of range or not a number")
+    task: Literal["none", "reach", "avoid", "collect"] = option("none", "what is rewarded (see envs/whitebox/task.py)")
+    goal: str = option("random", "of reach and avoid: 'random' per episode, or a cell 'column,row'")
+    hazards: int = option(3, "of avoid: cells per episode that end it", ge=1, le=32)
+    items: int = option(
+        3, "of collect: cells per episode to be visited; so few that the best order is known", ge=1, le=5
+    )
+
+
+@dataclass(frozen=True)
+class TaskState(Struct):
+    """Marked cells of B boxes (or any other leading shape). What a mark means is the task's; see `task.Task`."""
+
+    cells: Int[Tensor, "*B M"]  # row * 16 + column of each marked cell
+    left: Bool[Tensor, "*B M"]  # still there; False: taken, or the map had no room for it
 
 
 @dataclass(frozen=True)
@@ -46,9 +62,65 @@ class BoxState(Struct):
     velocity: Float[Tensor, "*B 2"]  # px per step, in [-4, 4]
     clock: Int[Tensor, "*B"]  # actions since the episode began
     noise: Int[Tensor, "*B 3"]  # moving noise: window (y, x) in px, and the seed of its next step
+    task: TaskState | None = None  # None: no marks, no reward
 
 
 def at_rest(position: Float[Tensor, "*B 2"]) -> BoxState:
     """Boxes at rest at these positions (px), clocks and noise at 0."""
     clock = torch.zeros(position.shape[:-1], dtype=torch.long, device=position.device)
     return BoxState(position, torch.zeros_like(position), clock, clock.new_zeros(*clock.shape, 3))
+
+
+def alike(a: TaskState | None, b: TaskState | None) -> bool:
+    """Are there equally many marks for equally many boxes?"""
+    return a is b if a is None or b is None else a.cells.shape == b.cells.shape
+
+
+def pack(state: BoxState) -> dict[str, Tensor]:
+    """Copies of all tensors of a state, by name."""
+    box = {f"state.{k}": getattr(state, k).clone() for k in ("position", "velocity", "clock", "noise")}
+    return box if state.task is None else {**box, **{f"task.{k}": v.clone() for k, v in vars(state.task).items()}}
+
+
+def unpack(saved: Mapping[str, Tensor], device: torch.device) -> BoxState:
+    """The state that `pack` took apart; other names in `saved` are passed over."""
+    parts: dict[str, dict[str, Tensor]] = {"state": {}, "task": {}}
+    for name, value in saved.items():
+        head, _, field = name.partition(".")
+        if field:
+            parts[head][field] = value.to(device).clone()
+    return BoxState(**parts["state"], task=TaskState(**parts["task"]) if parts["task"] else None)
+
+
+def where(mask: Bool[Tensor, "B"], yes: BoxState, no: BoxState) -> BoxState:
+    """Box by box from `yes` or `no`; the marks are those of `no`."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return BoxState(
+        pick(yes.position, no.position),
+        pick(yes.velocity, no.velocity),
+        pick(yes.clock, no.clock),
+        pick(yes.noise, no.noise),
+        no.task,
+    )
+
+
+def legal(action: Tensor, spec: ActionSpec, count: int) -> Tensor:
+    """The action, if it is one of `count` boxes.
+
+    Raises:
+        UserError: wrong shape, NaN, out of range or not one-hot.
+    """
+    if tuple(action.shape) != (count, spec.size):
+        raise UserError(f"action has shape {tuple(action.shape)}: must be ({count}, {spec.size})")
+    if spec.discrete:  # one-hot: entries 0 or 1 (NaN is neither) and one of them 1
+        fine = bool(((action == 0) | (action == 1)).all()) and bool((action.sum(-1) == 1).all())
+    else:
+        fine = bool((action.abs() <= 1).all())
+    if not fine:
+        bad = next(row for row in action.tolist() if not spec.contains(torch.tensor([row])))
+        want = f"one-hot over {', '.join(NAMES)}" if spec.discrete else "two numbers in [-1, 1]"
+        raise UserError(f"action {bad} is not legal: must be {want}")
+    return action

@@ -27,7 +27,19 @@ from isochrone.envs.whitebox.physics import (
     push_table,
     velocity_table,
 )
-from isochrone.envs.whitebox.state import CONTINUOUS, DISCRETE, NAMES, BoxState, WhiteBoxConfig, at_rest
+from isochrone.envs.whitebox.state import (
+    CONTINUOUS,
+    DISCRETE,
+    BoxState,
+    WhiteBoxConfig,
+    alike,
+    at_rest,
+    legal,
+    pack,
+    unpack,
+    where,
+)
+from isochrone.envs.whitebox.task import make
 from isochrone.envs.whitebox.truth import Truth
 
 
@@ -37,7 +49,8 @@ class WhiteBoxWorld:
 
     Discrete actions move by a cell (4 px), continuous ones by 4 px times (dx, dy); half of it in a slow zone, twice in
     a fast one. With momentum an action adds 4 px per step to the velocity, each axis stays within 4 px per step, and an
-    axis that meets something stops; 'stay' then pushes nothing, so a moving box glides on.
+    axis that meets something stops; 'stay' then pushes nothing, so a moving box glides on. What is rewarded, if
+    anything, is the `task`'s.
     """
 
     Config = WhiteBoxConfig
@@ -68,9 +81,12 @@ class WhiteBoxWorld:
         if self._tabled:
             self.canvas.tabulate(self.lattice.where, self.lattice.stands)
         self.truth = Truth(config, self.map, self.physics, self.lattice, self.transition)
-        self._starts = self._start_cells()
+        self._starts = torch.tensor(self.map.starts(config.start), dtype=torch.float32, device=self.device) * PX
+        self.task = make(config, self.map, self.lattice, self._starts)
+        if self.task is not None:
+            self._starts = self.task.starts
         self._rng = torch.Generator(self.device).manual_seed(0)
-        self._state = self._fresh(num_envs)
+        self._state = self._begin()
         self._last: Tensor | None = torch.ones(num_envs, dtype=torch.bool, device=self.device)
 
     # --- VecEnv ----------------------------------------------------------------------------------------------------
@@ -79,7 +95,7 @@ class WhiteBoxWorld:
         """Begin an episode in every world. The same seed gives the same run; None goes on with the random numbers."""
         if seed is not None:
             self._rng.manual_seed(seed)
-        self._state = self._fresh(self.num_envs)
+        self._state = self._begin()
         yes = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         return self._row(yes, ~yes)
 
@@ -89,37 +105,29 @@ class WhiteBoxWorld:
         Raises:
             UserError: wrong shape, NaN, out of range or not one-hot (unless config.check is off).
         """
-        action = self._checked(action)
-        state = self.transition(self._state, action)
+        if self.config.check:
+            action = legal(action, self.spec.action, self.num_envs)
+        before, state = self._state, self.transition(self._state, action)
         first = self._last if self._last is not None else torch.zeros_like(state.clock, dtype=torch.bool)
         if self._last is not None:
-            state = _where(first, self._fresh(self.num_envs), state)
+            state = where(first, self._fresh(self.num_envs), state)
+            if self.task is not None:
+                state = self.task.renew(state, first, self._rng)
         self._state = state
-        return self._row(first, state.clock >= self.config.episode_length)
+        late = state.clock >= self.config.episode_length
+        if self.task is None:
+            return self._row(first, late)
+        terminal = self.task.terminal(state)
+        return self._row(first, late | terminal, self.task.reward(before, state).masked_fill(first, 0), terminal)
 
     def close(self) -> None:
         """Nothing to close."""
 
-    def _row(self, first: Tensor, last: Tensor) -> Step:
+    def _row(self, first: Tensor, last: Tensor, reward: Tensor | None = None, terminal: Tensor | None = None) -> Step:
         self._last = last if bool(last.any()) else None
-        reward = torch.zeros(self.num_envs, device=self.device)  # the world wants nothing; tasks lay a reward over it
-        return Step({"image": self.draw(self._state)}, reward, first, last, torch.zeros_like(last))
-
-    def _checked(self, action: Tensor) -> Tensor:
-        if not self.config.check:
-            return action
-        size = self.spec.action.size
-        if tuple(action.shape) != (self.num_envs, size):
-            raise UserError(f"action has shape {tuple(action.shape)}: must be ({self.num_envs}, {size})")
-        if self.discrete:  # one-hot: entries 0 or 1 (NaN is neither) and one of them 1
-            fine = bool(((action == 0) | (action == 1)).all()) and bool((action.sum(-1) == 1).all())
-        else:
-            fine = bool((action.abs() <= 1).all())
-        if not fine:
-            bad = next(row for row in action.tolist() if not self.spec.action.contains(torch.tensor([row])))
-            want = f"one-hot over {', '.join(NAMES)}" if self.discrete else "two numbers in [-1, 1]"
-            raise UserError(f"action {bad} is not legal: must be {want}")
-        return action
+        reward = torch.zeros(self.num_envs, device=self.device) if reward is None else reward
+        terminal = torch.zeros_like(last) if terminal is None else terminal
+        return Step({"image": self.draw(self._state)}, reward, first, last, terminal)
 
     # --- WhiteBox --------------------------------------------------------------------------------------------------
 
@@ -128,10 +136,10 @@ class WhiteBoxWorld:
         return self._state
 
     def set_state(self, state: BoxState) -> None:
-        """Put the boxes somewhere; the next row continues from there.
+        """Put the boxes somewhere; the next row continues from there. Without marks in `state` the old ones stay.
 
         Raises:
-            UserError: another number of boxes than worlds, or a box in a wall.
+            UserError: another number of boxes than worlds, a box in a wall, or the marks of another task.
         """
         if state.position.shape != (self.num_envs, 2):
             raise UserError(f"state holds positions {tuple(state.position.shape)}: must be ({self.num_envs}, 2)")
@@ -139,22 +147,39 @@ class WhiteBoxWorld:
         free = self.physics.free(state.position)
         if not bool(free.all()):
             raise UserError(f"position {state.position[~free][0].tolist()} px lies in a wall: choose a free place")
+        if state.task is None:
+            state = state.replace(task=self._state.task)
+        elif not alike(state.task, self._state.task):
+            many = "no" if self.task is None else len(self.task.worth)
+            raise UserError(
+                f"state has {state.task.cells.shape[-1]} marked cells per box, task '{self.config.task}' has {many}: "
+                "take the state from a world with the same task, hazards and items"
+            )
         self._state, self._last = state, None
 
     def transition(self, state: BoxState, action: Float[Tensor, "*B A"]) -> BoxState:
         """The state after one action: pure, for any leading shape, whatever the world's own state."""
         position, velocity, _ = self._move(state, action)
-        return BoxState(position, velocity, state.clock + 1, self._drift(state.noise))
+        marks = state.task if self.task is None or state.task is None else self.task.after(state.task, position)
+        return BoxState(position, velocity, state.clock + 1, self._drift(state.noise), marks)
 
     def draw(self, state: BoxState, out: Tensor | None = None) -> UInt8[Tensor, "*B 3 64 64"]:
         """Frames of any number of boxes: always new memory, unless `out` (same shape, contiguous) is given."""
         if self._tabled:
-            return self.canvas.lookup(number(state.position), out)
-        return self.canvas.paint(state.position, state.noise[..., :2], out)
+            frames = self.canvas.lookup(number(state.position), out)
+        else:
+            frames = self.canvas.paint(state.position, state.noise[..., :2], out)
+        if self.task is None or state.task is None:
+            return frames
+        return self.canvas.mark(frames, state.position, state.task.cells, state.task.left, self.task.colours)
 
     def distance(self, state: BoxState, goal: BoxState) -> Float[Tensor, "*B"]:
         """Fewest actions from `state` to the place of `goal` (inf: no way); see `truth.Truth`."""
         return self.truth.distance(state, goal)
+
+    def reward(self, state: BoxState, next: BoxState) -> Float[Tensor, "*B"]:
+        """What the step from `state` to `next` earns; 0 without a task, and for boxes without marks."""
+        return next.clock.float() * 0 if self.task is None else self.task.reward(state, next)
 
     # --- more truth ------------------------------------------------------------------------------------------------
 
@@ -180,7 +205,7 @@ class WhiteBoxWorld:
         Raises:
             UserError: the cell lies outside, is a wall, or is a place where nobody can rest.
         """
-        return self.at(torch.tensor([self._free_cell(column, row)]) * float(PX))
+        return self.at(torch.tensor([self.map.resting(column, row)]) * float(PX))
 
     def displacement(self, a: BoxState, b: BoxState) -> Float[Tensor, "*B"]:
         """How far the box is seen to move between two states: Euclidean px."""
@@ -199,22 +224,23 @@ class WhiteBoxWorld:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the future depends on, as tensors."""
-        box = {f"state.{k}": getattr(self._state, k).clone() for k in ("position", "velocity", "clock", "noise")}
         last = self._last if self._last is not None else torch.zeros_like(self._state.clock, dtype=torch.bool)
-        return {**box, "last": last.clone(), "rng": self._rng.get_state()}
+        return {**pack(self._state), "last": last.clone(), "rng": self._rng.get_state()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken.
 
         Raises:
-            UserError: saved with another number of worlds.
+            UserError: saved with another number of worlds, or with another task.
         """
         if saved["last"].shape != (self.num_envs,):
             raise UserError(
                 f"saved state holds {len(saved['last'])} worlds, this run has {self.num_envs}: use the same num_envs"
             )
-        box = {k: saved[f"state.{k}"].to(self.device).clone() for k in ("position", "velocity", "clock", "noise")}
-        self._state = BoxState(**box)
+        state = unpack(saved, self.device)
+        if not alike(state.task, self._state.task):
+            raise UserError(f"saved state has other marks than task '{self.config.task}': use the same task options")
+        self._state = state
         last = saved["last"].to(self.device).clone()
         self._last = last if bool(last.any()) else None
         self._rng.set_state(saved["rng"].cpu())
@@ -252,26 +278,10 @@ class WhiteBoxWorld:
         wander = torch.stack(((seed >> 16) % 5 - 2, (seed >> 24) % 5 - 2), -1)
         return torch.cat(((noise[..., :2] + wander) % NOISE_PERIOD, seed[..., None]), -1)
 
-    def _free_cell(self, column: int, row: int) -> tuple[int, int]:
-        if not (0 <= column < maps.CELLS and 0 <= row < maps.CELLS):
-            raise UserError(
-                f"cell {column},{row} lies outside the frame: columns and rows go from 0 to {maps.CELLS - 1}"
-            )
-        if self.map[column, row] == "#" or (column, row) in self.map.entrances():
-            what = "a wall" if self.map[column, row] == "#" else "the mouth of a pipe"
-            raise UserError(f"cell {column},{row} is {what} of map '{self.map.name}': choose a free cell")
-        return column, row
-
-    def _start_cells(self) -> Float[Tensor, "S 2"]:
-        """Positions where an episode may begin."""
-        cells = [c for c in self.map.cells() if c not in self.map.entrances()]
-        if self.config.start != "random":
-            try:
-                column, row = (int(word) for word in self.config.start.split(","))
-            except ValueError:
-                raise UserError(f"start = {self.config.start!r}: must be 'random' or a cell such as '3,12'") from None
-            cells = [self._free_cell(column, row)]
-        return torch.tensor(cells, dtype=torch.float32, device=self.device) * PX
+    def _begin(self) -> BoxState:
+        """Every box at the beginning of an episode, with its marks."""
+        state = self._fresh(self.num_envs)
+        return state if self.task is None else self.task.renew(state, state.clock == 0, self._rng)
 
     def _fresh(self, count: int) -> BoxState:
         """`count` boxes at the beginning of an episode."""
@@ -282,15 +292,3 @@ class WhiteBoxWorld:
             begin = torch.randint(NOISE_PERIOD, (count, 2), generator=self._rng, device=self.device)
             box = box.replace(noise=torch.cat((begin, seed[:, None]), -1))
         return box
-
-
-def _where(mask: Bool[Tensor, "B"], yes: BoxState, no: BoxState) -> BoxState:
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
-
-    return BoxState(
-        pick(yes.position, no.position),
-        pick(yes.velocity, no.velocity),
-        pick(yes.clock, no.clock),
-        pick(yes.noise, no.noise),
-    )

@@ -1,0 +1,217 @@
+"""Latent distributions: a diagonal Gaussian, groups of categoricals, and a point. The caller draws the noise.
+
+A *family* (`Gaussian`, `Categorical`, `Point`) knows sizes and turns raw network outputs into samples; a *belief*
+(`Normal`, `OneHot`, `Mean`) holds the parameters of many such distributions and knows KL and entropy. Inside a loop
+over time only `family.sample(raw, noise)` runs; beliefs are made afterwards from all rows at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from isochrone.core.types import Struct
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+# --- beliefs
+
+
+@dataclass(frozen=True)
+class Normal(Struct):
+    """Independent normals over the last dimension."""
+
+    mean: Float[Tensor, "*B S"]
+    std: Float[Tensor, "*B S"]
+
+    def kl(self, other: Normal) -> Float[Tensor, "*B S"]:
+        """KL(self || other) in nats, per dimension; sum over the last one for the whole."""
+        ratio = (self.std / other.std).square()
+        apart = ((self.mean - other.mean) / other.std).square()
+        return 0.5 * (ratio + apart - 1 - ratio.log())
+
+    def standard(self) -> Normal:
+        """N(0, I) of the same shape: the fixed global prior of PlaNet's first version."""
+        return Normal(torch.zeros_like(self.mean), torch.ones_like(self.std))
+
+    def entropy(self) -> Float[Tensor, "*B S"]:
+        """Nats per dimension."""
+        return self.std.log() + 0.5 * (1 + LOG_2PI)
+
+    def log_prob(self, x: Float[Tensor, "*B S"]) -> Float[Tensor, "*B S"]:
+        """Log density per dimension."""
+        return -0.5 * (((x - self.mean) / self.std).square() + LOG_2PI) - self.std.log()
+
+    def mode(self) -> Float[Tensor, "*B S"]:
+        return self.mean
+
+
+@dataclass(frozen=True)
+class OneHot(Struct):
+    """Independent categoricals: S groups of K classes. `logits` are log-probabilities, unimix already in them."""
+
+    logits: Float[Tensor, "*B S K"]
+
+    def kl(self, other: OneHot) -> Float[Tensor, "*B S"]:
+        """KL(self || other) in nats, per group."""
+        return (self.logits.exp() * (self.logits - other.logits)).sum(-1)
+
+    def standard(self) -> OneHot:
+        """Even odds in every group."""
+        return OneHot(torch.full_like(self.logits, -math.log(self.logits.shape[-1])))
+
+    def entropy(self) -> Float[Tensor, "*B S"]:
+        """Nats per group."""
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+    def log_prob(self, x: Float[Tensor, "*B F"]) -> Float[Tensor, "*B S"]:
+        """Log probability per group of one-hot x, flat as samples are (F = S K)."""
+        return (x.unflatten(-1, self.logits.shape[-2:]) * self.logits).sum(-1)
+
+    def mode(self) -> Float[Tensor, "*B F"]:
+        """One-hot of the likeliest class, groups flattened."""
+        return F.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits.dtype).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Mean(Struct):
+    """No chance: one point. Its "KL" is that of unit-variance normals around the points, half the squared distance."""
+
+    mean: Float[Tensor, "*B S"]
+
+    def kl(self, other: Mean) -> Float[Tensor, "*B S"]:
+        return 0.5 * (self.mean - other.mean).square()
+
+    def standard(self) -> Mean:
+        return Mean(torch.zeros_like(self.mean))
+
+    def entropy(self) -> Float[Tensor, "*B S"]:
+        """Of the unit-variance normal that `kl` pretends: a constant."""
+        return torch.full_like(self.mean, 0.5 * (1 + LOG_2PI))
+
+    def mode(self) -> Float[Tensor, "*B S"]:
+        return self.mean
+
+
+# --- families
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """S-dimensional diagonal normal; std = softplus(raw) + `floor` (PlaNet: 0.1)."""
+
+    size: int
+    floor: float = 0.1
+
+    @property
+    def raw(self) -> int:
+        """Network outputs that it takes."""
+        return 2 * self.size
+
+    @property
+    def flat(self) -> int:
+        """Numbers in a sample."""
+        return self.size
+
+    def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> Float[Tensor, "*B S"]:
+        """Standard normal noise for samples of this leading shape, of `like`'s dtype and on its device."""
+        return torch.randn(*shape, self.size, generator=rng, device=rng.device, dtype=like.dtype).to(like.device)
+
+    def sample(self, raw: Float[Tensor, "*B R"], noise: Float[Tensor, "*B S"] | None) -> Float[Tensor, "*B S"]:
+        """mean + std * noise; the mean without noise."""
+        mean, spread = raw.chunk(2, -1)
+        return mean if noise is None else torch.addcmul(mean, F.softplus(spread) + self.floor, noise)
+
+    def belief(self, raw: Float[Tensor, "*B R"]) -> Normal:
+        mean, spread = raw.chunk(2, -1)
+        return Normal(mean, F.softplus(spread) + self.floor)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """S groups of K classes of probability (1 - unimix) softmax(raw) + unimix / K in sampling, KL and entropy alike.
+
+    Samples are exactly one-hot forward; backward the gradient goes to the probabilities (straight-through).
+    """
+
+    groups: int
+    classes: int
+    unimix: float = 0.01
+
+    @property
+    def raw(self) -> int:
+        return self.groups * self.classes
+
+    @property
+    def flat(self) -> int:
+        return self.groups * self.classes
+
+    def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> Float[Tensor, "*B S K"]:
+        """Reciprocals of exponential waits: the class of largest probability * noise wins (Gumbel-max, unlogged)."""
+        kinds = {"device": rng.device, "dtype": like.dtype}
+        waits = torch.empty(*shape, self.groups, self.classes, **kinds).exponential_(generator=rng)
+        return waits.clamp_min_(1e-30).reciprocal_().to(like.device)
+
+    def sample(self, raw: Float[Tensor, "*B F"], noise: Float[Tensor, "*B S K"] | None) -> Float[Tensor, "*B F"]:
+        """One-hot samples, groups flattened; the mode without noise."""
+        logits = raw.unflatten(-1, (self.groups, self.classes))
+        hot: Any = StraightThrough.apply(logits, noise, self.unimix)
+        return hot.flatten(-2)
+
+    def belief(self, raw: Float[Tensor, "*B F"]) -> OneHot:
+        logits = F.log_softmax(raw.unflatten(-1, (self.groups, self.classes)), -1)
+        if self.unimix:
+            even = torch.full_like(logits, math.log(self.unimix) - math.log(self.classes))  # no underflow
+            logits = torch.logaddexp(logits + math.log1p(-self.unimix), even)
+        return OneHot(logits)
+
+
+@dataclass(frozen=True)
+class Point:
+    """S numbers without chance."""
+
+    size: int
+
+    @property
+    def raw(self) -> int:
+        return self.size
+
+    @property
+    def flat(self) -> int:
+        return self.size
+
+    def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> None:
+        """Nothing to draw."""
+        return None
+
+    def sample(self, raw: Float[Tensor, "*B S"], noise: None) -> Float[Tensor, "*B S"]:
+        return raw
+
+    def belief(self, raw: Float[Tensor, "*B S"]) -> Mean:
+        return Mean(raw)
+
+
+class StraightThrough(torch.autograd.Function):
+    """softmax, unimix, draw, one-hot in one node: a loop over time pays per node, not per number."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, noise: Tensor | None, unimix: float) -> Tensor:
+        probs = logits.softmax(-1)
+        odds = torch.add(unimix / logits.shape[-1], probs, alpha=1 - unimix) if unimix else probs
+        index = (odds if noise is None else odds * noise).argmax(-1, keepdim=True)
+        ctx.save_for_backward(probs)
+        ctx.unimix = unimix
+        return torch.zeros_like(probs).scatter_(-1, index, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (probs,) = ctx.saved_tensors
+        pull = grads[0] * probs
+        return (pull - probs * pull.sum(-1, keepdim=True)).mul_(1 - ctx.unimix), None, None

@@ -1,0 +1,33 @@
+"""A small RSSM of the bouncer, the world of two futures; --model rnn or ssm shows what each half is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isochrone.core.config import part_config
+from isochrone.core.registry import register
+from isochrone.evals.suite import EvalConfig
+from isochrone.models.rssm import RssmConfig
+from isochrone.objectives.belief import Kl
+from isochrone.recipes.planet_small import planet_small
+from isochrone.recipes.schema import Config, DataConfig
+
+
+@register("recipe", "bouncer")
+def bouncer() -> Config:
+    """A ball that goes left or right by chance (--env bouncer:memory: as a lamp has said): can the model tell?"""
+    base = planet_small()
+    return replace(
+        base,
+        recipe="bouncer",
+        env=part_config("env", "bouncer:split"),
+        model=RssmConfig(
+            hidden=128, deter=128, stoch=8, act="elu", encoder="patch", depth=16, embed=128, units=64, decode=6
+        ),
+        loss={"image": 1.0, "kl": 1.0},
+        term={"kl": Kl(free=0.0)},
+        data=DataConfig(lanes=64, rows=330),
+        train=replace(base.train, steps=3000, batch=32, length=33, save_every=1000, eval_every=0),
+        eval=EvalConfig(pairs=0, episodes=64, length=33, horizon=12),
+        finish=("eval", "report"),
+    )

@@ -1,0 +1,102 @@
+"""Planning for reward in a belief: where the reward is known, with noise where it explores, refused where it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from tinyworld import generator, tiny, windows, world
+from torch import Tensor, nn
+
+from isochrone.agents.mpc import MPC
+from isochrone.core.errors import UserError
+from isochrone.core.types import ActionSpec, Struct
+from isochrone.planners.cem import CEM
+
+SPACE = ActionSpec("continuous", 2)
+
+
+@dataclass(frozen=True)
+class Dot(Struct):
+    """A point in the plane."""
+
+    at: Tensor
+
+    def feat(self) -> Tensor:
+        return self.at
+
+
+class Plane(nn.Module):
+    """Actions move the point; reward is minus the distance to (1, -1)."""
+
+    draws = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: list[Any] = []
+
+    def start(self, batch: int) -> Dot:
+        return Dot(torch.zeros(batch, 2))
+
+    def update(self, state: Dot, action: Tensor, obs: Any, rng: torch.Generator | None = None) -> Dot:
+        self.seeds.append(rng)
+        return Dot(obs["at"])
+
+    def imagine(self, state: Dot, actions: Tensor, rng: torch.Generator | None = None) -> Dot:
+        self.seeds.append(rng)
+        return Dot(state.at[:, None, None] + (0.3 * actions).cumsum(2))
+
+    def rewards(self, state: Dot) -> Tensor:
+        return -(state.at - torch.tensor([1.0, -1.0])).norm(dim=-1)
+
+
+def agent(model: Any, **settings: Any) -> MPC:
+    planner = CEM(CEM.Config(horizon=6, candidates=200, iterations=5, elites=20), SPACE)
+    return MPC(model, planner, config=MPC.Config(space="reward", **settings))
+
+
+def test_it_walks_to_where_the_reward_is() -> None:
+    model = Plane()
+    mpc, at = agent(model), torch.tensor([[0.0, 0.0], [2.0, 2.0]])
+    carry = mpc.start(2, rng=generator())
+    assert not mpc.seeks and carry.goal is None
+    for _ in range(14):
+        action, carry, _ = mpc.act({"at": at}, carry)
+        at = at + 0.3 * action
+    assert ((at - torch.tensor([1.0, -1.0])).norm(dim=-1) < 0.2).all()
+    assert all(seed is carry.rng for seed in model.seeds), "what the model draws, it draws from the agent's generator"
+
+
+def test_exploring_adds_noise_of_the_spread_it_says_and_stays_legal() -> None:
+    mpc = agent(Plane(), explore=0.0, noise=0.3)
+    at = torch.tensor([[1.0, -1.0]]).expand(300, 2)  # at the goal: the best action is about zero
+    plain, _, _ = mpc.act({"at": at}, mpc.start(300, rng=generator(1)), "eval")
+    noisy, _, _ = mpc.act({"at": at}, mpc.start(300, rng=generator(1)), "train")
+    assert (noisy - plain).std().item() == pytest.approx(0.3, abs=0.03)
+    assert SPACE.contains(noisy)
+
+
+def test_a_model_without_rewards_or_without_distances_is_refused_with_a_mend() -> None:
+    spec = world().spec
+    planner = CEM(CEM.Config(), spec.action)
+    with pytest.raises(UserError, match=r"mpc\.space = reward: model 'zhp' tells no rewards; .*model = rssm"):
+        MPC(tiny("zhp"), planner, config=MPC.Config(space="reward"))
+    with pytest.raises(UserError, match=r"mpc\.space = p: model 'rssm' tells no distance; set mpc\.space = reward"):
+        MPC(tiny("rssm"), planner)
+
+
+@pytest.mark.parametrize("name", ["rnn", "ssm", "rssm"])
+def test_every_state_space_model_is_planned_in(name: str) -> None:
+    """Discrete actions go through the categorical proposal of the same planner."""
+    model, obs = tiny(name), {"image": windows(1)[0].obs["image"][:, 0]}
+    planner = CEM(CEM.Config(horizon=4, candidates=12, iterations=2, elites=3), model.action)
+    mpc = MPC(model, planner, config=MPC.Config(space="reward", ends=True, discount=0.9))
+    carry = mpc.start(6, rng=generator())
+    first, carry, _ = mpc.act(obs, carry)
+    carry = mpc.restart(carry, torch.tensor([True, False] * 3))
+    again, carry, info = mpc.act(obs, carry)
+    assert model.action.contains(first) and model.action.contains(again) and info["replanned"]
+    repeat, _, _ = mpc.act(obs, mpc.start(6, rng=generator()))
+    assert torch.equal(first, repeat), "same generator, same plan"

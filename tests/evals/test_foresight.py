@@ -1,0 +1,131 @@
+"""Measures of beliefs: a seer foresees everything, one that stands still pays the floor; figures are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tinyworld import counted, counter, generator, tiny, windows, world
+from torch import Tensor, nn
+
+from isochrone.core.types import Batch, Struct
+from isochrone.evals import suite
+from isochrone.evals.measures.foresight import BURN_IN, foresight
+from isochrone.evals.measures.knows import knows
+from isochrone.evals.measures.nats import nats
+from isochrone.evals.truth import random_act, record
+
+
+@dataclass(frozen=True)
+class At(Struct):
+    """Window and row."""
+
+    window: Tensor
+    row: Tensor
+
+    def feat(self) -> Tensor:
+        return torch.stack([self.window, self.row], -1)
+
+
+class Seer(nn.Module):
+    """Knows the whole recording; with `still` it believes that nothing changes."""
+
+    def __init__(self, batch: Batch, still: bool = False) -> None:
+        super().__init__()
+        self.batch, self.still, self.action = batch, still, counter().spec.action
+
+    def start(self, batch: int) -> At:
+        return At(torch.arange(batch).float(), torch.full((batch,), -1.0))
+
+    def update(self, state: At, action: Tensor, obs: Any) -> At:
+        same = (self.batch.obs["image"] == obs["image"][:, None]).flatten(2).all(-1).float()
+        later = torch.arange(same.shape[1]) > self.seen
+        row = (same * later).argmax(1)
+        self.seen = int(row.max())
+        return At(state.window, row.float())
+
+    seen = -1
+
+    def imagine(self, state: At, actions: Tensor, rng: torch.Generator | None = None) -> At:
+        b, n, horizon, _ = actions.shape
+        steps = torch.arange(1, horizon + 1) * (0 if self.still else 1)
+        row = (state.row[:, None, None] + steps).expand(b, n, horizon)
+        return At(state.window[:, None, None].expand(b, n, horizon), row)
+
+    def decode(self, feat: Tensor) -> Tensor:
+        window, row = feat.long().unbind(-1)
+        return self.batch.obs["image"][window, row].float() / 255
+
+    def rewards(self, state: At) -> Tensor:
+        return self.batch.reward[state.window.long(), state.row.long()]
+
+    def observe(self) -> None: ...
+
+
+def whole() -> Batch:
+    """Windows of one long counting episode each: every frame is another one."""
+    from isochrone.data.collect import collect, random_policy
+    from isochrone.data.replay import Replay
+    from isochrone.envs.counter import Counter, CounterConfig
+
+    env = Counter(CounterConfig(length=30, actions=5, size=8), num_envs=6)
+    replay = Replay(env.spec, 6, 24)
+    collect(env, random_policy(env.spec.action, generator()), replay, 6 * 24, generator(1))
+    return replay.take(list(range(6)), [0] * 6, 24)
+
+
+def test_a_seer_foresees_frames_and_rewards() -> None:
+    batch = whole()
+    got = foresight(Seer(batch), batch, None, generator(), horizon=6)
+    assert got["pixel"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
+    assert (got["pixel_still"] > 0).all() and got["pixel_end.floor"] > got["pixel_1.floor"]
+    np.testing.assert_allclose(got["film_likely"], got["film_truth"])
+
+
+def test_one_who_believes_that_nothing_changes_pays_the_floor() -> None:
+    batch = whole()
+    got = foresight(Seer(batch, still=True), batch, None, generator(), horizon=6)
+    np.testing.assert_allclose(got["pixel"], got["pixel_still"], rtol=1e-5)
+    assert got["reward_r2"] < 1 and len(got["horizon"]) == 6
+
+
+def test_windows_that_are_too_short_are_refused() -> None:
+    batch = whole()[:, : BURN_IN + 1]
+    with pytest.raises(Exception, match="foresight needs recordings of 7 rows; this one has 6"):
+        foresight(Seer(batch), batch, None, generator())
+
+
+def test_nats_are_the_kl_of_the_rows_that_are_not_first() -> None:
+    model, batch = tiny("rssm"), windows(1)[0]
+    got = nats(model, batch, None, generator(3))
+    roll = model.observe(batch, {"posterior", "prior"}, generator(3))
+    kl = roll.posterior.kl(roll.prior)
+    later = ~batch.first.clone()
+    later[:, 0] = False
+    assert got["per_frame"] == pytest.approx(kl.sum(-1)[later].mean().item(), rel=1e-4)
+    assert got["first_frame"] == pytest.approx(kl.sum(-1)[~later].mean().item(), rel=1e-4)
+    assert got["per_dimension"].sum() == pytest.approx(got["per_frame"], rel=1e-6)
+    assert (np.diff(got["per_dimension"]) <= 0).all() and len(got["by_row"]) == 11
+
+
+def test_knows_reads_the_position_where_it_is_written() -> None:
+    env = world()
+    batch, truth = record(env, random_act(env.spec), 12, generator())
+    model = tiny("rssm")
+    got = knows(model, batch, truth, generator())
+    assert "position_error" in got or "position_error.refused" in got
+    assert knows(model, batch, None, generator()) == {}
+
+
+@pytest.mark.parametrize("name", ["rnn", "ssm", "rssm"])
+def test_every_state_space_model_is_measured_and_drawn(name: str) -> None:
+    model, batch = tiny(name, counter().spec), counted(1, 12, 24)[0]
+    flat = suite.measured(model, batch, None, suite.EvalConfig(horizon=4), generator())
+    results, arrays = suite.collect(flat, {}), suite.arrays(flat)
+    assert {"foresight.pixel_1", "nats.per_frame"} <= set(results)
+    assert not any(key.startswith(("prediction.", "reach.", "perception.", "belief.")) for key in flat)
+    drawn = suite.draw_all(arrays)
+    assert {"futures", "foresight", "nats"} <= set(drawn)

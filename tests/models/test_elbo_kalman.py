@@ -1,0 +1,249 @@
+"""The ELBO of our own loop, sampling and losses, against the exact likelihood of linear-Gaussian systems. (float64)
+
+Inside such a system every term of the ELBO is quadratic in the noise, so its expectation over the noise is the mean
+over cubature points +-sqrt(n) e_i: what is compared here has no sampling error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributions as td
+
+from isochrone.core import registry
+from isochrone.core.types import ActionSpec, Batch, Spec, Struct
+from isochrone.evals.kalman import LOG_2PI, LinearFilter, LinearGaussian
+from isochrone.models.ssm import SSM, SsmConfig
+from isochrone.nets.dists import Gaussian
+
+T = 8
+DOUBLE = {"dtype": torch.float64}
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def cubature(length: int, size: int) -> Tensor:
+    """(T, 2 T S, S): points of which the mean of any quadratic is its expectation under N(0, I)."""
+    n = length * size
+    points = n**0.5 * torch.cat([torch.eye(n, **DOUBLE), -torch.eye(n, **DOUBLE)])
+    return points.reshape(2 * n, length, size).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Cubature(Gaussian):
+    """Our diagonal Gaussian, its noise laid on cubature points."""
+
+    def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> Tensor:
+        points = cubature(shape[0], self.size)
+        assert points.shape[1] == shape[1]
+        return points
+
+
+@dataclass(frozen=True)
+class FullBelief(Struct):
+    mean: Tensor
+    chol: Tensor
+
+    def kl(self, other: FullBelief) -> Tensor:
+        ours, theirs = (td.MultivariateNormal(d.mean, scale_tril=d.chol) for d in (self, other))
+        return td.kl_divergence(ours, theirs)[..., None]
+
+
+@dataclass(frozen=True)
+class Full:
+    """A normal with any covariance, for systems whose conditionals are not diagonal."""
+
+    size: int
+
+    @property
+    def flat(self) -> int:
+        return self.size
+
+    def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> Tensor:
+        return cubature(shape[0], self.size)
+
+    def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
+        belief = self.belief(raw)
+        return belief.mean + (belief.chol @ noise[..., None])[..., 0]
+
+    def belief(self, raw: Tensor) -> FullBelief:
+        mean, flat = raw.split([self.size, self.size**2], -1)
+        return FullBelief(mean, flat.unflatten(-1, (self.size, self.size)))
+
+
+def spread_of(cov: Tensor, full: bool) -> Tensor:
+    """The raw numbers that a covariance is told by."""
+    if full:
+        return torch.linalg.cholesky(cov).flatten(-2)
+    std = cov.diagonal(dim1=-2, dim2=-1).sqrt()
+    return torch.log(torch.expm1(std - 0.01))  # softplus and floor undone
+
+
+class Prior(nn.Module):
+    """The system's own transition: x = A s_{t-1} comes from the model's loop, so the mean is x."""
+
+    def __init__(self, world: LinearGaussian, full: bool) -> None:
+        super().__init__()
+        self.register_buffer("spread", spread_of(world.q, full))
+        self.head = nn.Linear(1, 1, **DOUBLE)  # the model asks it for its dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.spread.expand(*x.shape[:-1], -1)], -1)  # type: ignore[operator]
+
+
+class Plugged(nn.Module):
+    """A posterior N(F_t s_{t-1} + d_t, V_t) given from outside; `ahead` passes (row, observation)'s part on.
+
+    It sees x = A s_{t-1}, hence F_t A^-1 x.
+    """
+
+    def __init__(self, world: LinearGaussian, f: Tensor, d: Tensor, v: Tensor, full: bool) -> None:
+        super().__init__()
+        self.maps = f @ torch.linalg.inv(world.a)  # (T, S, S)
+        self.told = torch.cat([d, spread_of(v, full).expand(len(d), -1, -1)], -1)  # (B, T, R)
+        self.at = 0
+
+    def ahead(self, embed: Tensor) -> Tensor:
+        self.at = 0
+        return self.told.expand(len(embed), -1, -1)
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        size = x.shape[-1]
+        mean = x @ self.maps[self.at].T + told[..., :size]
+        self.at += 1
+        return torch.cat([mean, told[..., size:]], -1)
+
+
+def model_of(world: LinearGaussian, full: bool = False) -> SSM:
+    """Our SSM with the system's own transition and emission."""
+    size, seen = world.sizes
+    config = SsmConfig(
+        stoch=size, hidden=size, act="none", norm="none", prior_layers=0, layers=0, embed=seen, symlog=False, floor=0.01
+    )
+    made = SSM(config, Spec({"state": (seen,)}, ActionSpec("continuous", 1))).double()
+    with torch.no_grad():
+        made.dynamics.inputs.z.weight.copy_(world.a)
+        made.decoder.parts["state"].head.weight.copy_(world.h)
+        made.decoder.parts["state"].head.bias.zero_()
+        made.encoder.parts["state"].head.weight.copy_(torch.eye(seen))
+        made.encoder.parts["state"].head.bias.zero_()
+    made.latent = Full(size) if full else Cubature(size, 0.01)
+    made.prior = Prior(world, full)  # type: ignore[assignment]
+    return made
+
+
+def elbo(model: Any, seen: Tensor) -> float:
+    """ELBO per step of one sequence (T, D), by the losses that train: -(vectors + kl), and the Gaussian's constant."""
+    size, (length, width) = model.config.stoch, seen.shape
+    count = 2 * length * size
+    no = torch.zeros(count, length, dtype=torch.bool)
+    batch = Batch({"state": seen.expand(count, -1, -1)}, torch.zeros(count, length, 1), torch.zeros(count, length), no, no, no)  # fmt: skip  # noqa: E501
+    with torch.no_grad():
+        roll = model.observe(batch, {"target", "vectors_hat", "posterior", "prior"}, rng(0))
+        terms = [registry.get("term", name)(model, roll).item() for name in ("vectors", "kl")]
+    return -sum(terms) - 0.5 * width * LOG_2PI
+
+
+SYSTEMS = [(seed, 1 + seed % 3, seed % 2 == 0) for seed in range(20)]
+
+
+@pytest.mark.parametrize(("seed", "size", "apart"), SYSTEMS)
+def test_the_exact_conditional_closes_the_gap_and_a_filter_does_not(seed: int, size: int, apart: bool) -> None:
+    """20 random systems. Diagonal ones run on our own Gaussian, the others on a full covariance."""
+    world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
+    _, seen = world.simulate(1, T, rng(100 + seed))
+    exact = world.log_likelihood(seen).item() / T
+    model = model_of(world, full=not apart)
+    gaps = {}
+    for ahead in (True, False):
+        model.posterior = Plugged(world, *world.conditionals(seen, ahead), full=not apart)  # type: ignore[assignment]
+        gaps[ahead] = exact - elbo(model, seen[0])
+    assert abs(gaps[True]) < 1e-9
+    assert gaps[False] > -1e-12
+    print(f"filtering gap {gaps[False]:.4f} nats per step")
+
+
+@pytest.mark.parametrize(("seed", "size", "apart"), SYSTEMS)
+def test_it_is_never_above_the_likelihood(seed: int, size: int, apart: bool) -> None:
+    """Random linear posteriors of our own network, constant spread: the cubature stays exact."""
+    world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
+    _, seen = world.simulate(3, T, rng(200 + seed))
+    exact = world.log_likelihood(seen) / T
+    model = model_of(world)
+    with torch.no_grad():
+        for trial in range(3):
+            for i, p in enumerate(model.posterior.parameters()):
+                p.copy_(torch.randn(p.shape, generator=rng(trial + 10 * i), **DOUBLE) * 0.5)
+            model.posterior.rest.head.weight[size:] = 0
+            for row in range(3):
+                assert elbo(model, seen[row]) < exact[row].item()
+
+
+def test_the_filter_has_a_real_gap() -> None:
+    """Where states are remembered and seen badly, what comes later matters: print the gap over all systems."""
+    gaps = []
+    for seed, size, apart in SYSTEMS:
+        world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
+        _, seen = world.simulate(1, T, rng(100 + seed))
+        model = model_of(world, full=not apart)
+        model.posterior = Plugged(world, *world.conditionals(seen, False), full=not apart)  # type: ignore[assignment]
+        gaps.append(world.log_likelihood(seen).item() / T - elbo(model, seen[0]))
+    print(f"gap of p(s_t | s_t-1, o_t): {min(gaps):.4f} to {max(gaps):.4f}, mean {sum(gaps) / 20:.4f} nats per step")
+    assert sum(gaps) / len(gaps) > 0.005
+
+
+# --- the truth itself, checked in other ways
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_kalman_filter_is_the_joint_gaussian(seed: int) -> None:
+    """All observations are one big normal; its covariance is written down directly."""
+    world = LinearGaussian.random(2, 3, rng(seed))
+    _, seen = world.simulate(5, T, rng(seed + 50))
+    covs, cov = [], torch.zeros(2, 2, **DOUBLE)
+    for _ in range(T):
+        cov = world.a @ cov @ world.a.T + world.q
+        covs.append(cov)
+    rows = []
+    for i in range(T):
+        row = []
+        for j in range(T):
+            k, later = min(i, j), torch.linalg.matrix_power(world.a, abs(i - j))
+            state = later @ covs[k] if i >= j else covs[k] @ later.T
+            row.append(world.h @ state @ world.h.T + (world.r if i == j else 0))
+        rows.append(torch.cat(row, 1))
+    joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), torch.cat(rows))
+    torch.testing.assert_close(world.log_likelihood(seen), joint.log_prob(seen.flatten(1)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_expected_elbo_of_a_filter_is_the_mean_over_sequences(seed: int) -> None:
+    world = LinearGaussian.random(2, 2, rng(seed), apart=True)
+    f, _, v = world.conditionals(torch.zeros(1, 1, 2, **DOUBLE), False)
+    gain = v[0] @ world.h.T
+    made = LinearFilter(f[0], gain, torch.linalg.cholesky(v[0]))
+    model = model_of(world)
+    _, seen = world.simulate(400, T, rng(seed + 70))
+    found = []
+    for row in seen:
+        model.posterior = Plugged(world, *world.conditionals(row[None], False), full=False)  # type: ignore[assignment]
+        found.append(elbo(model, row))
+    found = torch.tensor(found, **DOUBLE)
+    error = found.std() / 20
+    assert abs(found.mean() - made.elbo(world, T)) < 4 * error
+
+
+def test_the_best_filter_beats_the_one_step_conditional_and_stays_below_the_truth() -> None:
+    for seed in range(3):
+        world = LinearGaussian.random(2, 2, rng(seed))
+        f, _, v = world.conditionals(torch.zeros(1, 1, 2, **DOUBLE), False)
+        plain = LinearFilter(f[0], v[0] @ world.h.T, torch.linalg.cholesky(v[0])).elbo(world, 20)
+        best = LinearFilter.best(world, 20, rounds=4).elbo(world, 20)
+        truth = world.log_likelihood(world.simulate(4000, 20, rng(seed))[1]).mean() / 20
+        assert plain < best < truth + 0.05

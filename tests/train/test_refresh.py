@@ -1,0 +1,84 @@
+"""Collecting while training: whole episodes by the agent, told in the metrics, the same after a resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from isochrone import build
+from isochrone.core.errors import UserError
+from isochrone.tasks import train
+from isochrone.train.run import Run
+from isochrone.train.sinks import open_sinks
+
+SMALL = {
+    "env.episode_length": "8", "data.lanes": "3", "data.rows": "18", "data.capacity": "40", "data.refresh_rows": "9",
+    "data.refresh_every": "3", "data.held": "0.34", "train.steps": "10", "train.batch": "2", "train.length": "6",
+    "train.save_every": "2", "train.log_every": "2", "train.eval_every": "5", "train.keep": "9", "eval.returns": "2",
+    "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.units": "16",
+    "model.decode": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
+    "planner.horizon": "3",
+}  # fmt: skip
+
+
+def trained(path: Path, steps: int = 10, resume: bool = False) -> Run:
+    if resume:
+        run, config, total = train.again(path)
+    else:
+        config = build.recipe("planet_small", {**SMALL})
+        run, _, total = train.begin(config, path)
+    sinks = open_sinks(["jsonl"], run, config.train.steps)
+    stop = []
+
+    def tick(step: int) -> None:
+        if step == steps and steps < config.train.steps:
+            stop.append(step)
+            raise KeyboardInterrupt
+
+    try:
+        train.train(run, config, total, sinks, build.silent, tick)
+    except KeyboardInterrupt:
+        assert stop
+    finally:
+        for sink in sinks:
+            sink.close()
+        run.close()
+    return run
+
+
+def weights(run: Run) -> bytes:
+    return (run.trained() / "weights.safetensors").read_bytes()
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    told = [row for row in rows(whole) if "collect/return" in row]
+    assert len(told) == 3 and all(row["collect/episodes"] == 3 for row in told), "three lanes, three collections"
+    assert [row["collect/frames"] for row in told] == [54 + 27, 54 + 54, 54 + 81]
+    assert sum("eval/return" in row for row in rows(whole)) == 2
+    trained(tmp_path / "cut", steps=7)
+    cut = trained(tmp_path / "cut", resume=True)
+    assert weights(cut) == weights(whole)
+    assert [r.get("collect/return") for r in rows(cut)] == [r.get("collect/return") for r in rows(whole)]
+
+
+def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(UserError, match=r"model\.overshoot = 6: windows have only train\.length = 6 rows"):
+        build.recipe("planet_small", {**SMALL, "model.overshoot": "6"})
+
+
+def test_the_ring_keeps_what_it_was_told_to(tmp_path: Path) -> None:
+    config = build.recipe("planet_small", SMALL)
+    replay = build.fill_replay(config, None)
+    assert replay.rows == 40 and len(replay) == 54
+    with pytest.raises(UserError, match=r"data\.lanes = 3 x 40 rows takes"):
+        build.fill_replay(build.recipe("planet_small", {**SMALL, "data.budget_mb": "1"}), None)
+    assert torch.equal(torch.tensor(replay.stored()), torch.full((3,), 18))
