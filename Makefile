@@ -9,6 +9,8 @@ RUN ?= runs/demo
 # What pip is told about torch, e.g. TORCH_ARGS="--index-url URL" for an index that holds the small CPU wheel.
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
+# Processes that share the tests, a file at a time.
+JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 # One thread per process: latent-size tensors lose more to a second thread than they win.
@@ -58,7 +60,7 @@ types: $(VENV)/.test
 	$(BIN)/pyright
 
 test: lint types
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

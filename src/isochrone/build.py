@@ -65,7 +65,8 @@ def spec_of(config: Config) -> Spec:
         env = make_env(config, 1)
         spec = env.spec
         env.close()
-    _ = spec.image  # every model here sees pixels: refuse a world without them now
+    if registry.get("model", config.model.name).pixels:
+        _ = spec.image  # refuse a world without them now
     return spec
 
 

@@ -16,7 +16,9 @@ from torch import distributions as td
 
 from isochrone.core import registry
 from isochrone.core.types import ActionSpec, Batch, Spec, Struct
-from isochrone.evals.kalman import LOG_2PI, LinearFilter, LinearGaussian
+from isochrone.envs.linear import LinearConfig, LinearGaussian, LinearWorld
+from isochrone.evals.kalman import LOG_2PI, LinearFilter, conditionals, log_likelihood
+from isochrone.evals.likelihood import bounds
 from isochrone.models.ssm import SSM, SsmConfig
 from isochrone.nets.dists import Gaussian
 
@@ -158,11 +160,11 @@ def test_the_exact_conditional_closes_the_gap_and_a_filter_does_not(seed: int, s
     """20 random systems. Diagonal ones run on our own Gaussian, the others on a full covariance."""
     world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
     _, seen = world.simulate(1, T, rng(100 + seed))
-    exact = world.log_likelihood(seen).item() / T
+    exact = log_likelihood(world, seen).item() / T
     model = model_of(world, full=not apart)
     gaps = {}
     for ahead in (True, False):
-        model.posterior = Plugged(world, *world.conditionals(seen, ahead), full=not apart)  # type: ignore[assignment]
+        model.posterior = Plugged(world, *conditionals(world, seen, ahead), full=not apart)  # type: ignore[assignment]
         gaps[ahead] = exact - elbo(model, seen[0])
     assert abs(gaps[True]) < 1e-9
     assert gaps[False] > -1e-12
@@ -174,7 +176,7 @@ def test_it_is_never_above_the_likelihood(seed: int, size: int, apart: bool) -> 
     """Random linear posteriors of our own network, constant spread: the cubature stays exact."""
     world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
     _, seen = world.simulate(3, T, rng(200 + seed))
-    exact = world.log_likelihood(seen) / T
+    exact = log_likelihood(world, seen) / T
     model = model_of(world)
     with torch.no_grad():
         for trial in range(3):
@@ -192,8 +194,8 @@ def test_the_filter_has_a_real_gap() -> None:
         world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
         _, seen = world.simulate(1, T, rng(100 + seed))
         model = model_of(world, full=not apart)
-        model.posterior = Plugged(world, *world.conditionals(seen, False), full=not apart)  # type: ignore[assignment]
-        gaps.append(world.log_likelihood(seen).item() / T - elbo(model, seen[0]))
+        model.posterior = Plugged(world, *conditionals(world, seen, False), full=not apart)  # type: ignore[assignment]
+        gaps.append(log_likelihood(world, seen).item() / T - elbo(model, seen[0]))
     print(f"gap of p(s_t | s_t-1, o_t): {min(gaps):.4f} to {max(gaps):.4f}, mean {sum(gaps) / 20:.4f} nats per step")
     assert sum(gaps) / len(gaps) > 0.005
 
@@ -219,20 +221,20 @@ def test_the_kalman_filter_is_the_joint_gaussian(seed: int) -> None:
             row.append(world.h @ state @ world.h.T + (world.r if i == j else 0))
         rows.append(torch.cat(row, 1))
     joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), torch.cat(rows))
-    torch.testing.assert_close(world.log_likelihood(seen), joint.log_prob(seen.flatten(1)))
+    torch.testing.assert_close(log_likelihood(world, seen), joint.log_prob(seen.flatten(1)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_expected_elbo_of_a_filter_is_the_mean_over_sequences(seed: int) -> None:
     world = LinearGaussian.random(2, 2, rng(seed), apart=True)
-    f, _, v = world.conditionals(torch.zeros(1, 1, 2, **DOUBLE), False)
+    f, _, v = conditionals(world, torch.zeros(1, 1, 2, **DOUBLE), False)
     gain = v[0] @ world.h.T
     made = LinearFilter(f[0], gain, torch.linalg.cholesky(v[0]))
     model = model_of(world)
     _, seen = world.simulate(400, T, rng(seed + 70))
     found = []
     for row in seen:
-        model.posterior = Plugged(world, *world.conditionals(row[None], False), full=False)  # type: ignore[assignment]
+        model.posterior = Plugged(world, *conditionals(world, row[None], False), full=False)  # type: ignore[assignment]
         found.append(elbo(model, row))
     found = torch.tensor(found, **DOUBLE)
     error = found.std() / 20
@@ -242,8 +244,34 @@ def test_the_expected_elbo_of_a_filter_is_the_mean_over_sequences(seed: int) -> 
 def test_the_best_filter_beats_the_one_step_conditional_and_stays_below_the_truth() -> None:
     for seed in range(3):
         world = LinearGaussian.random(2, 2, rng(seed))
-        f, _, v = world.conditionals(torch.zeros(1, 1, 2, **DOUBLE), False)
+        f, _, v = conditionals(world, torch.zeros(1, 1, 2, **DOUBLE), False)
         plain = LinearFilter(f[0], v[0] @ world.h.T, torch.linalg.cholesky(v[0])).elbo(world, 20)
         best = LinearFilter.best(world, 20, rounds=4).elbo(world, 20)
-        truth = world.log_likelihood(world.simulate(4000, 20, rng(seed))[1]).mean() / 20
+        truth = log_likelihood(world, world.simulate(4000, 20, rng(seed))[1]).mean() / 20
         assert plain < best < truth + 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
+    """Our posterior, learned by our losses in the true system, against the best one optimised directly."""
+    world = LinearGaussian.random(1 + seed // 2, 2 + seed // 2, rng(seed), apart=True)
+    model = model_of(world)
+    model.latent = Gaussian(world.sizes[0], 0.01)
+    learner = torch.optim.Adam([*model.posterior.parameters(), *model.encoder.parameters()], 0.03)
+    falls = torch.optim.lr_scheduler.LinearLR(learner, 1, 0.02, 400)
+    draw, terms = rng(seed + 5), [registry.get("term", name) for name in ("vectors", "kl")]
+    for _ in range(400):
+        _, seen = world.simulate(64, T, draw)
+        no = torch.zeros(64, T, dtype=torch.bool)
+        batch = Batch({"state": seen}, torch.zeros(64, T, 1), torch.zeros(64, T), no, no, no)
+        roll = model.observe(batch, {"target", "vectors_hat", "posterior", "prior"}, draw)
+        learner.zero_grad()
+        sum(term(model, roll) for term in terms).backward()
+        learner.step()
+        falls.step()
+    env = LinearWorld(LinearConfig(states=world.sizes[0], seen=world.sizes[1], episode_length=T - 1))
+    env.system = world
+    found = bounds(model.float(), env, rng(9))
+    print(f"learned {found['likelihood.gap']:.4f}, best {found['likelihood.filter']:.4f} nats per step below ln p")
+    assert -0.01 < found["likelihood.short"] < 0.05
+    assert found["likelihood.gap.interval"][1] > 0

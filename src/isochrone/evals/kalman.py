@@ -1,4 +1,4 @@
-"""A linear-Gaussian world, where every likelihood is known: the truth that an ELBO is checked against. (float64)
+"""What is exactly true of a linear-Gaussian system: likelihood, conditionals, the best filter. (float64)
 
 s_t = A s_{t-1} + N(0, Q), s_0 = 0        o_t = H s_t + N(0, R)        t = 1..T
 """
@@ -7,97 +7,66 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.linalg import cholesky, eigvals, inv, slogdet, solve
+from torch.linalg import cholesky, inv, slogdet, solve
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-@dataclass(frozen=True)
-class LinearGaussian:
-    """The system's four matrices."""
+class System(Protocol):
+    """Matrices A (S, S), Q (S, S), H (D, S) and R (D, D)."""
 
-    a: Float[Tensor, "S S"]
-    q: Float[Tensor, "S S"]
-    h: Float[Tensor, "D S"]
-    r: Float[Tensor, "D D"]
+    a: Any
+    q: Any
+    h: Any
+    r: Any
 
-    @classmethod
-    def random(cls, size: int, seen: int, rng: torch.Generator, apart: bool = False) -> Self:
-        """A stable system of `size` states and `seen` >= `size` observed numbers of unit noise.
 
-        `apart`: states that do not mix and are seen along orthogonal directions, so that every conditional is diagonal.
-        """
-        draw = {"generator": rng, "dtype": torch.float64}
-        a = torch.randn(size, size, **draw)
-        a = torch.diag(0.9 * (2 * torch.rand(size, **draw) - 1)) if apart else a * (0.9 / eigvals(a).abs().max())
-        h = torch.randn(seen, size, **draw)
-        if apart:
-            h = torch.linalg.qr(h)[0] * (0.5 + torch.rand(size, **draw))
-        q = torch.diag(0.1 + torch.rand(size, **draw))
-        return cls(a, q, h, torch.eye(seen, dtype=torch.float64))
+def log_likelihood(world: System, seen: Float[Tensor, "B T D"]) -> Float[Tensor, "B"]:
+    """ln p(o_1..o_T), by the Kalman filter."""
+    size = world.h.shape[1]
+    mean = seen.new_zeros(len(seen), size)
+    cov = seen.new_zeros(size, size)
+    total = seen.new_zeros(len(seen))
+    for t in range(seen.shape[1]):
+        mean, cov = mean @ world.a.T, world.a @ cov @ world.a.T + world.q
+        spread = world.h @ cov @ world.h.T + world.r
+        error = seen[:, t] - mean @ world.h.T  # (B, D)
+        total = total - 0.5 * (
+            (error * solve(spread, error.T).T).sum(-1) + slogdet(spread)[1] + error.shape[1] * LOG_2PI
+        )
+        gain = solve(spread, world.h @ cov).T  # (S, D)
+        mean, cov = mean + error @ gain.T, cov - gain @ world.h @ cov
+    return total
 
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """(states, observed numbers)."""
-        return self.h.shape[1], self.h.shape[0]
 
-    def simulate(self, count: int, length: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(states (B, T, S), observations (B, T, D))."""
-        size, seen = self.sizes
-        s = torch.zeros(count, size, dtype=torch.float64)
-        states = []
-        for _ in range(length):
-            s = s @ self.a.T + torch.randn(count, size, generator=rng, dtype=torch.float64) @ cholesky(self.q).T
-            states.append(s)
-        found = torch.stack(states, 1)
-        noise = torch.randn(count, length, seen, generator=rng, dtype=torch.float64) @ cholesky(self.r).T
-        return found, found @ self.h.T + noise
+def conditionals(
+    world: System, seen: Float[Tensor, "B T D"], ahead: bool = True
+) -> tuple[Float[Tensor, "T S S"], Float[Tensor, "B T S"], Float[Tensor, "T S S"]]:
+    """p(s_t | s_{t-1}, o_t..o_T) = N(F_t s_{t-1} + d_t, V_t), exactly: (F, d, V).
 
-    def log_likelihood(self, seen: Float[Tensor, "B T D"]) -> Float[Tensor, "B"]:
-        """ln p(o_1..o_T), by the Kalman filter."""
-        size, _ = self.sizes
-        mean = seen.new_zeros(len(seen), size)
-        cov = seen.new_zeros(size, size)
-        total = seen.new_zeros(len(seen))
-        for t in range(seen.shape[1]):
-            mean, cov = mean @ self.a.T, self.a @ cov @ self.a.T + self.q
-            spread = self.h @ cov @ self.h.T + self.r
-            error = seen[:, t] - mean @ self.h.T  # (B, D)
-            total = total - 0.5 * (
-                (error * solve(spread, error.T).T).sum(-1) + slogdet(spread)[1] + error.shape[1] * LOG_2PI
-            )
-            gain = solve(spread, self.h @ cov).T  # (S, D)
-            mean, cov = mean + error @ gain.T, cov - gain @ self.h @ cov
-        return total
-
-    def conditionals(
-        self, seen: Float[Tensor, "B T D"], ahead: bool = True
-    ) -> tuple[Float[Tensor, "T S S"], Float[Tensor, "B T S"], Float[Tensor, "T S S"]]:
-        """p(s_t | s_{t-1}, o_t..o_T) = N(F_t s_{t-1} + d_t, V_t), exactly: (F, d, V).
-
-        By the backward information filter: p(o_t..o_T | s) is exp(-s'Ls/2 + l's) up to a constant. `ahead` False gives
-        p(s_t | s_{t-1}, o_t), which knows nothing of what comes: the best guess of a filter that looks one step.
-        """
-        size, _ = self.sizes
-        eye, precision = torch.eye(size, dtype=torch.float64), inv(self.q)
-        weigh = solve(self.r, self.h)  # R^-1 H, (D, S)
-        info, gain = torch.zeros_like(eye), seen.new_zeros(len(seen), size)
-        found = []
-        for t in reversed(range(seen.shape[1])):
-            info, gain = info + self.h.T @ weigh, gain + seen[:, t] @ weigh
-            cov = inv(precision + info)
-            found.append((cov @ precision @ self.a, gain @ cov.T, cov))
-            back = solve(eye + info @ self.q, torch.cat([info, gain.T], 1))  # (S, S + B)
-            info, gain = self.a.T @ back[:, :size] @ self.a, back[:, size:].T @ self.a
-            if not ahead:
-                info, gain = torch.zeros_like(info), torch.zeros_like(gain)
-        f, d, v = zip(*reversed(found), strict=True)
-        return torch.stack(f), torch.stack(d, 1), torch.stack(v)
+    By the backward information filter: p(o_t..o_T | s) is exp(-s'Ls/2 + l's) up to a constant. `ahead` False gives
+    p(s_t | s_{t-1}, o_t), which knows nothing of what comes: the best guess of a filter that looks one step.
+    """
+    size = world.h.shape[1]
+    eye, precision = torch.eye(size, dtype=torch.float64), inv(world.q)
+    weigh = solve(world.r, world.h)  # R^-1 H, (D, S)
+    info, gain = torch.zeros_like(eye), seen.new_zeros(len(seen), size)
+    found = []
+    for t in reversed(range(seen.shape[1])):
+        info, gain = info + world.h.T @ weigh, gain + seen[:, t] @ weigh
+        cov = inv(precision + info)
+        found.append((cov @ precision @ world.a, gain @ cov.T, cov))
+        back = solve(eye + info @ world.q, torch.cat([info, gain.T], 1))  # (S, S + B)
+        info, gain = world.a.T @ back[:, :size] @ world.a, back[:, size:].T @ world.a
+        if not ahead:
+            info, gain = torch.zeros_like(info), torch.zeros_like(gain)
+    f, d, v = zip(*reversed(found), strict=True)
+    return torch.stack(f), torch.stack(d, 1), torch.stack(v)
 
 
 @dataclass(frozen=True)
@@ -108,12 +77,12 @@ class LinearFilter:
     k: Float[Tensor, "S D"]
     chol: Float[Tensor, "S S"]
 
-    def elbo(self, world: LinearGaussian, length: int) -> Float[Tensor, ""]:
+    def elbo(self, world: System, length: int) -> Float[Tensor, ""]:
         """Expected ELBO per step over sequences of `length` from `world`, in closed form.
 
         Second moments of (true state, q's state) are carried along; every term of the ELBO is quadratic in them.
         """
-        size, seen = world.sizes
+        seen, size = world.h.shape
         joint = self.f.new_zeros(2 * size, 2 * size)
         total = self.f.new_zeros(())
         spread = self.chol @ self.chol.T
@@ -141,7 +110,7 @@ class LinearFilter:
         return total / length
 
     @classmethod
-    def best(cls, world: LinearGaussian, length: int, rounds: int = 30) -> Self:
+    def best(cls, world: System, length: int, rounds: int = 30) -> Self:
         """The filter of the highest expected ELBO, by L-BFGS from p(s_t | s_{t-1}, o_t)."""
         precision = inv(world.q)
         cov = inv(precision + world.h.T @ solve(world.r, world.h))

@@ -77,6 +77,21 @@ SECTIONS = (
         ),
     ),
     Section(
+        "likelihood",
+        "How tight is the bound?",
+        "ln p is known exactly here, by a Kalman filter, and the ELBO must stay below it. In the true states no "
+        "posterior that filters closes the gap; a model that learns its own states may do better.",
+        "none",
+        (),
+        (
+            Row("likelihood.exact", "exact log-likelihood, nats per step", "{:.4f}"),
+            Row("likelihood.elbo", "ELBO of the model", "{:.4f}"),
+            Row("likelihood.gap", "gap between them", "{:.4f}"),
+            Row("likelihood.filter", "… of the best posterior that filters in the true states", "{:.4f}"),
+            Row("likelihood.short", "the model's gap beyond that (below 0: its states filter better)", "{:.4f}"),
+        ),
+    ),
+    Section(
         "nats",
         "What does it learn from a frame?",
         "KL between what is believed with the frame and without it. Dimensions at zero carry nothing; a prior much "

@@ -18,6 +18,7 @@ class Model(nn.Module):
 
     provides: frozenset[str] = frozenset()
     modes: frozenset[str] = frozenset()
+    pixels = True  # must there be an image?
     draws = False  # do `update` and `imagine` take an `rng` to draw latents with?
 
     def step(self, state: Any, action: Float[Tensor, "... A"]) -> Any:

@@ -39,6 +39,7 @@ class StateSpace(Model):
     deterministic = True
     stochastic = True
     draws = True
+    pixels = False
     provides = frozenset({"target", "embed", "posterior", "prior", "feat", "reward_hat", "continue_hat", "overshoot"})
 
     def __init__(self, config: StateSpaceConfig, spec: Spec) -> None:

@@ -16,6 +16,7 @@ from isochrone.envs.whitebox.oracle import oracle_return
 from isochrone.evals import store, suite
 from isochrone.evals.bars import BARS
 from isochrone.evals.forks import forked, forks
+from isochrone.evals.likelihood import bounds, linear
 from isochrone.evals.returns import earned
 from isochrone.evals.suite import Results
 from isochrone.tasks.trained import Trained, has_truth, held_out
@@ -67,15 +68,23 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
             why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
             say(f"measuring on held-out lanes; {why if recorded else 'this world has no ground truth to measure with'}")
             found = _blind(trained)
-            if env is not None and forked(env):
-                draw = generator(config.eval.seed, "forks")
-                found = _with(found, forks(trained.model, env, draw, config.eval.horizon))
+            found = _with(found, _special(trained, env))
     finally:
         if env is not None:
             env.close()
-    if recorded or seeks:
+    if recorded or seeks or not config.loss.get("reward"):
         return found
     return _with(found, _earned(trained, agents, say))
+
+
+def _special(trained: Trained, env: Any) -> dict[str, Any]:
+    """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
+    seed, flat = trained.config.eval.seed, {}
+    if env is not None and forked(env):
+        flat |= forks(trained.model, env, generator(seed, "forks"), trained.config.eval.horizon)
+    if env is not None and linear(env):
+        flat |= bounds(trained.model, env, generator(seed, "likelihood"))
+    return flat
 
 
 def _with(found: Found, flat: dict[str, Any]) -> Found:

@@ -1,0 +1,34 @@
+"""A linear SSM of a linear-Gaussian world: the ELBO beside the exact likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isochrone.core.config import part_config
+from isochrone.core.registry import register
+from isochrone.evals.suite import EvalConfig
+from isochrone.models.ssm import SsmConfig
+from isochrone.recipes.planet import planet
+from isochrone.recipes.schema import Config, DataConfig
+from isochrone.train.config import TrainConfig
+
+
+@register("recipe", "kalman")
+def kalman() -> Config:
+    """A linear SSM learned from a linear-Gaussian world, where the Kalman filter tells the exact likelihood."""
+    return replace(
+        planet(),
+        recipe="kalman",
+        env=part_config("env", "linear"),
+        model=SsmConfig(
+            stoch=2, hidden=16, act="none", norm="none", prior_layers=0, layers=0, embed=16, symlog=False, floor=0.01
+        ),
+        loss={"vectors": 1.0, "kl": 1.0},
+        term={},
+        data=DataConfig(lanes=64, rows=4000),
+        # windows of several episodes: the first row of a window seldom is that of an episode, but is taken for one
+        train=TrainConfig(
+            steps=1200, batch=32, length=100, lr=1e-2, schedule="cosine", clip=100.0, save_every=400, eval_every=0
+        ),
+        eval=EvalConfig(pairs=0, episodes=32, length=40, horizon=10),
+    )

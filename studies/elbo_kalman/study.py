@@ -1,0 +1,18 @@
+"""How close does an ELBO come to the exact likelihood? Linear-Gaussian worlds, where a Kalman filter tells it."""
+
+from isochrone.studies.plan import Cell, Study
+
+CELLS: list[Cell] = []
+for seed in range(5):  # each seed is a system of its own
+    system = {"env.system": str(seed), "eval.seed": str(100 + seed)}
+    CELLS.append(Cell(f"ssm-{seed}", "kalman", system, seed, "ssm"))
+    # one state more than the truth has: room for what the past says of what comes
+    CELLS.append(Cell(f"wider-{seed}", "kalman", {**system, "model.stoch": "4"}, seed, "wider"))
+
+STUDY = Study(
+    title="an ELBO beside the exact likelihood",
+    question="A linear SSM learns a linear-Gaussian world from its observations. Does its ELBO stay below the exact "
+    "log-likelihood, and does it come as close as the best posterior that filters?",
+    cells=CELLS,
+    roles={"ssm": "linear SSM with as many states as the truth", "wider": "the same with four states"},
+)
