@@ -43,7 +43,9 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     horizon = min(horizon, env.config.episode_length - turn)
     state, side = _filtered(model, env, turn, rng)
     idle = model.action.idle((env.num_envs, FUTURES, horizon), device)
-    dreamt = model.imagine(state, idle, rng)  # State[B, N, H]
+    # one world at a time: the rows of a batch share their noise
+    each = [model.imagine(state[i : i + 1], idle[i : i + 1], rng) for i in range(env.num_envs)]
+    dreamt = type(state).cat(each)  # State[B, N, H]
     shown = torch.stack([model.decode(dreamt[:, n].feat()).clamp(0, 1) for n in range(FUTURES)], 1)  # (B, N, H, ...)
     both = [env.frames(torch.full_like(side, s))[:, turn + 1 : turn + 1 + horizon].to(device) / 255 for s in (-1, 1)]
     gap = _square(both[0], both[1])  # (B, H)

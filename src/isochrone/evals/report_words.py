@@ -96,7 +96,7 @@ SECTIONS = (
         "What does it learn from a frame?",
         "KL between what is believed with the frame and without it. Dimensions at zero carry nothing; a prior much "
         "less sure than the posterior will be surprised when it plans.",
-        "none",
+        "always expecting the mean (the prior's mean)",
         ("nats",),
         (
             Row("nats.per_frame", "KL per frame, nats"),
@@ -104,6 +104,9 @@ SECTIONS = (
             Row("nats.used", "dimensions of z that carry more than 0.01 nats", "{:.0f}"),
             Row("nats.posterior", "entropy of the posterior, nats"),
             Row("nats.prior", "entropy of the prior, nats"),
+            Row("nats.prior_error", "prior's mean off the posterior's, in units of its spread", "{:.3f}"),
+            Row("nats.sigma_posterior", "σ of the posterior", "{:.3f}"),
+            Row("nats.sigma_prior", "σ of the prior", "{:.3f}"),
         ),
     ),
     Section(

@@ -34,7 +34,7 @@ def nats(model: Any, batch: Batch, truth: Any, rng: torch.Generator) -> dict[str
     episodes = np.array([row[~f].sum(-1).mean() for row, f in zip(kl, first, strict=True) if (~f).any()])
     each = later.mean(0)
     entropy = {name: numpy(roll.fields[name].entropy())[~first].mean(0) for name in ("posterior", "prior")}
-    return {
+    return _spread(roll.posterior, roll.prior, first) | {
         "per_dimension": np.sort(each)[::-1].copy(),
         "entropy_posterior": np.sort(entropy["posterior"])[::-1].copy(),
         "entropy_prior": np.sort(entropy["prior"])[::-1].copy(),
@@ -46,3 +46,22 @@ def nats(model: Any, batch: Batch, truth: Any, rng: torch.Generator) -> dict[str
         "posterior": float(entropy["posterior"].sum()),
         "prior": float(entropy["prior"].sum()),
     }
+
+
+def _spread(q: Any, p: Any, first: np.ndarray) -> dict[str, float]:
+    """Of beliefs that have a mean: how far the prior's lies from the posterior's, and how wide both are.
+
+    prior_error: root mean square, in units of the posterior means' own spread (1: as good as always expecting their
+    mean); sigma_posterior, sigma_prior: mean standard deviation, where there is one.
+    """
+    if not hasattr(q, "mean"):
+        return {}
+    told, guess = (numpy(x.mean)[~first] for x in (q, p))  # (N, S)
+    scale = max(float(((told - told.mean(0)) ** 2).mean()), 1e-12)
+    out = {"prior_error": float(np.sqrt(((guess - told) ** 2).mean() / scale)), "prior_error.floor": 1.0}
+    if hasattr(q, "std"):
+        out |= {
+            "sigma_posterior": float(numpy(q.std)[~first].mean()),
+            "sigma_prior": float(numpy(p.std)[~first].mean()),
+        }
+    return out

@@ -1,0 +1,22 @@
+"""What does the KL do? The same RSSM on the same recordings, with the KL at weights from 0 to 10."""
+
+from isochrone.studies.plan import Cell, Study
+
+BETAS = ("0", "0.001", "0.1", "1", "10")
+# a recording of random moves that stays as it is, so that only the loss differs; one free nat would hide small weights
+FIXED = {"data.refresh_every": "0", "data.lanes": "64", "data.rows": "204", "term.kl.free": "0", "train.steps": "1500"}
+FIXED |= {"train.eval_every": "0", "train.schedule": "cosine", "eval.returns": "32"}
+CELLS = [
+    Cell(f"beta-{beta}-{seed}", "planet_small", {"loss.kl": beta, "eval.seed": str(100 + seed)}, seed, f"beta-{beta}")
+    for seed in range(3)
+    for beta in BETAS
+]
+
+STUDY = Study(
+    title="what the KL does",
+    question="What happens without it: does the posterior collapse, does the prior learn, how far can one imagine, can "
+    "one plan? And with too much of it?",
+    cells=CELLS,
+    roles={f"beta-{b}": f"KL at weight {b}" + (" (the ELBO)" if b == "1" else "") for b in BETAS},
+    changes=FIXED,
+)

@@ -1,0 +1,22 @@
+"""Does latent overshooting help? The same RSSM on the same recordings with D = 1 (none), 5 and 20."""
+
+from isochrone.studies.plan import Cell, Study
+
+FIXED = {"data.refresh_every": "0", "data.lanes": "64", "data.rows": "204", "train.steps": "1500"}
+FIXED |= {"train.eval_every": "0", "train.schedule": "cosine", "eval.returns": "32", "model.starts": "4"}
+CELLS: list[Cell] = []
+for seed in range(3):
+    for depth in (1, 5, 20):
+        more = {"eval.seed": str(100 + seed)}
+        if depth > 1:  # the paper's mean over d = 1..D, every beta one
+            more |= {"model.overshoot": str(depth), "loss.kl": str(1 / depth), "loss.overshoot_kl": str(1 - 1 / depth)}
+        CELLS.append(Cell(f"depth-{depth}-{seed}", "planet_small", more, seed, f"depth-{depth}"))
+
+STUDY = Study(
+    title="latent overshooting",
+    question="Priors d = 2..D steps after a posterior are trained to meet the later posteriors. Does imagination reach "
+    "farther for it?",
+    cells=CELLS,
+    roles={"depth-1": "D = 1: none", "depth-5": "D = 5", "depth-20": "D = 20"},
+    changes=FIXED,
+)
