@@ -43,7 +43,7 @@ class Dreamer(nn.Module):
         return Clock(torch.zeros(batch), torch.full((batch,), -1.0))
 
     def update(self, state: Clock, action: Tensor, obs: Any) -> Clock:
-        return state.replace(row=state.row + 1)
+        return state.replace(right=(self.world.state().side > 0).float(), row=state.row + 1)
 
     def imagine(self, state: Clock, actions: Tensor, rng: torch.Generator) -> Clock:
         b, n, horizon, _ = actions.shape
@@ -52,7 +52,7 @@ class Dreamer(nn.Module):
             "coin": (torch.rand(b, n, generator=rng) < 0.5).float(),
             "blur": torch.full((b, n), 0.5),
             "left": torch.zeros(b, n),
-            "due": (self.world.state().side > 0).float()[:, None].expand(b, n),
+            "due": state.right[:, None].expand(b, n),
         }[self.mix]
         return Clock(right[..., None].expand(b, n, horizon), rows.expand(b, n, horizon))
 
