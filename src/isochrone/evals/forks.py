@@ -81,10 +81,11 @@ def _filtered(model: Any, env: Any, turn: int, rng: torch.Generator) -> tuple[An
     step = env.reset(int(torch.randint(2**31, (), generator=rng, device=rng.device)))
     side = env.state().side
     action = model.action.idle((env.num_envs,), device)
-    state = model.update(model.start(env.num_envs), action, {k: v.to(device) for k, v in step.obs.items()})
-    for _ in range(turn):
-        step = env.step(model.action.idle((env.num_envs,)))
-        state = model.update(state, action, {k: v.to(device) for k, v in step.obs.items()})
+    drawn = {"rng": rng} if getattr(model, "draws", False) else {}  # as in training: a mode is no fair sample
+    state = model.start(env.num_envs)
+    for row in range(turn + 1):
+        step = env.step(model.action.idle((env.num_envs,))) if row else step
+        state = model.update(state, action, {k: v.to(device) for k, v in step.obs.items()}, **drawn)
     return state, side
 
 
