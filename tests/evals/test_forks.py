@@ -64,7 +64,7 @@ class Dreamer(nn.Module):
 
 def found(mix: str, variant: str = "split") -> dict[str, Any]:
     options: Any = {"variant": variant}
-    world = BouncerWorld(BouncerConfig(**options), num_envs=40)
+    world = BouncerWorld(BouncerConfig(**options), num_envs=16)
     return {k.removeprefix("forks."): v for k, v in forks(Dreamer(world, mix), world, rng(2), 10).items()}
 
 

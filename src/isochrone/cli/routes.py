@@ -35,7 +35,7 @@ def command(words: list[str]) -> int:
 
     if "all" in asked.switches:
         asked.only("write")
-        text = routes.page(registry.names("recipe"))
+        text = routes.page({name: routes.routes_of(build.recipe(name)) for name in registry.names("recipe")})
         if "write" in asked.options:
             atomic_write(Path(asked.options["write"]), text)
             say(f"written: {asked.options['write']}")
