@@ -18,7 +18,7 @@ from perfect import Perfect, world
 from isochrone.core import config as configuration
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.evals import report, store, suite
+from isochrone.evals import report, report_style, store, suite
 from isochrone.evals.figures.field import FINE, cliffs, fine, grid_of, laid
 from isochrone.evals.figures.style import THEMES, png
 
@@ -194,3 +194,9 @@ def test_results_and_curves_survive_the_disk(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "arrays.json").read_text()) == {"a": [[1.0, None]]}
     paths = store.save_figures(tmp_path / "figures" / "5", {"x": b"\x89PNG"})
     assert paths[0].read_bytes() == b"\x89PNG"
+
+
+def test_no_string_of_the_style_sheet_crosses_a_line() -> None:
+    """A browser drops the whole rule, and the next one with it, without a word."""
+    assert not [row for row in report_style.CSS.splitlines() if row.count('"') % 2]
+    assert report_style.CSS.count("{") == report_style.CSS.count("}")

@@ -13,8 +13,8 @@ CSS = """
   --quiet:#98a1ac;
   --rule:#2a3038; --good:#4fd1a5; --bad:#f3a06b; --good-bg:#14342a; --bad-bg:#3b2416; --link:#5fb4ee; } }
 * { box-sizing:border-box } html { -webkit-text-size-adjust:100% }
-body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe
-  UI",Roboto,sans-serif }
+body { margin:0; background:var(--paper); color:var(--ink);
+  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif }
 main { max-width:1080px; margin:0 auto; padding:40px 24px 72px }
 header p.kind { margin:0; color:var(--quiet); font-size:14px }
 h1 { font-size:30px; line-height:1.2; margin:4px 0 10px; font-weight:650; letter-spacing:-.01em }
