@@ -6,6 +6,8 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+# Held-out pairs that the demo plans between; `isochrone eval` alone takes 500.
+PAIRS ?= 200
 # What pip is told about torch, e.g. TORCH_ARGS="--index-url URL" for an index that holds the small CPU wheel.
 TORCH := torch==2.13.0
 TORCH_ARGS ?=
@@ -47,7 +49,7 @@ install: $(VENV)/.log
 demo: $(VENV)/.log
 	@if [ -e $(RUN)/config.json ]; then $(BIN)/isochrone train --resume $(RUN); \
 	else $(BIN)/isochrone train zhp --run $(RUN); fi
-	@$(BIN)/isochrone eval $(RUN)
+	@$(BIN)/isochrone eval $(RUN) --eval.pairs $(PAIRS)
 	@$(BIN)/isochrone plan $(RUN)
 	@$(BIN)/isochrone report $(RUN)
 	@echo "open $(RUN)/report.html"
