@@ -26,22 +26,35 @@ class System(Protocol):
     r: Any
 
 
+def innovations(world: System, length: int) -> list[tuple[Tensor, Tensor]]:
+    """The filter's (covariance of o_t given o_<t (D, D), gain (S, D)) at t = 1..T; they hang on no observation."""
+    cov, found = torch.zeros_like(world.q), []
+    for _ in range(length):
+        cov = world.a @ cov @ world.a.T + world.q
+        spread = world.h @ cov @ world.h.T + world.r
+        gain = solve(spread, world.h @ cov).T
+        cov = cov - gain @ world.h @ cov
+        found.append((spread, gain))
+    return found
+
+
 def log_likelihood(world: System, seen: Float[Tensor, "B T D"]) -> Float[Tensor, "B"]:
     """ln p(o_1..o_T), by the Kalman filter."""
-    size = world.h.shape[1]
-    mean = seen.new_zeros(len(seen), size)
-    cov = seen.new_zeros(size, size)
+    mean = seen.new_zeros(len(seen), world.h.shape[1])
     total = seen.new_zeros(len(seen))
-    for t in range(seen.shape[1]):
-        mean, cov = mean @ world.a.T, world.a @ cov @ world.a.T + world.q
-        spread = world.h @ cov @ world.h.T + world.r
+    for t, (spread, gain) in enumerate(innovations(world, seen.shape[1])):
+        mean = mean @ world.a.T
         error = seen[:, t] - mean @ world.h.T  # (B, D)
         total = total - 0.5 * (
             (error * solve(spread, error.T).T).sum(-1) + slogdet(spread)[1] + error.shape[1] * LOG_2PI
         )
-        gain = solve(spread, world.h @ cov).T  # (S, D)
-        mean, cov = mean + error @ gain.T, cov - gain @ world.h @ cov
+        mean = mean + error @ gain.T
     return total
+
+
+def expected_log_likelihood(world: System, length: int) -> float:
+    """Mean of ln p(o_1..o_T) over the system's own sequences: minus the entropy of the innovations."""
+    return sum(-0.5 * float(slogdet(s)[1] + len(s) * (1 + LOG_2PI)) for s, _ in innovations(world, length))
 
 
 def conditionals(

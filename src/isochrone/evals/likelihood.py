@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.types import Batch
-from isochrone.evals.kalman import LOG_2PI, LinearFilter, log_likelihood
+from isochrone.evals.kalman import LOG_2PI, LinearFilter, expected_log_likelihood, log_likelihood
 from isochrone.evals.latent import device_of, generator, numpy
 from isochrone.evals.stats import bootstrap_mean
 
@@ -53,7 +53,8 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
     ours = torch.cat([elbo(model, chunk, draw) for chunk in seen.split(512)]) / length
     gaps = numpy(exact - ours)
     low, high = bootstrap_mean(gaps, generator(rng))
-    best = _expected(env.system, length) - float(LinearFilter.best(env.system, length).elbo(env.system, length))
+    filtered = LinearFilter.best(env.system, length).elbo(env.system, length)
+    best = expected_log_likelihood(env.system, length) / length - float(filtered)
     found = {
         "exact": float(exact.mean()),
         "elbo": float(ours.mean()),
@@ -64,15 +65,3 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
         "short.interval": (low - best, high - best),
     }
     return {f"likelihood.{name}": value for name, value in found.items()}
-
-
-def _expected(system: Any, length: int) -> float:
-    """Mean of ln p per step over the system's own sequences: minus the entropy rate of the innovations."""
-    cov = torch.zeros_like(system.q)
-    total = 0.0
-    for _ in range(length):
-        cov = system.a @ cov @ system.a.T + system.q
-        spread = system.h @ cov @ system.h.T + system.r
-        total -= 0.5 * float(torch.logdet(spread) + len(spread) * (1 + LOG_2PI))
-        cov = cov - cov @ system.h.T @ torch.linalg.solve(spread, system.h @ cov)
-    return total / length

@@ -48,19 +48,27 @@ class Paths:
     @torch.no_grad()
     def fewest(self, goal: Int[Tensor, "G"], shut: Bool[Tensor, "G N"] | None = None) -> Int[Tensor, "N G"]:
         """Fewest moves from every node to each goal node; -1: no way. Nothing leads from or over a `shut` node."""
-        count = len(self.next)
-        reached = torch.arange(count, device=goal.device)[:, None] == goal  # (N, G) within d moves
-        open_ = None if shut is None else ~shut.T
-        found = torch.where(reached, 0, -1).to(torch.int16)
-        for d in range(1, count + 1):
-            wider = reached.clone()
-            for a in range(self.next.shape[1]):
-                wider |= reached[self.next[:, a]]
-            if open_ is not None:
-                wider &= open_ | reached
-            new = wider & ~reached
-            if not bool(new.any()):
-                break
-            found[new] = d
-            reached = wider
-        return found
+        reached = torch.arange(len(self.next), device=goal.device)[:, None] == goal  # (N, G)
+        return fewest_moves(reached, self.next, None if shut is None else ~shut.T)
+
+
+def fewest_moves(
+    reached: Bool[Tensor, "S G"], nexts: Int[Tensor, "S A"], through: Bool[Tensor, "S G"] | None = None
+) -> Int[Tensor, "S G"]:
+    """Breadth first, backwards from what is `reached` at once: fewest moves from every state to each goal; -1: no way.
+
+    `through`: the states from which a way may lead on to that goal.
+    """
+    found = torch.where(reached, 0, -1).to(torch.int16)
+    for d in range(1, len(nexts) + 1):
+        wider = reached.clone()
+        for a in range(nexts.shape[1]):
+            wider |= reached[nexts[:, a]]
+        if through is not None:
+            wider &= through | reached
+        new = wider & ~reached
+        if not bool(new.any()):
+            break
+        found[new] = d
+        reached = wider
+    return found

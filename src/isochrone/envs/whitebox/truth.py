@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isochrone.envs.whitebox.maps import Map
+from isochrone.envs.whitebox.paths import fewest_moves
 from isochrone.envs.whitebox.physics import PX, SPEED, Lattice, Physics, number, velocity_table
 from isochrone.envs.whitebox.state import BoxState, WhiteBoxConfig, at_rest
 
@@ -102,18 +103,8 @@ class Truth:
         nexts = self._successors()  # (S, A)
         count, device = len(self._nodes), self.where.device
         owner = torch.arange(len(nexts), device=device) // (9 if self.momentum else 1)
-        reached = owner[:, None] == torch.arange(count, device=device)  # (S, N): goal reached within d actions
-        found = torch.where(reached, 0, -1).to(torch.int16)
-        for d in range(1, len(nexts) + 1):
-            wider = reached.clone()
-            for a in range(nexts.shape[1]):
-                wider |= reached[nexts[:, a]]
-            new = wider & ~reached
-            if not bool(new.any()):
-                break
-            found[new] = d
-            reached = wider
-        return found
+        reached = owner[:, None] == torch.arange(count, device=device)  # (S, N): there at once
+        return fewest_moves(reached, nexts)
 
     def _successors(self) -> Int[Tensor, "S A"]:
         """The state that each action leads to, by the world's own transition."""
