@@ -68,7 +68,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
             why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
             say(f"measuring on held-out lanes; {why if recorded else 'this world has no ground truth to measure with'}")
             found = _blind(trained)
-            found = _with(found, _special(trained, env))
+            found = found if env is None else _with(found, _special(trained, env))
     finally:
         if env is not None:
             env.close()
@@ -80,9 +80,9 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
 def _special(trained: Trained, env: Any) -> dict[str, Any]:
     """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
     seed, flat = trained.config.eval.seed, {}
-    if env is not None and forked(env):
+    if forked(env):
         flat |= forks(trained.model, env, generator(seed, "forks"), trained.config.eval.horizon)
-    if env is not None and linear(env):
+    if linear(env):
         flat |= bounds(trained.model, env, generator(seed, "likelihood"))
     return flat
 
