@@ -9,7 +9,7 @@ from torch import Tensor
 
 def as_float(image: Tensor) -> Float[Tensor, "... C Y X"]:
     """uint8 0..255 -> float 0..1; floats pass unchanged."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
+    return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
 def to_uint8(image: Float[Tensor, "... C Y X"]) -> UInt8[Tensor, "... C Y X"]:

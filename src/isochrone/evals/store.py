@@ -31,10 +31,13 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], only: Iterable[str] | Non
 
 
 def _listed(x: np.ndarray) -> Any:
-    if x.dtype.kind == "f":
-        flat: list[Any] = [round(v, 6) if np.isfinite(v) else None for v in x.ravel().tolist()]
-        return np.array(flat, dtype=object).reshape(x.shape).tolist()
-    return x.tolist()
+    if x.dtype.kind != "f":
+        return x.tolist()
+    rounded = np.round(x.astype(np.float64), 6)
+    if not np.isfinite(x).all():
+        rounded = rounded.astype(object)
+        rounded[~np.isfinite(x)] = None
+    return rounded.tolist()
 
 
 def curves(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -42,8 +42,12 @@ class PatchEncoder(nn.Module):
     def forward(self, image: Tensor) -> Float[Tensor, "... F"]:
         c, y, x = self.image
         lead, u = image.shape[:-3], self.unit
-        tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
-        tiles = tiles.reshape(-1, (y // u) * (x // u), c * u * u)
+        if image.dtype == torch.uint8:  # the four bytes of a patch's row move as one
+            words = image.contiguous().view(torch.int32).reshape(-1, c, y // u, u, x // u)
+            tiles = words.permute(0, 2, 4, 1, 3).reshape(-1, (y // u) * (x // u), c * u).view(torch.uint8)
+        else:
+            tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
+            tiles = tiles.reshape(-1, (y // u) * (x // u), c * u * u)
         # Floats last: what was permuted is a quarter of the bytes.
         code = nn.functional.silu(self.patch(as_float(tiles)))  # (N, tiles, depth)
         hidden = nn.functional.silu(self.norm(self.dense(code.flatten(1))))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from isochrone.core.config import option
 from isochrone.core.pixels import as_float
@@ -32,10 +32,28 @@ class Boxes:
     box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
 
 
+@lru_cache(maxsize=32)
+def _box_rows(size: int, box: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
+    """Row i averages what lies within box // 2 of i."""
+    at = torch.arange(size, device=device)
+    near = ((at[:, None] - at).abs() <= box // 2).to(dtype)
+    return near / near.sum(1, keepdim=True)
+
+
 def local_mean(x: Float[Tensor, "N C Y X"], box: int) -> Float[Tensor, "N C Y X"]:
-    """Mean over a box around each pixel, pixels outside left out; one axis at a time (a box is separable)."""
-    rows = F.avg_pool2d(x, (box, 1), 1, (box // 2, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, box), 1, (0, box // 2), count_include_pad=False)
+    """Mean over a box around each pixel, pixels outside left out.
+
+    A box is separable: one banded matrix per axis, several times as fast as a sliding pool on a CPU.
+    """
+    along_y, along_x = (_box_rows(size, box, x.dtype, x.device) for size in x.shape[-2:])
+    return along_y @ (x @ along_x.T)
+
+
+def halved(x: Float[Tensor, "N C Y X"]) -> Float[Tensor, "N C y x"]:
+    """Mean over 2 x 2 pixels; an odd last row or column is left out."""
+    y, x_ = (size // 2 * 2 for size in x.shape[-2:])
+    rows = x[..., 0:y:2, :x_] + x[..., 1:y:2, :x_]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
 def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], cfg: Boxes) -> Float[Tensor, "N"]:
@@ -53,7 +71,7 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
         weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
         total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
         if s + 1 < cfg.scales:
-            error = F.avg_pool2d(error, 2)
+            error = halved(error)
     return total
 
 
@@ -91,8 +109,10 @@ def centre_of_mass(image: Float[Tensor, "N C Y X"]) -> tuple[Float[Tensor, "N 2"
 
     Environment-only: what never moves is background, and a pixel's weight is its squared departure from it.
     """
-    away = (image - image.mean(0)).square().mean(1)  # (N, Y, X)
-    away = torch.where(away > 0.25 * away.amax((1, 2), keepdim=True), away, torch.zeros_like(away))
+    middle = image.mean(0)
+    # A few frames at a time: what lies between the operations stays in the cache.
+    away = torch.cat([(few - middle).square_().mean(1) for few in image.split(16)])  # (N, Y, X)
+    away = away * (away > 0.25 * away.amax((1, 2), keepdim=True))
     mass = away.sum((1, 2)).clamp_min(1e-6)
     ys = torch.arange(image.shape[2], device=image.device, dtype=image.dtype)
     xs = torch.arange(image.shape[3], device=image.device, dtype=image.dtype)

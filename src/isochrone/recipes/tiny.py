@@ -30,7 +30,7 @@ def tiny() -> Config:
             "bellman_p": Bellman(pairs=64, near=100.0),
         },
         data=DataConfig(lanes=32, rows=300),
-        train=replace(base.train, steps=1600, batch=48, warmup=10, save_every=400, log_every=50),
+        train=replace(base.train, steps=1400, batch=48, warmup=10, save_every=400, log_every=50),
         planner=replace(base.planner, expansions=64),
         compare=(),
         eval=EvalConfig(episodes=16, length=32, pairs=50, horizon=8),

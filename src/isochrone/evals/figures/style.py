@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 matplotlib.use("Agg", force=False)
 
@@ -106,6 +109,9 @@ def legend(ax: Axes, **where: Any) -> None:
 
 def png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as PNG bytes, without dates or versions inside, so that equal figures are equal files."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once: savefig draws a second time, for the layout's sake
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(out, "png", dpi=(dpi, dpi))
     return out.getvalue()
