@@ -187,7 +187,7 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str) -> Any:
             raise UserError(f"option '{here}' holds one value; '{'.'.join(rest)}' under it means nothing")
         new = _set(old, rest, value, f"{here}.")
     elif "part" in meta:
-        new = part_config(meta["part"], str(value))
+        new = _inherit(old, part_config(meta["part"], str(value)))
     elif dataclasses.is_dataclass(old):
         inside = ", ".join(f.name for f in dataclasses.fields(old))
         raise UserError(f"option '{here}' is a group: set one of {inside} in it")
@@ -195,6 +195,20 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str) -> Any:
         new = parse(value, hints(type(config))[head], here)
         _limits(new, meta, here)
     return dataclasses.replace(config, **{head: new})
+
+
+def _inherit(old: Any, new: Any) -> Any:
+    """`new` with what `old` was told and both know, where a common dataclass makes them one family.
+
+    So a recipe's sizes stay when `--model ssm` puts an SSM in an RSSM's place.
+    """
+    mine, other = (type(x).__mro__[1:] for x in (old, new))
+    family = next((c for c in mine if c in other and dataclasses.is_dataclass(c)), None)
+    if family is None:
+        return new
+    plain = type(old)()
+    told = {f.name: getattr(old, f.name) for f in dataclasses.fields(family)}
+    return dataclasses.replace(new, **{k: v for k, v in told.items() if v != getattr(plain, k)})
 
 
 def _set_table(

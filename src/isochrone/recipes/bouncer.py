@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
+from isochrone.envs.bouncer import BouncerConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.models.rssm import RssmConfig
 from isochrone.objectives.belief import Kl
@@ -17,17 +18,21 @@ from isochrone.recipes.schema import Config, DataConfig
 def bouncer() -> Config:
     """A ball that goes left or right by chance (--env bouncer:memory: as a lamp has said): can the model tell?"""
     base = planet_small()
+    world = part_config("env", "bouncer:split")
+    assert isinstance(world, BouncerConfig)
     return replace(
         base,
         recipe="bouncer",
-        env=part_config("env", "bouncer:split"),
+        env=replace(world, episode_length=20),
         model=RssmConfig(
             hidden=128, deter=128, stoch=8, act="elu", encoder="patch", depth=16, embed=128, units=64, decode=6
         ),
         loss={"image": 1.0, "kl": 1.0},
         term={"kl": Kl(free=0.0)},
-        data=DataConfig(lanes=64, rows=330),
-        train=replace(base.train, steps=3000, batch=32, length=33, save_every=1000, eval_every=0),
-        eval=EvalConfig(pairs=0, episodes=64, length=33, horizon=12),
+        data=DataConfig(lanes=64, rows=210),
+        train=replace(
+            base.train, steps=3000, batch=16, length=21, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0
+        ),
+        eval=EvalConfig(pairs=0, episodes=64, length=21, horizon=12),
         finish=("eval", "report"),
     )
