@@ -4,7 +4,7 @@
 
 The operations of one plan are counted (multiply and add are two), not estimated; the rate of the machine is the best of
 several square products. Rounds alternate, so that a busy machine slows both. The bar is a share of 0.6.
-Other options go to the model: `--h 256`. PlaNet's is `--model rssm --hidden 200 --units 200`.
+Other options go to the model: `--h 256`. PlaNet's is `--model rssm --hidden 200 --units 200 --act relu`.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def measure(args: argparse.Namespace, options: dict[str, str]) -> dict[str, Any]
     rate = max(2 * n**3 / middle[n] for n in args.sizes)
     return {
         "model": args.model,
+        "options": options,
         "threads": torch.get_num_threads(),
         "device": args.device,
         "rate_gflops": round(rate / 1e9, 2),

@@ -12,6 +12,7 @@ from torch import Tensor
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch, Struct
 from isochrone.models.openloop import gather_rows
+from isochrone.nets.gathered import gathering
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,17 @@ def overshoot(
     start = starts_of(batch, model.config.starts, rng)  # (B, S)
     rows, valid = rows_after(batch, start, depth)  # (B, S, D)
     moves = gather_rows(batch.action, rows - 1).flatten(0, 1).transpose(0, 1)  # (D, B S, A)
-    ahead = model.dynamics.ahead(moves.to(h.dtype))
+    ahead = model.dynamics.ahead(moves.to(h.dtype)).unbind()
     noise = model.noise(depth, moves.shape[1], rng=rng)
     h, z = (gather_rows(x, start).flatten(0, 1) for x in (h, z))  # (B S, ...)
     feats, raws = [], []
-    for k in range(depth):
-        belief = model.dynamics(h, z, ahead[k])
-        raw = model.prior(belief)
-        z = model.latent.sample(raw, None if noise is None else noise[k])
-        h = belief[:, : model.memory]
-        feats.append(torch.cat([z, h], -1))
-        raws.append(raw)
+    with gathering(model.dynamics, model.prior):
+        for k in range(depth):
+            belief = model.dynamics(h, z, ahead[k])
+            raw = model.prior(belief)
+            z = model.latent.sample(raw, None if noise is None else noise[k])
+            h = belief[:, : model.memory]
+            feats.append(torch.cat([z, h], -1))
+            raws.append(raw)
     feat, raw = (torch.stack(x, 1).unflatten(0, tuple(start.shape)) for x in (feats, raws))
     return Overshoot(start, rows, valid, model.latent.belief(raw), feat)

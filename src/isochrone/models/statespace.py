@@ -28,6 +28,7 @@ from isochrone.nets.conv import ENCODERS
 from isochrone.nets.dists import Categorical, Gaussian, Point
 from isochrone.nets.dynamics import dynamics
 from isochrone.nets.fork import Fork
+from isochrone.nets.gathered import gathering
 from isochrone.nets.norms import Perceptron
 from isochrone.nets.senses import Decoder, Encoder
 from isochrone.nets.twohot import symlog
@@ -170,7 +171,7 @@ class StateSpace(Model):
         not depend on its neighbours. Without one every step takes the prior's mode.
         """
         b, n, horizon, _ = actions.shape
-        ahead = self.dynamics.ahead(actions.permute(2, 0, 1, 3).reshape(horizon, b * n, -1))
+        ahead = self.dynamics.ahead(actions.permute(2, 0, 1, 3).reshape(horizon, b * n, -1)).unbind()
         noise = self.noise(horizon, n, rng=rng)
         h, z = (x[:, None].expand(-1, n, -1).reshape(b * n, -1) for x in (state.deter, state.stoch))
         hs, zs = [], []
@@ -238,12 +239,14 @@ class StateSpace(Model):
     ) -> tuple[Tensor, Tensor, Tensor]:
         h, z = h0, z0
         hs, zs, raws = [], [], []
-        for t in range(len(ahead)):
-            drawn = None if noise is None else noise[t]
-            h, z, raw = self._step(h[..., : self.memory], z, first[t], ahead[t], seen[t], drawn, h0, z0)
-            hs.append(h)
-            zs.append(z)
-            raws.append(raw)
+        draws = [None] * len(ahead) if noise is None else noise.unbind()
+        with gathering(self.dynamics, self.posterior, on=self.config.run == "loop"):
+            # unbound at once: the backward of x[t] writes all of x, for every t
+            for begins, moved, looked, drawn in zip(first, ahead.unbind(), seen.unbind(), draws, strict=True):
+                h, z, raw = self._step(h[..., : self.memory], z, begins, moved, looked, drawn, h0, z0)
+                hs.append(h)
+                zs.append(z)
+                raws.append(raw)
         return torch.stack(hs, 1), torch.stack(zs, 1), torch.stack(raws, 1)
 
     def _filter(

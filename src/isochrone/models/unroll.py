@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.types import Batch
+from isochrone.nets.gathered import gathering
 
 Unrolled = tuple[Tensor, Tensor, Tensor]
 """h (B,T,D) as the prior sees it, z (B,T,S), the posterior's raw numbers (B,T,R)."""
@@ -41,7 +42,8 @@ def _apart(
     z = model.latent.sample(raw, noise)
     before = torch.where(first, z0, torch.cat([z0[None], z[:-1]]))
     h, hs = h0, []
-    for t in range(len(ahead)):
-        h = model.dynamics(torch.where(first[t], h0, h[..., : model.memory]), before[t], ahead[t])
-        hs.append(h)
+    with gathering(model.dynamics):
+        for begins, last, moved in zip(first, before.unbind(), ahead.unbind(), strict=True):
+            h = model.dynamics(torch.where(begins, h0, h[..., : model.memory]), last, moved)
+            hs.append(h)
     return torch.stack(hs, 1), z.transpose(0, 1), raw.transpose(0, 1)

@@ -23,7 +23,7 @@ class Inputs(nn.Module):
         self.norm, self.act = NORMS[norm](hidden), ACTS[act]
 
     def forward(self, z: Float[Tensor, "*B F"], ahead: Float[Tensor, "*B U"]) -> Float[Tensor, "*B U"]:
-        return self.act(self.norm(torch.addmm(ahead, z, self.z.weight.T) if z.dim() == 2 else self.z(z) + ahead))
+        return self.act(self.norm(self.z(z, ahead)))
 
 
 class Recurrent(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,5 +25,5 @@ class Fork(nn.Module):
     def forward(self, h: Float[Tensor, "*B D"] | None, ahead: Float[Tensor, "*B U"]) -> Float[Tensor, "*B R"]:
         """`h` is None where the posterior does not look at the belief (decoupled)."""
         if self.h is not None and h is not None:
-            ahead = torch.addmm(ahead, h, self.h.weight.T) if h.dim() == 2 else self.h(h) + ahead
+            ahead = self.h(h, ahead)
         return self.rest(self.act(self.norm(ahead)))

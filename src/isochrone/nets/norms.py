@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from isochrone.nets.gathered import Gathered
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda size: nn.Identity(),
     "layer": lambda size: nn.LayerNorm(size, eps=1e-3),
@@ -29,9 +31,9 @@ def trunc_normal(weight: Tensor, fan_in: int, scale: float = 1.0) -> Tensor:
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def dense(size: int, out: int, bias: bool = True, fan_in: int = 0, scale: float = 1.0) -> nn.Linear:
+def dense(size: int, out: int, bias: bool = True, fan_in: int = 0, scale: float = 1.0) -> Gathered:
     """A linear layer with truncated normal weights and no bias at first. `fan_in`: where it is one part of a larger."""
-    layer = nn.Linear(size, out, bias=bias)
+    layer = Gathered(size, out, bias=bias)
     trunc_normal(layer.weight, fan_in or size, scale)
     if bias:
         nn.init.zeros_(layer.bias)

@@ -2,7 +2,7 @@
 
 A Gaussian proposes continuous actions, a categorical per step discrete ones.
 
-Source: Rubinstein and Kroese 2004; kept elites and the scored mean after iCEM, Pinneri et al. 2020.
+Source: Rubinstein and Kroese 2004; kept elites, the scored mean and noise that lasts after iCEM, Pinneri et al. 2020.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class CEM:
         std: float = option(0.6, "first spread of continuous actions (the box is -1 to 1)", gt=0)
         floor: float = option(0.05, "least spread (continuous), or share spread evenly (discrete)", ge=0, le=1)
         trust: float = option(0.5, "probability that a discrete proposal puts on the warm start", ge=0, lt=1)
+        repeat: float = option(1.0, "steps that a drawn action (or its noise) lasts on average", ge=1)
         returns: Literal["best", "mean"] = option("best", "best sequence seen, or the last proposal's mode")
         chunk: int | None = option(None, "sequences imagined at once over the whole batch (none: fit the device)", ge=1)
 
@@ -64,7 +65,7 @@ class CEM:
         proposal = start(self.action, guess, (batch, c.horizon, self.action.size), c.std, c.trust, device)
         best, price, trace = None, None, []
         for _ in range(c.iterations):
-            drawn = proposal.sample(c.candidates - 1, rng)
+            drawn = proposal.sample(c.candidates - 1, rng, c.repeat)
             pool = torch.cat([proposal.mode()[:, None], drawn], 1)  # (B, N, H, A)
             prices = score(imagine, state, cost, pool, c.chunk)  # (B, N)
             if best is not None and price is not None:

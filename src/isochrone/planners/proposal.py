@@ -16,6 +16,19 @@ from torch import Tensor
 from isochrone.core.types import ActionSpec, Struct
 
 
+def lasting(fresh: Float[Tensor, "N H A"], repeat: float, rng: torch.Generator) -> Float[Tensor, "N H A"]:
+    """Draws that each last `repeat` steps on average (1: none does); every single step is distributed as before.
+
+    Sequences that turn at every step rarely get anywhere: n steps of a walk that keeps on for k go about sqrt(n k) far.
+    """
+    if repeat == 1:
+        return fresh
+    turn = torch.rand(fresh.shape[:2], generator=rng, device=rng.device).to(fresh.device) < 1 / repeat  # (N, H)
+    steps = torch.arange(fresh.shape[1], device=fresh.device)
+    begun = torch.where(turn, steps, 0).cummax(1).values  # (N, H) the step at which the draw in force was made
+    return fresh.gather(1, begun[..., None].expand_as(fresh))
+
+
 @dataclass(frozen=True)
 class Gaussian(Struct):
     """Independent normals per step and dimension, cut to the box [-1, 1]."""
@@ -29,8 +42,9 @@ class Gaussian(Struct):
         mean = torch.zeros(shape, device=device) if guess is None else guess
         return cls(mean, torch.full(shape, std, device=device))
 
-    def sample(self, count: int, rng: torch.Generator) -> Float[Tensor, "B N H A"]:
+    def sample(self, count: int, rng: torch.Generator, repeat: float = 1.0) -> Float[Tensor, "B N H A"]:
         noise = torch.randn(count, *self.mean.shape[1:], generator=rng, device=rng.device).to(self.mean.device)
+        noise = lasting(noise, repeat, rng)
         return (self.mean[:, None] + self.std[:, None] * noise).clamp(-1, 1)  # (B, N, H, A)
 
     def mode(self) -> Float[Tensor, "B H A"]:
@@ -55,9 +69,10 @@ class Categorical(Struct):
         even = torch.full(shape, 1 / shape[-1], device=device)
         return cls(even if guess is None else even.lerp(guess.to(even.dtype), trust))
 
-    def sample(self, count: int, rng: torch.Generator) -> Float[Tensor, "B N H A"]:
+    def sample(self, count: int, rng: torch.Generator, repeat: float = 1.0) -> Float[Tensor, "B N H A"]:
         _, horizon, size = self.probs.shape
         level = torch.rand(count, horizon, 1, generator=rng, device=rng.device).to(self.probs.device)  # (N, H, 1)
+        level = lasting(level, repeat, rng)
         edges = self.probs.cumsum(-1)[:, None, :, :-1]  # (B, 1, H, A-1): a level above the last edge is the last action
         index = (level >= edges).sum(-1)  # (B, N, H)
         return torch.nn.functional.one_hot(index, size).to(self.probs.dtype)
