@@ -30,10 +30,10 @@ def tiny() -> Config:
             "bellman_p": Bellman(pairs=64, near=100.0),
         },
         data=DataConfig(lanes=32, rows=300),
-        train=replace(base.train, steps=1400, batch=48, warmup=10, save_every=400, log_every=50),
+        train=replace(base.train, steps=1300, batch=40, warmup=10, save_every=400, log_every=50),
         planner=replace(base.planner, expansions=64),
         compare=(),
         eval=EvalConfig(episodes=16, length=32, pairs=50, horizon=8),
         finish=("eval", "plan", "report"),
     )
-    return staged(small, (SEEING, BELIEVING, REACHING), (0.2, 0.5))
+    return staged(small, (SEEING, BELIEVING, REACHING), (0.18, 0.48))
