@@ -269,7 +269,7 @@ class StateSpace(Model):
 
 def _centred(image: Tensor) -> Float[Tensor, "*B C Y X"]:
     """Bytes -> -0.5 .. 0.5; what is centred already passes."""
-    return image.float() / 255 - 0.5 if image.dtype == torch.uint8 else image
+    return image.float().div_(255).sub_(0.5) if image.dtype == torch.uint8 else image
 
 
 def _at(x: Tensor, rows: Int64[Tensor, "B R"] | None) -> Tensor:

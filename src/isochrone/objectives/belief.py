@@ -24,12 +24,29 @@ ALONE = {"decoupled_ssm": {"dynamics"}}  # features are z alone, and z comes fro
 PLANET = "Hafner et al. 2019 (PlaNet)"
 
 
+class HalfSquares(torch.autograd.Function):
+    """1/2 |shown - seen|^2 over the event. In one node: images are large, and each pass over them costs."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, shown: Tensor, lead: int) -> Tensor:
+        error = (shown - seen).flatten(lead)
+        ctx.save_for_backward(error)
+        ctx.shape = shown.shape
+        return 0.5 * torch.linalg.vecdot(error, error)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (error,) = ctx.saved_tensors
+        back = (error * grads[0][..., None]).reshape(ctx.shape)
+        return -back if ctx.needs_input_grad[0] else None, back if ctx.needs_input_grad[1] else None, None
+
+
 def halved(seen: Float[Tensor, "*N"], shown: Float[Tensor, "*N"], lead: int = 2) -> Float[Tensor, "*B"]:
     """Half the squared error: minus the log of a unit-variance Gaussian without its constant.
 
     Summed over the event, which is everything behind the first `lead` dimensions.
     """
-    return 0.5 * (shown - seen).square().flatten(lead).sum(-1)
+    return HalfSquares.apply(seen, shown, lead)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
