@@ -14,6 +14,7 @@ from torch import distributions as td
 from isochrone.core import registry
 from isochrone.core.types import Rollout
 from isochrone.nets.dists import Normal
+from isochrone.objectives.belief import halved
 from isochrone.objectives.total import Total
 
 KL = registry.get("term", "kl")
@@ -168,3 +169,28 @@ def test_a_vector_world_asks_for_vectors_and_refuses_images_it_has_not() -> None
     only = batch.replace(obs={"state": batch.obs["state"]})
     loss, _ = Total(tiny("rssm", spec), {"vectors": 1.0, "kl": 1.0})(only, generator())
     assert torch.isfinite(loss)
+
+
+def test_half_squares_have_their_gradient_in_one_node() -> None:
+    seen, shown = (torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda a, b: halved(a, b), (seen, shown))
+    assert torch.autograd.gradcheck(lambda a: halved(a, shown.detach(), 3), (seen,))
+    torch.testing.assert_close(halved(seen, shown), 0.5 * (seen - shown).square().sum((2, 3)))
+
+
+def test_coarser_levels_of_an_image_tell_near_from_far() -> None:
+    """A box one step off costs as much as one at the far end, until it is seen from afar."""
+    term = registry.get("term", "image")
+    one = torch.zeros(1, 1, 3, 64, 64)
+    one[..., 0:4, 0:4] = 1
+    near, far = (one.roll(k, -1) for k in (4, 48))
+
+    def cost(shown: Tensor, levels: int) -> float:
+        roll = Rollout(windows(1)[0], {"target": {"image": one}, "image_hat": shown}, generator(0))
+        return float(term(nn.Identity(), roll, term.settings(levels=levels, rise=2.0)))
+
+    assert cost(one, 6) == 0
+    assert cost(near, 1) == cost(far, 1) == 48
+    assert cost(near, 6) < 0.8 * cost(far, 6)
+    flat = one + 0.5  # off by a constant: every level has the same energy
+    assert cost(flat, 2) == pytest.approx(3 * cost(flat, 1), rel=1e-5)

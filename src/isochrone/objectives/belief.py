@@ -16,6 +16,7 @@ from torch import Tensor
 from isochrone.core.config import option
 from isochrone.core.route import stop
 from isochrone.core.types import Struct
+from isochrone.objectives.pixels import coarser
 from isochrone.objectives.reduce import masked_mean
 from isochrone.objectives.term import term
 
@@ -56,16 +57,39 @@ class Scale:
     scale: float = option(1.0, "factor of the log-likelihood (PlaNet's code: 10 for the reward)", gt=0)
 
 
+@dataclass(frozen=True)
+class Pyramid:
+    """Coarser views of the image that count as well."""
+
+    levels: int = option(
+        1, "the image, its half, its quarter, ... (1: as the ELBO has it)", ge=1
+    )
+    rise: float = option(2.0, "weight of a level against the finer one", gt=0)
+
+
 @term(
     "image",
     updates={"decoder", *BELIEF},
     reads={"target", "image_hat"},
     source=f"{PLANET}, eq. 3; ln p(o_t | s_t)",
+    settings=Pyramid,
     minus=ALONE,
 )
 def image(model, roll, cfg) -> Tensor:
-    """1/2 |o - o_hat|^2 over the pixels of the image as the encoder saw it: sum over the event, mean over (B, R)."""
-    return halved(roll.target["image"], roll.image_hat).mean()
+    """1/2 |o - o_hat|^2 over the pixels of the image as the encoder saw it: sum over the event, mean over (B, R).
+
+    With more `levels` also of sums over 2 x 2 pixels, halved (what is smooth keeps its energy): two small things that
+    do not overlap look equally far apart wherever they are, until they are seen from afar.
+    """
+    seen, shown = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
+    total = halved(seen, shown, 1).mean()
+    error = shown - seen if cfg.levels > 1 else shown
+    for level in range(1, cfg.levels):
+        if min(error.shape[-2:]) < 2:
+            break
+        error = 2 * coarser(error)
+        total = total + cfg.rise**level * halved(torch.zeros_like(error), error, 1).mean()
+    return total
 
 
 @term(

@@ -49,7 +49,7 @@ def local_mean(x: Float[Tensor, "N C Y X"], box: int) -> Float[Tensor, "N C Y X"
     return along_y @ (x @ along_x.T)
 
 
-def halved(x: Float[Tensor, "N C Y X"]) -> Float[Tensor, "N C y x"]:
+def coarser(x: Float[Tensor, "N C Y X"]) -> Float[Tensor, "N C y x"]:
     """Mean over 2 x 2 pixels; an odd last row or column is left out."""
     y, x_ = (size // 2 * 2 for size in x.shape[-2:])
     rows = x[..., 0:y:2, :x_] + x[..., 1:y:2, :x_]
@@ -71,7 +71,7 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
         weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
         total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
         if s + 1 < cfg.scales:
-            error = halved(error)
+            error = coarser(error)
     return total
 
 
