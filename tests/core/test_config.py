@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from isochrone import build
 from isochrone.core import registry
 from isochrone.core.config import from_dict, option, override, parse, parse_flags, part_config, to_dict, validate
 from isochrone.core.errors import UserError, nearest
@@ -215,19 +214,6 @@ def test_values_take_their_declared_type() -> None:
 def test_the_file_gives_back_what_it_got(changes: dict[str, str]) -> None:
     made = override(Recipe(), changes)
     assert from_dict(Recipe, json.loads(json.dumps(to_dict(made)))) == made
-
-
-def test_a_part_of_the_same_family_keeps_what_was_told() -> None:
-    """`--model ssm` on a recipe with small nets must not bring back the large defaults."""
-    told = build.recipe("bouncer").model
-    for name in ("ssm", "rnn", "rssm"):
-        model = build.recipe("bouncer", {"model": name}).model
-        assert model.name == name
-        assert {f: getattr(model, f) for f in ("stoch", "hidden", "encoder", "decode")} == {
-            f: getattr(told, f) for f in ("stoch", "hidden", "encoder", "decode")
-        }
-    assert build.recipe("bouncer", {"model": "ssm", "model.stoch": "3"}).model.stoch == 3
-    assert build.recipe("bouncer", {"model": "zhp"}).model == registry.get("model", "zhp").Config()
 
 
 def test_a_part_is_written_with_its_name() -> None:

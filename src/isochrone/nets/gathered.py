@@ -81,7 +81,7 @@ class Gathered(nn.Linear):
         if plus is not None and self.bias is not None:
             raise ValueError("a layer with a bias takes no 'plus': give one of the two")
         plus = self.bias if plus is None else plus
-        if self._inside is not None and input.dim() == 2:
+        if not torch.compiler.is_compiling() and self._inside is not None and input.dim() == 2:
             weight, kept = self._inside
             return _Step.apply(input, weight, plus, kept)  # type: ignore[return-value]
         if plus is None or plus is self.bias:
