@@ -81,12 +81,11 @@ def image(model, roll, cfg) -> Tensor:
     """
     seen, shown = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
     total = halved(seen, shown, 1).mean()
-    error = shown - seen if cfg.levels > 1 else shown
     for level in range(1, cfg.levels):
-        if min(error.shape[-2:]) < 2:
+        if min(shown.shape[-2:]) < 2:
             break
-        error = 2 * coarser(error)
-        total = total + cfg.rise**level * halved(torch.zeros_like(error), error, 1).mean()
+        seen, shown = 2 * coarser(seen), 2 * coarser(shown)
+        total = total + cfg.rise**level * halved(seen, shown, 1).mean()
     return total
 
 
