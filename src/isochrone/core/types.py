@@ -180,7 +180,10 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch(Struct):
-    """B windows of T rows; a window may cross episodes. Images stay uint8."""
+    """B windows of T rows; a window may cross episodes. Images stay uint8.
+
+    `known` holds what a resting part of the model made of each row, under the name of the field of the rollout.
+    """
 
     obs: dict[str, Tensor]  # (B, T, ...)
     action: Float[Tensor, "*B T A"]
@@ -188,6 +191,7 @@ class Batch(Struct):
     first: Bool[Tensor, "*B T"]
     last: Bool[Tensor, "*B T"]
     terminal: Bool[Tensor, "*B T"]
+    known: dict[str, Tensor] = field(default_factory=dict)  # (B, T, ...)
 
     @property
     def shape(self) -> tuple[int, int]:

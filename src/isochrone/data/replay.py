@@ -44,6 +44,7 @@ class Replay:
         self._buffers = Buffers()
         self._total = np.zeros(lanes, np.int64)  # rows ever written
         self._floor = np.zeros(lanes, np.int64)  # oldest row number that is still intact
+        self.known: dict[str, Tensor] = {}  # (lanes, depth, ...) handed out with each window, beside its rows
         if self._store.cursor is not None:
             self.load_state_dict(self._store.cursor)
 
@@ -173,7 +174,9 @@ class Replay:
         index = (begin[:, None] + np.arange(length)) % self.depth + (lane * self.depth)[:, None]  # (B, T) flat row
         found = {name: self._gather(field, index) for name, field in self.fields.items()}
         obs = {name: found[f"obs/{name}"] for name in self.spec.obs}
-        return Batch(obs, found["action"], found["reward"], found["first"], found["last"], found["terminal"])
+        row = torch.from_numpy(index)
+        known = {name: table.flatten(0, 1)[row] for name, table in self.known.items()}
+        return Batch(obs, found["action"], found["reward"], found["first"], found["last"], found["terminal"], known)
 
     def _gather(self, field: Field, index: np.ndarray) -> Tensor:
         flat, shape = self._flat[field.name], (*index.shape, *field.shape)  # (lanes * depth, row), (B, T, ...)
@@ -184,6 +187,10 @@ class Replay:
         out = self._buffers.take(shape, field.dtype)
         np.take(flat, index, axis=0, out=out.reshape(*index.shape, -1), mode="clip")
         return torch.from_numpy(out)
+
+    def ring(self, lane: int, name: str) -> np.ndarray:
+        """A view of one column of a lane as it lies in memory, rows never written included: (depth, ...)."""
+        return self._store.arrays[name][lane].reshape(self.depth, *self.fields[name].shape)
 
     def column(self, lane: int, name: str) -> np.ndarray:
         """A copy of one column ('reward', 'obs/state', ...) of a lane, oldest stored row first: (stored, ...)."""

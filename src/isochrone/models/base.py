@@ -20,6 +20,7 @@ class Model(nn.Module):
     modes: frozenset[str] = frozenset()
     pixels = True  # must there be an image?
     draws = False  # do `update` and `imagine` take an `rng` to draw latents with?
+    framewise: str | None = None  # a field that one frame's `encode` gives; `observe` takes it from `batch.known`
 
     def step(self, state: Any, action: Float[Tensor, "... A"]) -> Any:
         """One imagined step, for any leading shape."""

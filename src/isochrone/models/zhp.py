@@ -82,6 +82,7 @@ class ZHP(Model):
     """The model. `spec` says what the world shows and takes."""
 
     Config = ZhpConfig
+    framewise = "z"
     provides = frozenset({"z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_from", "open_loop"})
 
     def __init__(self, config: ZhpConfig, spec: Spec) -> None:
@@ -228,8 +229,8 @@ class ZHP(Model):
         recon (B,R,C,Y,X), rows recon_from.. of the window  open_loop: OpenLoop, starts drawn by `rng`
         """
         needs = self.wants(needs)
-        out: dict[str, Any] = {"z": self.encode(batch.obs["image"])}
-        z = out["z"]
+        z = batch.known["z"] if "z" in batch.known else self.encode(batch.obs["image"])
+        out: dict[str, Any] = {"z": z}
         if self.config.detach_z_from_h_and_p:
             z = stop(z, "no belief or pose loss reaches the encoder (detach_z_from_h_and_p)")
         out["z_in"] = z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,18 @@ from isochrone.core.types import Batch
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.data.returns import Returns
+from isochrone.objectives.total import Total
 from isochrone.recipes.schema import Config
+from isochrone.tasks.resting import Resting
 from isochrone.train.launch import generator
 
 
 class Refresh:
     """Draws training windows, and collects again every so many draws. What it remembers goes into checkpoints."""
 
-    def __init__(self, config: Config, replay: Replay, agent: Callable[[], MPC], lanes: Sequence[int]) -> None:
-        self.config, self.replay, self.agent, self.lanes = config, replay, agent, list(lanes)
+    def __init__(self, config: Config, replay: Replay, total: Total, lanes: Sequence[int]) -> None:
+        self.config, self.replay, self.total, self.lanes = config, replay, total, list(lanes)
+        self.resting = Resting(total, replay)
         self.rng = generator(config.train.seed, "refresh")
         self.drawn, self.returns = 0, Returns()
         self.env = build.make_env(config, replay.lanes) if config.data.refresh_every else None
@@ -31,6 +34,7 @@ class Refresh:
         every, train = self.config.data.refresh_every, self.config.train
         if every and self.drawn and self.drawn % every == 0:
             self.collect()
+        self.resting.at(self.drawn / train.steps)
         self.drawn += 1
         return self.replay.sample(train.batch, train.length, rng, self.lanes)
 
@@ -40,7 +44,7 @@ class Refresh:
         assert env is not None
         act: Any = random_policy(env.spec.action, self.rng, data.repeat)
         if data.refresh_by == "agent":
-            agent, goal = self.agent(), None
+            agent, goal = build.make_agent(self.config, self.total.model), None
             if agent.seeks:
                 seen = self.replay.sample(self.replay.lanes, 1, self.rng)
                 goal = {name: x[:, 0] for name, x in seen.obs.items()}
@@ -67,6 +71,7 @@ class Refresh:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.drawn = int(state["drawn"])
+        self.resting.forget()  # of other weights
         self.rng.set_state(state["rng"])
         self.returns.load_state_dict(state["returns"])
 

@@ -102,7 +102,7 @@ def train(
             _undo(run)
         raise
     say(_where(config))
-    source = Refresh(config, replay, lambda: build.make_agent(config, total.model), lanes)
+    source = Refresh(config, replay, total, lanes)
     hooks = watchers(config, replay, held) if config.train.eval_every else []
     parts = {"replay": replay, "source": source}
     return fit(total, source, config.train, run, sinks, hooks, parts, tick)
