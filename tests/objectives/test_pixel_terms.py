@@ -120,7 +120,7 @@ def test_without_its_floor_the_weight_makes_an_l1_that_prefers_black() -> None:
 def rollout(first: int, rows: int, guess: float = 0.0) -> tuple[Batch, Rollout]:
     batch = recorded().sample(3, 12, generator(4))
     recon = torch.full((3, rows, 3, 64, 64), guess)
-    return batch, Rollout(batch, {"recon": recon, "recon_from": first}, generator())
+    return batch, Rollout(batch, {"recon": recon, "recon_rows": first + torch.arange(recon.shape[1])}, generator())
 
 
 @pytest.mark.parametrize(("first", "rows"), [(0, 12), (0, 4), (5, 3), (8, 4)])
@@ -145,7 +145,7 @@ def test_differences_stop_at_an_episodes_end(first: int, rows: int) -> None:
 
 def test_a_right_picture_costs_nothing() -> None:
     batch, _ = rollout(0, 12)
-    roll = Rollout(batch, {"recon": batch.obs["image"].float() / 255, "recon_from": 0})
+    roll = Rollout(batch, {"recon": batch.obs["image"].float() / 255, "recon_rows": torch.arange(batch.shape[1])})
     assert registry.get("term", "recon_multi_box")(NONE, roll) == 0
     assert registry.get("term", "pixel_delta_multi_box")(NONE, roll) == 0
 

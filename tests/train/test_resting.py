@@ -1,4 +1,4 @@
-"""Codes of a resting encoder: the same as encoding, there exactly while no loss moves the encoder, new after a resume."""
+"""Codes of a resting encoder: what encoding gives, there exactly while no loss moves it, new after a resume."""
 
 import pytest
 import torch

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isochrone.core.draw import by
 from isochrone.core.types import Batch
 from isochrone.evals.kalman import LOG_2PI, LinearFilter, expected_log_likelihood, log_likelihood
 from isochrone.evals.latent import device_of, generator, numpy
@@ -49,7 +50,7 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
     length = env.config.episode_length + 1
     _, seen = env.system.simulate(count, length, rng)
     exact = log_likelihood(env.system, seen) / length
-    draw = torch.Generator(device_of(model)).manual_seed(int(torch.randint(2**31, (), generator=rng)))
+    draw = torch.Generator(device_of(model)).manual_seed(int(torch.randint(2**31, (), **by(rng))))
     ours = torch.cat([elbo(model, chunk, draw) for chunk in seen.split(512)]) / length
     gaps = numpy(exact - ours)
     low, high = bootstrap_mean(gaps, generator(rng))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from isochrone.core.draw import by
 from isochrone.core.types import Struct
 
 
@@ -34,3 +35,11 @@ def gather_rows(x: Shaped[Tensor, "B T ..."], at: Int64[Tensor, "B ..."]) -> Sha
     """x[b, at[b, ...]]: rows picked from each window. x (B, T, ...), at (B, S) or (B, S, K) -> (*at, ...)."""
     rows = torch.arange(x.shape[0], device=x.device).view(-1, *[1] * (at.dim() - 1))
     return x[rows, at]
+
+
+def neighbours(length: int, count: int, rng: torch.Generator | None, device: torch.device) -> Int64[Tensor, "R"]:
+    """`count` neighbouring rows out of `length`, the first drawn by `rng`; every row where count is 0 or too large."""
+    rows = torch.arange(min(count or length, length), device=device)
+    if rng is None:
+        return rows
+    return rows + torch.randint(length - len(rows) + 1, (), **by(rng)).to(device)  # not an int: a GPU need not wait

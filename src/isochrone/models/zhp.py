@@ -12,16 +12,17 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from isochrone.core.config import option
+from isochrone.core.draw import by
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.route import stop
 from isochrone.core.types import Batch, Rollout, Spec, Struct
 from isochrone.models.base import Model
-from isochrone.models.openloop import OpenLoop, gather_rows
+from isochrone.models.openloop import OpenLoop, gather_rows, neighbours
 from isochrone.nets.conv import ENCODERS
 from isochrone.nets.gru import GRU
 from isochrone.nets.metric import METRICS
@@ -83,7 +84,7 @@ class ZHP(Model):
 
     Config = ZhpConfig
     framewise = "z"
-    provides = frozenset({"z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_from", "open_loop"})
+    provides = frozenset({"z", "z_in", "h", "z_hat", "p", "dp", "recon", "recon_rows", "open_loop"})
 
     def __init__(self, config: ZhpConfig, spec: Spec) -> None:
         super().__init__()
@@ -226,7 +227,7 @@ class ZHP(Model):
         """Fill the asked fields (T' = T - 1)::
 
         z (B,T,Z)  z_in: z as h and p see it  h (B,T,D)  z_hat (B,T',Z) = Hz(h_{t+1})  p (B,T,P)  dp (B,T',P)
-        recon (B,R,C,Y,X), rows recon_from.. of the window  open_loop: OpenLoop, starts drawn by `rng`
+        recon (B,R,C,Y,X), rows recon_rows (R) of every window  open_loop: OpenLoop, starts drawn by `rng`
         """
         needs = self.wants(needs)
         z = batch.known["z"] if "z" in batch.known else self.encode(batch.obs["image"])
@@ -241,17 +242,16 @@ class ZHP(Model):
         if needs & {"p", "dp"}:
             out["p"], out["dp"] = self._poses(z, out.get("h"), batch, "dp" in needs)
         if "recon" in needs:
-            out["recon_from"], out["recon"] = self._decoded(out["z"], rng)
+            out["recon_rows"], out["recon"] = self._decoded(out["z"], rng)
         if "open_loop" in needs:
             out["open_loop"] = self._open_loop(z, out["h"], batch, rng)
         return Rollout(batch, out, rng)
 
-    def _decoded(self, z: Tensor, rng: torch.Generator | None) -> tuple[int, Tensor]:
-        """R neighbouring rows of every window: their first row, drawn by `rng` (without one: every row); pictures."""
-        length, rows = z.shape[1], z.shape[1] if rng is None else self.config.decode or z.shape[1]
-        first = int(torch.randint(max(length - rows, 0) + 1, (), generator=rng))
-        seen = z[:, first : first + rows]
-        return first, self.decode(stop(seen, "detach_decoder") if self.config.detach_decoder else seen)
+    def _decoded(self, z: Tensor, rng: torch.Generator | None) -> tuple[Int64[Tensor, "R"], Tensor]:
+        """R neighbouring rows of every window: which, drawn by `rng` (without one: every row); and their pictures."""
+        rows = neighbours(z.shape[1], self.config.decode if rng else 0, rng, z.device)
+        seen = z.index_select(1, rows)
+        return rows, self.decode(stop(seen, "detach_decoder") if self.config.detach_decoder else seen)
 
     def _teach(self, z: Tensor, batch: Batch) -> Float[Tensor, "B T D"]:
         """Beliefs h_t with true frames fed in; a new episode starts again from its first frame."""
@@ -285,7 +285,7 @@ class ZHP(Model):
             raise UserError("open_loop draws its starts: give observe an rng")
         if length <= k:
             raise UserError(f"windows of {length} rows cannot hold open-loop rollouts of {k} steps: raise train.length")
-        starts = torch.randint(length - k, (b, self.config.starts), generator=rng).to(z.device)  # (B, S)
+        starts = torch.randint(length - k, (b, self.config.starts), **by(rng)).to(z.device)  # (B, S)
         rows = starts[..., None] + torch.arange(k, device=z.device)  # (B, S, K): start .. start + K - 1
         moves = gather_rows(batch.action, rows)  # (B, S, K, A)
         valid = gather_rows(batch.connected(1), rows).cumprod(-1).bool()  # (B, S, K)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.config import option
+from isochrone.core.draw import by
 from isochrone.core.errors import UserError
 from isochrone.core.pixels import as_float
 from isochrone.objectives.term import term
@@ -85,7 +86,7 @@ def vicreg(model, roll, cfg) -> Tensor:
     frames = roll.batch.obs["image"]
     b, length = frames.shape[:2]
     rows = min(b, cfg.rows)  # windows come in random order
-    at = torch.randint(length, (rows,), generator=roll.rng).to(frames.device)
+    at = torch.randint(length, (rows,), **by(roll.rng)).to(frames.device)
     image = as_float(frames[torch.arange(rows, device=frames.device), at])
     left = model.encode(augment(image, cfg, roll.rng))
     right = model.encode(augment(image, cfg, roll.rng))

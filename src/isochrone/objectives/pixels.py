@@ -78,15 +78,14 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
 PIXELS: dict[str, Any] = {
     "updates": {"encoder", "decoder"},
     "minus": {"detach_decoder": {"encoder"}},
-    "reads": {"recon", "recon_from"},
+    "reads": {"recon", "recon_rows"},
     "settings": Boxes,
 }
 
 
 def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
     """The true pictures of the rows that were decoded."""
-    rows = slice(roll.recon_from, roll.recon_from + roll.recon.shape[1])
-    return as_float(roll.batch.obs["image"][:, rows])
+    return as_float(roll.batch.obs["image"].index_select(1, roll.recon_rows))
 
 
 @term("recon_multi_box", source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
@@ -100,7 +99,7 @@ def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
     """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid neighbours among the decoded rows."""
     truth, guess = decoded(roll).diff(dim=1), roll.recon.diff(dim=1)
     error = multi_box(guess.flatten(0, 1), truth.flatten(0, 1), cfg).reshape(guess.shape[:2])
-    valid = roll.batch.connected(1)[:, roll.recon_from : roll.recon_from + guess.shape[1]]
+    valid = roll.batch.connected(1).index_select(1, roll.recon_rows[:-1])
     return masked_mean(error, valid)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isochrone.core.config import option
+from isochrone.core.draw import by
 from isochrone.core.route import stop
 from isochrone.core.types import ActionSpec, Rollout
 from isochrone.objectives.reduce import masked_mean, norm
@@ -46,7 +47,7 @@ def _drawn(
 ) -> tuple[Int64[Tensor, "S"], Int64[Tensor, "S"]]:
     """Random rows to start from and to go to, at most `count` of each, none twice on one side."""
     size = min(count, len(p))
-    pick = torch.randperm(len(p), generator=rng).to(p.device)
+    pick = torch.randperm(len(p), **by(rng)).to(p.device)
     return pick[:size], pick[-size:]
 
 
@@ -151,7 +152,7 @@ def _onward(model: Any, z: Tensor, h: Tensor, moves: Tensor, goal: Tensor) -> Fl
 def _moves(space: ActionSpec, count: int, rng: torch.Generator | None) -> Float[Tensor, "M A"]:
     if space.discrete:  # staying put is never the shorter way
         return torch.eye(space.size)[[i for i in range(space.size) if i != space.noop]]
-    return space.project(2 * (torch.rand(count, space.size, generator=rng) * 2 - 1))  # half of them at full speed
+    return space.project(2 * (torch.rand(count, space.size, **by(rng)) * 2 - 1))  # half of them at full speed
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def geometry_rank_p(model, roll, cfg) -> Tensor:
     ids = place_ids(roll.batch.obs["image"])
     p = roll.p.flatten(0, 1)
     n = len(p)
-    goal = torch.randint(n, (cfg.goals,), generator=roll.rng).to(p.device)
+    goal = torch.randint(n, (cfg.goals,), **by(roll.rng)).to(p.device)
     hits = first_hits(ids, roll.batch.connected(1), ids.flatten()[goal]).flatten(1)  # (G, N)
     places = int(ids.max()) + 1
     best = torch.full((cfg.goals, places), torch.inf, device=p.device)
@@ -222,6 +223,6 @@ def _known_pairs(
 ) -> tuple[Int64[Tensor, "M"], Int64[Tensor, "M"], Int64[Tensor, "M"]]:
     """(goal, frame, frame) with both frames known to lead to the goal: few are, so none is drawn in vain."""
     order = known.float().argsort(dim=1, descending=True, stable=True)  # each goal's known frames first
-    g = torch.randint(len(known), (count,), generator=rng).to(known.device)
-    at = (torch.rand(2, count, generator=rng).to(known.device) * known.sum(1)[g]).long()
+    g = torch.randint(len(known), (count,), **by(rng)).to(known.device)
+    at = (torch.rand(2, count, **by(rng)).to(known.device) * known.sum(1)[g]).long()
     return g, order[g, at[0]], order[g, at[1]]

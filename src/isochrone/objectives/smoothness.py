@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isochrone.core.config import option
+from isochrone.core.draw import by
 from isochrone.core.pixels import as_float
 from isochrone.core.route import stop
 from isochrone.core.types import Rollout
@@ -69,7 +70,7 @@ def z_smooth(model, roll, cfg) -> Tensor:
 
 def _seen(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
     """z of random frames of the batch, and where in the picture stands what moves: (x, y) in pixels."""
-    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], generator=roll.rng)[:frames].to(roll.z.device)
+    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], **by(roll.rng))[:frames].to(roll.z.device)
     where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))
     return roll.z.flatten(0, 1)[pick], where
 
@@ -98,7 +99,7 @@ def displacement_rank(model, roll, cfg) -> Tensor:
     the batch's mean d: in units of a typical distance. Mean over triplets.
     """
     z, where = _seen(roll, cfg.frames)
-    i, j, k = torch.randint(len(z), (3, cfg.triplets), generator=roll.rng).to(z.device)
+    i, j, k = torch.randint(len(z), (3, cfg.triplets), **by(roll.rng)).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
     shift_near, shift_far = norm(where[i] - where[j]).pow(cfg.power), norm(where[i] - where[k]).pow(cfg.power)
     unit = stop(near.mean(), "a unit is not a target").clamp_min(1e-6)
