@@ -165,7 +165,7 @@ def make_model(config: Config, spec: Spec) -> Any:
 def make_total(config: Config, model: Any) -> Total:
     """The weighted sum of losses. UserError where a loss does not fit the model."""
     settings = _built(config.term, config)
-    unused = sorted(set(config.term) - set(settings))
+    unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
     if unused:
         raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
     return Total(model, config.loss, settings, config.force, _built(config.after, config), _built(config.until, config))

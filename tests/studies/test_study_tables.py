@@ -10,6 +10,7 @@ from tree import ROOT
 from isochrone.core.errors import UserError
 from isochrone.evals.stats import wilson
 from isochrone.studies import aggregate, evidence, plan, result, runner
+from isochrone.tasks.train import assembled
 
 STUDY = """
 from isochrone.studies.plan import Cell, Study
@@ -182,6 +183,10 @@ def test_every_cell_of_a_study_has_a_config(name: str) -> None:
         config = study.config(cell)
         assert config.train.threads == 1 and config.train.seed == cell.seed
         result.drawing(ROOT, config)  # a map file that is named is there
+    for role in study.roles:  # an ablation's losses and sizes must fit together too
+        first = next(cell for cell in study.cells if cell.role == role)
+        if not study.config(first).force:
+            assembled(study.config(first))
     assert plan.claims(name, study, ROOT)
     known = {cell.name for cell in study.cells}
     assert {path.stem for path in (ROOT / "studies" / name / "results").glob("*.json")} <= known
