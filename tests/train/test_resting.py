@@ -11,7 +11,7 @@ from isochrone.tasks.resting import Resting
 @pytest.fixture
 def resting():
     replay = recorded(rows=60)
-    yield Resting(Total(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay)
+    yield Resting(Total(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay, 10_000)
     replay.known = {}  # it is shared
 
 
@@ -29,7 +29,7 @@ def test_there_exactly_while_the_encoder_rests(resting):
 
 
 def test_an_attached_encoder_is_never_at_rest(resting):
-    attached = Resting(Total(tiny(detach_z_from_h_and_p=False), {"jepa": 1.0}), resting.replay)
+    attached = Resting(Total(tiny(detach_z_from_h_and_p=False), {"jepa": 1.0}), resting.replay, 10_000)
     attached.at(0.9)
     assert sampled(attached).known == {}
 
@@ -63,3 +63,9 @@ def test_new_rows_and_new_weights_are_encoded_anew(resting):
     again = resting.replay.known["z"]
     resting.at(0.8)
     assert resting.replay.known["z"] is not again and torch.equal(resting.replay.known["z"], again)
+
+
+def test_a_recording_larger_than_what_will_be_drawn_of_it_is_not_encoded_whole(resting):
+    resting.drawn = len(resting.replay) - 1
+    resting.at(0.7)
+    assert sampled(resting).known == {}

@@ -24,7 +24,9 @@ class Refresh:
 
     def __init__(self, config: Config, replay: Replay, total: Total, lanes: Sequence[int]) -> None:
         self.config, self.replay, self.total, self.lanes = config, replay, total, list(lanes)
-        self.resting = Resting(total, replay)
+        train = config.train
+        drawn = (config.data.refresh_every or train.steps) * train.batch * train.length
+        self.resting = Resting(total, replay, drawn)
         self.rng = generator(config.train.seed, "refresh")
         self.drawn, self.returns = 0, Returns()
         self.env = build.make_env(config, replay.lanes) if config.data.refresh_every else None

@@ -10,23 +10,28 @@ from isochrone.data.replay import Replay
 from isochrone.objectives.total import Total
 
 ENCODER = "encoder"
+CHUNK = 512  # frames encoded at once
 
 
 class Resting:
     """Keeps `replay.known` filled exactly while no loss moves the encoder.
 
     That is a function of the share of training alone, and the codes are one of the weights and the rows alone (computed
-    a lane at a time), so a resumed run looks up the same bits.
+    in the same chunks each time), so a resumed run looks up the same bits.
     """
 
-    def __init__(self, total: Total, replay: Replay) -> None:
-        self.total, self.replay = total, replay
+    def __init__(self, total: Total, replay: Replay, drawn: int) -> None:
+        """
+        Args:
+            drawn: frames that are drawn before the replay changes; where it holds more, encoding all would cost more.
+        """
+        self.total, self.replay, self.drawn = total, replay, drawn
         self._rows = -1  # rows ever written when the table was made; -1: there is none
 
     def at(self, share: float) -> None:
         """Make, keep or drop the table, for the step at this share of the training."""
         model: Any = self.total.model
-        if model.framewise is None or ENCODER in self.total.moves(share):
+        if model.framewise is None or len(self.replay) > self.drawn or ENCODER in self.total.moves(share):
             self.forget()
         elif self._rows != self.replay.total:
             self.replay.known = {model.framewise: self._codes(model)}
@@ -39,5 +44,9 @@ class Resting:
     @torch.no_grad()
     def _codes(self, model: Any) -> torch.Tensor:
         device = next(model.parameters()).device
-        lanes = (torch.from_numpy(self.replay.ring(lane, "obs/image")) for lane in range(self.replay.lanes))
-        return torch.stack([model.encode(lane.to(device)).float().cpu() for lane in lanes])
+
+        def codes(lane: int) -> torch.Tensor:
+            chunks = torch.from_numpy(self.replay.ring(lane, "obs/image")).split(CHUNK)
+            return torch.cat([model.encode(chunk.to(device)).float().cpu() for chunk in chunks])
+
+        return torch.stack([codes(lane) for lane in range(self.replay.lanes)])
