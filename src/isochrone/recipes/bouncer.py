@@ -35,7 +35,7 @@ def bouncer() -> Config:
             embed=128,
             units=64,
             decode=6,
-        ),  # fmt: skip
+        ),
         # Against a heavier image the posterior is told so narrowly that imagined z soon lies between all that were seen
         loss={"image": 0.2, "kl": 1.0},
         term={"kl": Kl(free=0.0)},

@@ -38,7 +38,7 @@ def planet_small() -> Config:
             embed=128,
             units=128,
             decode=2,
-        ),  # fmt: skip
+        ),
         # Seeing comes first: seen from afar a small box already pulls, and the posterior is held to its prior gently
         # but to the standard normal as well, or its codes grow until no recurrence can read them.
         loss=base.loss | {"image": 3.0, "kl_global": 0.3},
