@@ -43,6 +43,7 @@ def bouncer() -> Config:
         train=replace(
             base.train, steps=3000, batch=12, length=13, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0
         ),
+        mpc=replace(base.mpc, explore=0.2),  # its own, so that tuning how to reach goals leaves these results alone
         eval=EvalConfig(pairs=0, episodes=64, length=13, horizon=8),
         finish=("eval", "report"),
     )
