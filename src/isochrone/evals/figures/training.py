@@ -26,7 +26,7 @@ def training(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     t, rows = theme(name), math.ceil(len(series) / COLUMNS)
     # Plain margins: fitting them to the labels of fifty small axes takes seconds.
     height = 0.5 + 1.7 * rows
-    figure = Figure(figsize=(10.6, height), layout="none")
+    figure = Figure(figsize=(10.6, height), layout="none")  # type: ignore[arg-type]  # its stubs forgot this word
     figure.subplots_adjust(0.05, 0.35 / height, 0.985, 1 - 0.35 / height, wspace=0.28, hspace=0.45)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for ax, (label, curve) in zip(axes, series.items(), strict=False):
