@@ -65,7 +65,7 @@ def leaves(model: Any, term: Any, seed: int = 0) -> tuple[Rollout, dict[str, Ten
     """A rollout whose every field is a leaf, and the leaves by name."""
     roll = model.observe(windows(1)[0], term.reads, generator(seed))
     fields = {k: tree_map(leaf, v) for k, v in roll.fields.items() if k in term.reads}
-    named = {k: v for k, v in fields.items() if isinstance(v, Tensor)}
+    named = {k: v for k, v in fields.items() if isinstance(v, Tensor) and v.is_floating_point()}
     if "open_loop" in fields:
         named |= {f"open_loop.{k}": getattr(fields["open_loop"], k) for k in ("z", "h")}
     return Rollout(roll.batch, fields, generator(seed)), named

@@ -21,7 +21,7 @@ SMALL = {
     "train.save_every": "2", "train.log_every": "2", "train.eval_every": "5", "train.keep": "9", "eval.returns": "2",
     "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.units": "16",
     "model.decode": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
-    "planner.horizon": "3",
+    "planner.horizon": "3", "train.warmup": "0",
 }  # fmt: skip
 
 
