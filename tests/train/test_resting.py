@@ -25,7 +25,8 @@ def test_there_exactly_while_the_encoder_rests(resting):
         resting.at(share)
         seen.append(bool(sampled(resting).known))
     assert seen == [False, False, True, True, False]
-    assert resting.total.moves(0.0) >= {"encoder", "predictor"} and "encoder" not in resting.total.moves(0.5)
+    spans = resting.total.group_spans()
+    assert spans["encoder"] == (0.0, 0.5) and spans["predictor"] == (0.0, 1.0)
 
 
 def test_an_attached_encoder_is_never_at_rest(resting):

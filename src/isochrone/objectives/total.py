@@ -62,16 +62,9 @@ class Total(nn.Module):
             if not any(start <= edge < end for start, end in self.spans.values()):
                 raise UserError(f"no loss is active at {edge:.0%} of the training: mend after.NAME or until.NAME")
 
-    def _awake(self, share: float) -> frozenset[str]:
-        return frozenset(n for n, (start, end) in self.spans.items() if start <= share < end or (share >= end == 1))
-
-    def moves(self, share: float) -> frozenset[str]:
-        """The groups of weights that some term moves at this share of the training."""
-        return frozenset().union(*(self.terms[name].declared(self.model) for name in self._awake(share)))
-
     def at(self, share: float) -> bool:
         """Wake and rest terms for this share of the training (0..1); True when the set of active terms changed."""
-        awake = self._awake(share)
+        awake = frozenset(n for n, (start, end) in self.spans.items() if start <= share < end or (share >= end == 1))
         changed, self.active, self.share = awake != self.active, awake, share
         return changed
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from isochrone.data.replay import Replay
+from isochrone.evals.latent import encode
 from isochrone.objectives.total import Total
 
 ENCODER = "encoder"
-CHUNK = 512  # frames encoded at once
 
 
 class Resting:
@@ -26,12 +26,14 @@ class Resting:
             drawn: frames that are drawn before the replay changes; where it holds more, encoding all would cost more.
         """
         self.total, self.replay, self.drawn = total, replay, drawn
+        self._moves = total.group_spans().get(ENCODER, (0.0, 0.0))  # shares between which some loss moves it
         self._rows = -1  # rows ever written when the table was made; -1: there is none
 
     def at(self, share: float) -> None:
         """Make, keep or drop the table, for the step at this share of the training."""
         model: Any = self.total.model
-        if model.framewise is None or len(self.replay) > self.drawn or ENCODER in self.total.moves(share):
+        start, end = self._moves
+        if model.framewise is None or len(self.replay) > self.drawn or start <= share < end:
             self.forget()
         elif self._rows != self.replay.total:
             self.replay.known = {model.framewise: self._codes(model)}
@@ -41,12 +43,6 @@ class Resting:
         """Nothing is known: the encoder moves."""
         self.replay.known, self._rows = {}, -1
 
-    @torch.no_grad()
     def _codes(self, model: Any) -> torch.Tensor:
-        device = next(model.parameters()).device
-
-        def codes(lane: int) -> torch.Tensor:
-            chunks = torch.from_numpy(self.replay.ring(lane, "obs/image")).split(CHUNK)
-            return torch.cat([model.encode(chunk.to(device)).float().cpu() for chunk in chunks])
-
-        return torch.stack([codes(lane) for lane in range(self.replay.lanes)])
+        lanes = (torch.from_numpy(self.replay.ring(lane, "obs/image")) for lane in range(self.replay.lanes))
+        return torch.stack([encode(model, lane).float().cpu() for lane in lanes])
