@@ -7,7 +7,7 @@ MEMORY = {"env.episode_length": "22", "train.length": "23", "data.rows": "230", 
 # is the mean, which is all that an RNN has. Its prior has no likelihood of its own, so it is trained by them everywhere
 AHEAD = {"model.starts": "1", "model.decode": "4", "train.steps": "1500"}  # half as many steps, for each costs more
 SPLIT = {**AHEAD, "loss.overshoot_image": "0.2", "model.overshoot": "8"}
-MEMORY |= {**AHEAD, "loss.overshoot_image": "1", "model.overshoot": "16", "loss.image": "1"}
+MEMORY |= {**AHEAD, "loss.overshoot_image": "1", "model.overshoot": "16", "loss.image": "4"}
 
 CELLS: list[Cell] = []
 for seed in range(5):
