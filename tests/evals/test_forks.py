@@ -45,11 +45,11 @@ class Dreamer(nn.Module):
     def update(self, state: Clock, action: Tensor, obs: Any) -> Clock:
         return state.replace(right=(self.world.state().side > 0).float(), row=state.row + 1)
 
-    def imagine(self, state: Clock, actions: Tensor, rng: torch.Generator) -> Clock:
+    def imagine(self, state: Clock, actions: Tensor, rng: torch.Generator | None = None) -> Clock:
         b, n, horizon, _ = actions.shape
         rows = state.row[:, None, None] + torch.arange(1, horizon + 1)
         right = {
-            "coin": (torch.rand(b, n, generator=rng) < 0.5).float(),
+            "coin": torch.zeros(b, n) if rng is None else (torch.rand(b, n, generator=rng) < 0.5).float(),
             "blur": torch.full((b, n), 0.5),
             "left": torch.zeros(b, n),
             "due": state.right[:, None].expand(b, n),
@@ -80,6 +80,7 @@ def test_a_blur_shows_no_side_and_pays_one_half() -> None:
     got = found("blur")
     assert got["left"] == got["right"] == got["mode"] == 0 and got["neither"] == 1
     assert got["error_end"] == pytest.approx(0.5, abs=0.01), "|mean - side|^2 is a quarter of the distance between both"
+    assert got["likeliest_end"] == pytest.approx(got["error_end"]), "it draws nothing at all"
 
 
 def test_one_side_only_is_seen_as_such() -> None:
@@ -90,7 +91,7 @@ def test_one_side_only_is_seen_as_such() -> None:
 @pytest.mark.parametrize("variant", ["split", "memory"])
 def test_one_who_knows_is_always_right_and_pays_nothing(variant: str) -> None:
     got = found("due", variant)
-    assert got["due"] == 1 and got["error_end"] == pytest.approx(0, abs=1e-9)
+    assert got["due"] == 1 and got["error_end"] == got["likeliest_end"] == pytest.approx(0, abs=1e-9)
     assert got["energy"] == pytest.approx(0, abs=1e-6)
 
 

@@ -86,6 +86,24 @@ def test_means_and_shares(measured: Path) -> None:
     assert (a, b, count) == ("lattice", "cem", 150) and mean == pytest.approx(0.1) and low < mean < high
 
 
+def test_a_bar_may_hang_on_the_floor_or_on_another_role(measured: Path) -> None:
+    def asked(of: str, number: float, role: str = "a") -> aggregate.Line:
+        entry = {"row": "reach.spearman", "roles": [role], "sign": ">=", "number": number, "source": "s", "of": of}
+        (measured / "studies/mini/claims.json").write_text(json.dumps({"claims": [entry]}))
+        told = evidence.Told("mini", measured)
+        return next(line for line in told.lines(role) if line.key == "reach.spearman")
+
+    assert asked("floor", 1.8).met is True and asked("floor", 1.9).met is False  # 0.9 and 0.95 against 0.93
+    assert asked("b", 1.0).claim is None  # nothing to compare with yet
+    store(measured, "b-0", 0.8, 1, 2)
+    assert asked("b", 1.0).met is True and asked("b", 1.2).met is False
+    assert asked("a", 0.5, "b").met is True
+    assert "≥ 0.465: met" in evidence.markdown("mini", measured)
+    assert "`reach.spearman` ≥ 0.5 × a" in evidence.markdown("mini", measured)
+    with pytest.raises(UserError, match="of 'floors' is neither 'floor' nor a role"):
+        asked("floors", 1.0)
+
+
 def test_a_stored_result_is_small_and_says_where_it_comes_from(measured: Path) -> None:
     text = result.path_of(measured, "mini", "a-0").read_text()
     found = json.loads(text)

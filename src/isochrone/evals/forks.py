@@ -35,7 +35,7 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     the horizon (`neither` is the blurred mean). mode: how even the two sides are, the smaller share of both (0.5 is
     perfect where chance decides). due: share of futures that show the side that really came (a matter of memory).
     error: squared pixel error of a future against what came, in units of half the squared distance between both sides:
-    a coin pays 1, a blurred mean one half. energy: E|x - y| - E|x - x'| / 2 over whole frames, in units of that
+    a coin pays 1, a blurred mean one half. likeliest: the same of the one future that draws nothing. energy: E|x - y| - E|x - x'| / 2 over whole frames, in units of that
     distance, lower is better (Gneiting & Raftery 2007): a coin pays 1/4, a blurred mean 1/2.
     """
     device = device_of(model)
@@ -56,11 +56,14 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     came = (side > 0).long().to(device)
     true = errors.gather(-1, came[:, None, None, None].expand(*errors.shape[:3], 1))[..., 0]  # (B, N, H)
     due = numpy(sharp.gather(-1, came[:, None, None].expand(*sharp.shape[:2], 1))[..., 0].float()).mean(1)
+    likely = model.decode(model.imagine(state, idle[:, :1])[:, 0].feat()).clamp(0, 1)  # (B, H, ...)
+    point = _square(likely, torch.where((came > 0)[:, None, None, None, None], both[1], both[0])) / (gap / 2)  # (B, H)
     draw = generator(rng)
     out: dict[str, Any] = {
         "horizon": np.arange(1, horizon + 1),
         "error": numpy((true / (gap[:, None] / 2)).mean((0, 1))),
         "error_end": float((true / (gap[:, None] / 2))[..., -1].mean()),
+        "likeliest_end": float(point[:, -1].mean()),
         "left": float(left.mean()),
         "right": float(right.mean()),
         "neither": float(1 - left.mean() - right.mean()),

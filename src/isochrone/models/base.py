@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isochrone.core.errors import UserError
-from isochrone.core.types import Struct
+from isochrone.core.types import Batch, Struct
 
 
 class Model(nn.Module):
@@ -29,6 +29,9 @@ class Model(nn.Module):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Named groups that partition every parameter."""
         raise NotImplementedError
+
+    def prime(self, batch: Batch) -> None:
+        """Called once, before the first step, with recorded windows: what is measured and not learned is set here."""
 
     def after_step(self) -> None:
         """Called after each optimiser step; slow branches move here."""

@@ -33,6 +33,7 @@ class StateSpaceConfig:
     posterior: Literal["coupled", "decoupled"] = option("coupled", "decoupled: q(z | o) does not look at h")
     initial: Literal["zeros", "learned"] = option("zeros", "state before the first frame")
     encoder: Literal["planet", "dreamer", "patch", "conv"] = option("planet", "image networks")
+    centre: bool = option(False, "see and show only what differs from the mean frame of the first recordings")
     depth: int = option(32, "channels of the encoder's first layer", ge=4)
     embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4)
     symlog: bool = option(True, "pass vector observations through symlog, in and out")

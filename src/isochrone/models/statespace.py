@@ -71,6 +71,10 @@ class StateSpace(Model):
         self.reward_head = RewardHead(c.reward, features, c.units, c.layers, *inner)
         self.continue_head = ContinueHead(features, c.units, c.layers, *inner)
         self.initial = nn.Parameter(torch.zeros(self.memory)) if c.initial == "learned" and self.memory else None
+        # where a bright scene never moves, a network that is normalised inside sees it and little else for long
+        still = c.centre and "image" in spec.obs
+        self.still: Tensor | None
+        self.register_buffer("still", torch.zeros(spec.obs["image"]) if still else None)
         if c.posterior == "decoupled":
             self.modes = frozenset({"decoupled"} if self.memory else {"decoupled", "decoupled_ssm"})
         self._step: Any = torch.compile(self._filter) if c.run == "step" else self._filter
@@ -84,7 +88,7 @@ class StateSpace(Model):
 
     def decode(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B C Y X"]:
         """Features -> image, about 0..1."""
-        return self.decoder.image(feat) + 0.5
+        return self.decoder.image(feat) + 0.5 + (0 if self.still is None else self.still)
 
     def rewards(self, state: Belief) -> Float[Tensor, "*B"]:
         """Expected reward of being in `state`."""
@@ -123,12 +127,17 @@ class StateSpace(Model):
         z = self.latent.sample(self.prior(h), None)
         return h, stop(z, "where z begins follows the prior, it does not shape it")
 
+    def prime(self, batch: Batch) -> None:
+        """With `centre`: the mean frame of the batch is what stands still."""
+        if self.still is not None:
+            self.still.copy_(_centred(batch.obs["image"]).mean((0, 1)))
+
     def _seen_image(self, image: Tensor, rng: torch.Generator | None) -> Tensor:
-        if image.dtype != torch.uint8:
-            return image - 0.5
-        if self.config.bits == 8 and self.config.encoder in ENCODERS:
+        still, raw = self.still, image.dtype == torch.uint8
+        if raw and still is None and self.config.bits == 8 and self.config.encoder in ENCODERS:
             return image
-        return quantised(image, self.config.bits, rng, self._like.dtype)
+        image = quantised(image, self.config.bits, rng, self._like.dtype) if raw else image - 0.5
+        return image if still is None else image - still
 
     def noise(self, *shape: int, rng: torch.Generator | None) -> Tensor | None:
         return None if rng is None else self.latent.noise(*shape, like=self._like, rng=rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from isochrone.evals.report_words import SECTIONS
 from isochrone.evals.stats import paired_bootstrap, wilson
-from isochrone.studies.plan import Claim
+from isochrone.studies.plan import FLOOR, Claim
 
 Result = Mapping[str, Any]
 SHARES = ("success", "success_end")  # shares of pairs: pooled over seeds
@@ -62,6 +62,22 @@ def lines(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list
     keys = [*KNOWN, *(k for k in claimed if k not in KNOWN and k not in SECONDS), *SECONDS]
     made = (_line(key, results, claimed.get(key)) for key in keys)
     return [line for line in made if line is not None]
+
+
+def settled(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Result]]) -> list[Claim]:
+    """The claims on a role with numbers for limits; those `of` something that no cell has measured are left out."""
+    out = []
+    for claim in claims:
+        if role not in claim.roles:
+            continue
+        if claim.of:
+            kind, cells = ("floor", roles[role]) if claim.of == FLOOR else ("value", roles[claim.of])
+            told = [float(v) for r in cells if (v := r["values"].get(claim.row, {}).get(kind)) is not None]
+            if not told:
+                continue
+            claim = replace(claim, bar=claim.bar._replace(limit=claim.bar.limit * fmean(told)))
+        out.append(claim)
+    return out
 
 
 def unmeasured(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list[Claim]:

@@ -14,7 +14,7 @@ from isochrone.core.files import atomic_write
 from isochrone.evals.report import write_number
 from isochrone.evals.suite import FLOORS
 from isochrone.studies import plan, result
-from isochrone.studies.aggregate import Line, lines, paired, planners, unmeasured
+from isochrone.studies.aggregate import Line, lines, paired, planners, settled, unmeasured
 
 INTRO = """# Evidence
 
@@ -82,7 +82,7 @@ class Told:
                 self.stale[cell.role] += result.state(root, self.study, cell, found[cell.name]) == "stale"
 
     def lines(self, role: str) -> list[Line]:
-        return lines(role, self.roles[role], self.claims)
+        return lines(role, self.roles[role], settled(self.claims, role, self.roles))
 
     def heading(self, role: str) -> str:
         """'zhp on pipes: 5 of 5 seeds'."""
@@ -117,7 +117,8 @@ def _bar(line: Line) -> str:
     if line.claim is None:
         return ""
     sign, _, limit = str(line.claim.bar).partition(" ")
-    limit = f"{100 * line.claim.bar.limit:g} %" if line.style == "%" else limit
+    limit = f"{line.claim.bar.limit:.3g}" if line.claim.of else limit
+    limit = f"{100 * line.claim.bar.limit:.4g} %" if line.style == "%" else limit
     return f"{sign} {limit}: {'met' if line.met else 'missed'}"
 
 
@@ -210,7 +211,8 @@ def _sources(told: Told) -> list[str]:
     """One line per source, with the rows and roles that it speaks of."""
     out: dict[str, list[str]] = {}
     for claim in told.claims:
-        out.setdefault(claim.source, []).append(f"`{claim.row}` {claim.bar}")
+        of = f" × {claim.of}" if claim.of else ""
+        out.setdefault(claim.source, []).append(f"`{claim.row}` {claim.bar}{of}")
     return [f"- {source}: {', '.join(dict.fromkeys(rows))}" for source, rows in out.items()]
 
 

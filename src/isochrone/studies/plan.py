@@ -19,6 +19,7 @@ from isochrone.evals.bars import Bar
 from isochrone.recipes.schema import Config
 
 SIGNS = ("<=", ">=", "<")
+FLOOR = "floor"
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,16 @@ class Study:
 
 @dataclass(frozen=True)
 class Claim:
-    """`row` (a number of the results) of these roles must keep to `bar`; `source` says who claims it."""
+    """`row` (a number of the results) of these roles must keep to `bar`; `source` says who claims it.
+
+    With `of`, the bar's limit is a factor: of the mean of the same row in the role of that name, or of the row's own
+    floor (`of` = 'floor')."""
 
     row: str
     roles: tuple[str, ...]
     bar: Bar
     source: str
+    of: str = ""
     says: str = ""  # the row's name in the table, where the report has none for it
     style: str = ""
 
@@ -120,5 +125,8 @@ def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
         if role not in study.roles:
             raise UserError(f"claim on {entry['row']}: no role called '{role}'{nearest(role, study.roles)}")
     bar = Bar(entry["sign"], float(entry["number"]))
+    of = str(entry.get("of", ""))
+    if of not in ("", FLOOR, *study.roles):
+        raise UserError(f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a role{nearest(of, study.roles)}")
     said = str(entry.get("says", "")), str(entry.get("style", ""))
-    return Claim(str(entry["row"]), tuple(entry["roles"]), bar, str(entry["source"]), *said)
+    return Claim(str(entry["row"]), tuple(entry["roles"]), bar, str(entry["source"]), of, *said)

@@ -37,6 +37,8 @@ WATCHED = (
     "disagreement.auroc",
 )
 """Numbers measured against the truth every `train.eval_every` steps."""
+PRIMING = (512, 1)
+"""Windows, and their rows, by which a model is primed."""
 
 
 def free_folder(root: Path, name: str) -> Path:
@@ -96,6 +98,7 @@ def train(
         replay = build.fill_replay(config, run.path / "replay", say)
         lanes, held = build.training_lanes(config, replay)
         if fresh:
+            total.model.prime(replay.sample(*PRIMING, generator(config.train.seed, "prime"), lanes))
             see_alive(config, total, replay, say)
     except UserError:
         if fresh:
