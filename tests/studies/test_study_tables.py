@@ -5,11 +5,13 @@ import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tree import ROOT
 
 from isochrone.core.errors import UserError
 from isochrone.evals.stats import wilson
 from isochrone.studies import aggregate, evidence, plan, result, runner
+from isochrone.studies.cell import rise
 from isochrone.tasks.train import assembled
 
 STUDY = """
@@ -84,6 +86,23 @@ def test_means_and_shares(measured: Path) -> None:
     assert told.score() == "3 of 4 cells are measured; 1 of 3 bars are met."
     [(a, b, mean, low, high, count)] = aggregate.paired(told.roles["a"])
     assert (a, b, count) == ("lattice", "cem", 150) and mean == pytest.approx(0.1) and low < mean < high
+
+
+def test_learning_curves_are_drawn_and_rising_is_a_number(measured: Path) -> None:
+    assert not list(measured.glob("docs/*.png")) and "![" not in evidence.markdown("mini", measured)
+    curve = [[100.0 * k, float(k)] for k in range(1, 9)]
+    assert rise(curve) == {"return.late": {"value": 7.5, "floor": 1.5}} and rise(curve[:3]) == {}
+    for seed in range(2):
+        path = result.path_of(measured, "mini", f"a-{seed}")
+        found = json.loads(path.read_text())
+        found["curve"] = curve[: 8 - seed]
+        found["values"] |= {"return.cem": {"value": 9.0}, "return.random": {"value": 1.0}}
+        result.write(path, found)
+    evidence.update("mini", measured)
+    page = (measured / "docs/evidence.md").read_text()
+    assert "![return over what was seen](evidence-mini.png)" in page
+    with Image.open(measured / "docs/evidence-mini.png") as picture:
+        assert picture.width > 400 and len(picture.convert("RGB").getcolors(1 << 16) or []) > 20
 
 
 def test_a_bar_may_hang_on_the_floor_or_on_another_role(measured: Path) -> None:

@@ -35,8 +35,9 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     the horizon (`neither` is the blurred mean). mode: how even the two sides are, the smaller share of both (0.5 is
     perfect where chance decides). due: share of futures that show the side that really came (a matter of memory).
     error: squared pixel error of a future against what came, in units of half the squared distance between both sides:
-    a coin pays 1, a blurred mean one half. likeliest: the same of the one future that draws nothing. energy: E|x - y| - E|x - x'| / 2 over whole frames, in units of that
-    distance, lower is better (Gneiting & Raftery 2007): a coin pays 1/4, a blurred mean 1/2.
+    a coin pays 1, a blurred mean one half. likeliest: the same of the one future that draws nothing. energy:
+    E|x - y| - E|x - x'| / 2 over whole frames, in units of that distance, lower is better (Gneiting & Raftery 2007): a
+    coin pays 1/4, a blurred mean 1/2.
     """
     device = device_of(model)
     turn = env.config.turn

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,9 @@ def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> s
     found, pairs = evaluate(load(folder), say)
     seconds = {"collect": collecting, "train": training_seconds(run), "evaluate": time.perf_counter() - began}
     values |= found | {f"seconds.{kind}": {"value": spent} for kind, spent in seconds.items()}
-    more = {"pairs": pairs, "sentences": sentences}
+    curve = learning_curve(run)
+    values |= rise(curve)
+    more = {"pairs": pairs, "sentences": sentences} | ({"curve": curve} if curve else {})
     result.write(result.path_of(root, name, cell_name), result.pack(name, study, cell, root, values, more))
     shutil.rmtree(folder / "replay", ignore_errors=True)
     return ""
@@ -101,6 +104,23 @@ def training_seconds(run: Run) -> float:
             spent += (row["step"] - before) / row["steps_per_s"]
             before = row["step"]
     return spent
+
+
+def learning_curve(run: Run) -> list[list[float]]:
+    """[[frames seen so far, mean return of the episodes collected since the last entry]] of one that collects."""
+    return [[r["collect/frames"], _rounded(r["collect/return"])] for r in run.rows() if "collect/return" in r]
+
+
+def rise(curve: Sequence[Sequence[float]]) -> Results:
+    """'return.late': mean return over the last quarter of the collections; its floor is the first quarter's."""
+    if len(curve) < 4:
+        return {}
+    returns, quarter = [entry[1] for entry in curve], len(curve) // 4
+    return {"return.late": {"value": fmean(returns[-quarter:]), "floor": fmean(returns[:quarter])}}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from isochrone.core.files import atomic_write
 from isochrone.evals.report import write_number
 from isochrone.evals.suite import FLOORS
-from isochrone.studies import plan, result
+from isochrone.studies import curves, plan, result
 from isochrone.studies.aggregate import Line, lines, paired, planners, settled, unmeasured
 
 INTRO = """# Evidence
@@ -52,6 +52,8 @@ def update(name: str, root: Path) -> None:
         page = f"{page.rstrip()}\n\n{section}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, page)
+    told = Told(name, root)
+    curves.write(root, name, told.roles, told.study.roles)
 
 
 def stored(name: str, root: Path) -> str | None:
@@ -193,6 +195,8 @@ def markdown(name: str, root: Path) -> str:
     """The section of the page."""
     told = Told(name, root)
     parts = [f"## Study {name}: {told.study.title}", told.study.question, told.score()]
+    if curves.told(told.roles):
+        parts.append(f"![return over what was seen]({curves.path_of(root, name).name})")
     for role, results in told.roles.items():
         parts.append(f"### {told.heading(role)}")
         if not results:
