@@ -6,9 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-import types
-from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,32 +14,24 @@ import pytest
 import torch
 from tree import ROOT
 
+from isochrone import build
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Step
+from isochrone.envs.dmc import Dmc, DmcConfig, DmcWorld
 
 PACKAGES = ("dm_control", "mujoco")
 HERE = all(find_spec(name) for name in PACKAGES)
 needs = pytest.mark.skipif(not HERE, reason="dm_control is not installed: pip install 'isochrone[dmc]'")
 
-if HERE:
-    from isochrone.envs.dmc import Dmc, DmcConfig, DmcWorld
-
 
 @pytest.fixture
-def file(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def file(monkeypatch: pytest.MonkeyPatch) -> Any:
     """envs/dmc.py as a module; where dm_control is missing the file is made to believe that it is there."""
-    if not HERE:
-        for name in PACKAGES:
-            fake = types.ModuleType(name)
-            fake.__spec__ = ModuleSpec(name, None)
-            monkeypatch.setitem(sys.modules, name, fake)
-        monkeypatch.setattr(registry, "_FOUND", {kind: dict(found) for kind, found in registry._FOUND.items()})
     module = importlib.import_module("isochrone.envs.dmc")
+    monkeypatch.setattr(module, "_installed", lambda package: True)
     monkeypatch.setattr(module.metadata, "version", lambda name: "3.11.0")
-    yield module
-    if not HERE:
-        del sys.modules[module.__name__]
+    return module
 
 
 def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -53,24 +42,13 @@ def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 # --- without dm_control
 
-WITHOUT = """
-import sys
-sys.modules["dm_control"] = None
-from isochrone.core import registry
-from isochrone.core.errors import UserError
-print("dmc" in registry.names("env"), "gym" in registry.names("env"))
-try:
-    registry.get("env", "dmc")
-except UserError as error:
-    print(error)
-"""
 
-
-def test_without_the_extra_the_file_hides_and_says_why() -> None:
-    done = python(WITHOUT)
-    assert done.returncode == 0, done.stderr
-    said = "env 'dmc' needs 'dm_control', which is not installed: pip install 'isochrone[dmc]'"
-    assert done.stdout.splitlines() == ["False True", said]
+def test_without_the_extra_a_config_is_read_and_a_world_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("isochrone.envs.dmc")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    config = build.recipe("planet", {"env": "dmc:walker-walk"})
+    with pytest.raises(UserError, match="env 'dmc' needs 'dm_control', which is not installed: pip install 'isochrone"):
+        build.spec_of(config)
 
 
 # --- what else can be missing

@@ -28,10 +28,7 @@ from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec, Step
 from isochrone.envs.workers import Pool
 
-for package in ("dm_control", "mujoco"):
-    if find_spec(package) is None:
-        raise MissingExtra("env 'dmc'", package, "dmc")
-
+PACKAGES = ("dm_control", "mujoco")
 LIMIT = 1000  # raw steps of an episode; most tasks stop there by themselves
 REPEATS = {"cartpole": 8, "reacher": 4, "cheetah": 4, "finger": 2, "ball_in_cup": 4, "walker": 2}  # PlaNet; others 2
 DOMAINS = {"cup": "ball_in_cup", "pointmass": "point_mass"}  # as papers call them
@@ -54,7 +51,7 @@ class DmcConfig:
     repeat: int = option(0, "how often each action is applied; rewards add up (0: as PlaNet does for the task)", ge=0)
     size: int = option(64, "pixels per side of the image", ge=1, le=480)
     camera: int = option(0, "which of the task's cameras draws (-1: the free one)", ge=-1)
-    fast_render: bool = option(False, "no shadows, no multisampling: about 5 times faster, but thin lines vanish")
+    fast_render: bool = option(False, "no shadows: about 8 times faster in software")
     state: bool = option(False, "also observe 'state', the task's own observations as one vector")
     workers: int = option(0, "processes the worlds are dealt to (0: all in this one)", ge=0)
     timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
@@ -73,8 +70,11 @@ class Dmc(Pool):
     def __init__(self, config: DmcConfig | None = None, num_envs: int = 1, device: torch.device | str = "cpu") -> None:
         """
         Raises:
-            UserError: unknown task or camera, mujoco too new, or a library that draws is missing.
+            UserError: unknown task or camera, mujoco too new, or a package or a library that draws is missing.
         """
+        for package in PACKAGES:  # now, not when this file is imported: a config can be read without them
+            if not _installed(package):
+                raise MissingExtra("env 'dmc'", package, "dmc")
         self.config = config = config or DmcConfig()
         super().__init__(partial(DmcWorld, config), num_envs, config.workers, config.timeout, device)
 
@@ -146,8 +146,7 @@ class DmcWorld:
             has = f"task '{self.config.task}' has cameras -1 to {model.ncam - 1}"
             raise UserError(f"camera = {self.config.camera}: {has}")
         if self.config.fast_render:  # read when the graphics context is made, so before that
-            model.vis.quality.shadowsize = 0
-            model.vis.quality.offsamples = 0
+            model.vis.quality.shadowsize = 0  # not the multisampling: it is cheap, and a pole is one pixel wide
         try:
             _ = env.physics.contexts
         except Exception as error:
@@ -204,6 +203,13 @@ def _suite() -> Any:
     except Exception as error:  # PyOpenGL fails in many ways where a library is missing
         raise _cannot_draw(f"dm_control cannot be imported ({error})") from error
     return suite
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # something without a spec stands in its place
+        return False
 
 
 def _choose_drawer() -> None:
