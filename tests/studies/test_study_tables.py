@@ -9,6 +9,7 @@ from PIL import Image
 from tree import ROOT
 
 from isochrone.core.errors import UserError
+from isochrone.core.types import ActionSpec, Spec
 from isochrone.evals.stats import wilson
 from isochrone.studies import aggregate, evidence, plan, result, runner
 from isochrone.studies.cell import rise
@@ -30,6 +31,8 @@ CLAIMS = [
     {"row": "planning.cem.success", "roles": ["a"], "sign": ">=", "number": 0.95, "source": "a test"},
     {"row": "belief.velocity_r2", "roles": ["a"], "sign": ">=", "number": 0.5, "source": "a test"},
 ]
+ELSEWHERE = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", 1))
+"""A world that draws with a package which need not be here."""
 VALUES = [(0.90, 40, 50), (0.94, 50, 50), (0.95, 45, 50)]
 
 
@@ -222,8 +225,9 @@ def test_every_cell_of_a_study_has_a_config(name: str) -> None:
         result.drawing(ROOT, config)  # a map file that is named is there
     for role in study.roles:  # an ablation's losses and sizes must fit together too
         first = next(cell for cell in study.cells if cell.role == role)
-        if not study.config(first).force:
-            assembled(study.config(first))
+        config = study.config(first)
+        if not config.force:
+            assembled(config, ELSEWHERE if config.env.name in ("gym", "dmc") else None)
     assert plan.claims(name, study, ROOT)
     known = {cell.name for cell in study.cells}
     assert {path.stem for path in (ROOT / "studies" / name / "results").glob("*.json")} <= known
