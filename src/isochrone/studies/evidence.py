@@ -29,7 +29,8 @@ How to read the tables:
   pairs it is Wilson's, over the pairs of all seeds together.
 - **lowest … highest**: of single seeds. **seeds**: how many have the number.
 - **floor**: what one gets without knowing anything (named in the report of a run), mean over seeds.
-- **bar**: what was claimed or asked for, and whether the mean keeps to it. The sources are below each section.
+- **bar**: what was claimed or asked for, and whether the mean keeps to it; some are multiples of the floor or of another
+  model's mean. The sources are below each section.
 - **paired difference**: both planners on the same pairs; bootstrap over pairs.
 - **†**: measured with an earlier config than the study has now.
 """
