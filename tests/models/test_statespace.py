@@ -246,27 +246,30 @@ def test_five_bits_keep_five_bits_and_noise_fills_the_rest() -> None:
     assert eight.bits == 8
 
 
-@pytest.mark.parametrize("encoder", ["planet", "patch"])
-def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder: str) -> None:
+@pytest.mark.parametrize(("encoder", "bits"), [("planet", 8), ("planet", 5), ("patch", 8)])
+def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder: str, bits: int) -> None:
     (batch,) = windows(1)
     image = batch.obs["image"]
-    plain = tiny("rssm", encoder=encoder, depth=4)
-    model = tiny("rssm", encoder=encoder, depth=4, centre=True)
+    plain = tiny("rssm", encoder=encoder, depth=4, bits=bits)
+    model = tiny("rssm", encoder=encoder, depth=4, bits=bits, centre=True)
     fields = {"target", "image_hat", "embed", "feat"}
     raw, blank = plain.observe(batch, fields), model.observe(batch, fields)
     torch.testing.assert_close(blank.target["image"], raw.target["image"])  # not primed: nothing is taken off
-    model.prime(batch)
-    plain.prime(batch)  # a plain one has no use for it
+    model.prime(iter([batch[:1], batch[1:2]]))
+    plain.prime(iter([batch]))  # a plain one has no use for it
     roll = model.observe(batch, fields)
-    mean = (image / 255).mean((0, 1))
+    kept = raw.target["image"] + 0.5  # 0..1
+    mean = kept[:2].mean((0, 1))
     torch.testing.assert_close(model.decode(roll.feat), roll.image_hat + mean)  # shown: the difference and the rest
-    torch.testing.assert_close(roll.target["image"], image / 255 - mean)
+    torch.testing.assert_close(roll.target["image"], kept - mean)
     torch.testing.assert_close(model.look(image), roll.embed)
-    torch.testing.assert_close(model.look(image / 255), roll.embed, atol=1e-5, rtol=1e-4)
-    other = tiny("rssm", encoder=encoder, depth=4, centre=True)
+    torch.testing.assert_close(model.look(kept), roll.embed, atol=1e-5, rtol=1e-4)
+    other = tiny("rssm", encoder=encoder, depth=4, bits=bits, centre=True)
     other.load_state_dict(model.state_dict())  # the mean frame is kept in checkpoints
     torch.testing.assert_close(other.look(image), roll.embed, atol=0, rtol=0)
     assert "still" not in plain.state_dict()
+    with pytest.raises(UserError, match="no 'image'"):
+        tiny("rssm", Spec({"state": (4,)}, ActionSpec("continuous", 2)), centre=True)
 
 
 def test_blocks_must_divide_the_memory() -> None:

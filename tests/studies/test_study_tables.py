@@ -106,6 +106,16 @@ def test_learning_curves_are_drawn_and_rising_is_a_number(measured: Path) -> Non
     assert "![return over what was seen](evidence-mini.png)" in page
     with Image.open(measured / "docs/evidence-mini.png") as picture:
         assert picture.width > 400 and len(picture.convert("RGB").getcolors(1 << 16) or []) > 20
+    for seed in range(2):  # another planner's cells, then none with a curve
+        path = result.path_of(measured, "mini", f"a-{seed}")
+        found = json.loads(path.read_text())
+        del found["values"]["return.cem"]
+        result.write(path, found)
+    evidence.update("mini", measured)
+    for seed in range(2):
+        result.path_of(measured, "mini", f"a-{seed}").unlink()
+    evidence.update("mini", measured)
+    assert not list(measured.glob("docs/*.png")) and "![" not in (measured / "docs/evidence.md").read_text()
 
 
 def test_a_bar_may_hang_on_the_floor_or_on_another_role(measured: Path) -> None:
@@ -116,14 +126,19 @@ def test_a_bar_may_hang_on_the_floor_or_on_another_role(measured: Path) -> None:
         return next(line for line in told.lines(role) if line.key == "reach.spearman")
 
     assert asked("floor", 1.8).met is True and asked("floor", 1.9).met is False  # 0.9 and 0.95 against 0.93
-    assert asked("b", 1.0).claim is None  # nothing to compare with yet
+    assert asked("b", 1.0).claim is None  # nothing to compare with yet, and the page says so
+    assert "Claimed but not measured: `reach.spearman`" in evidence.markdown("mini", measured)
+    assert evidence.Told("mini", measured).score() == "3 of 4 cells are measured; 0 of 1 bars are met."
+    assert asked("planning.cem.success", 1.0).met is True and asked("planning.cem.success", 1.1).met is False  # 0.9
     store(measured, "b-0", 0.8, 1, 2)
     assert asked("b", 1.0).met is True and asked("b", 1.2).met is False
     assert asked("a", 0.5, "b").met is True
     assert "≥ 0.465: met" in evidence.markdown("mini", measured)
     assert "`reach.spearman` ≥ 0.5 × a" in evidence.markdown("mini", measured)
-    with pytest.raises(UserError, match="of 'floors' is neither 'floor' nor a role"):
+    with pytest.raises(UserError, match="of 'floors' is neither 'floor' nor a row nor a role"):
         asked("floors", 1.0)
+    with pytest.raises(UserError, match="role 'a' is compared with itself"):
+        asked("a", 1.0)
 
 
 def test_a_stored_result_is_small_and_says_where_it_comes_from(measured: Path) -> None:

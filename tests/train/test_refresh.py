@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from isochrone import build
 from isochrone.core.errors import UserError
+from isochrone.studies.cell import learning_curve
 from isochrone.tasks import train
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
@@ -21,7 +23,7 @@ SMALL = {
     "train.save_every": "2", "train.log_every": "2", "train.eval_every": "5", "train.keep": "9", "eval.returns": "2",
     "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.units": "16",
     "model.decode": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
-    "planner.horizon": "3", "train.warmup": "0",
+    "planner.horizon": "3", "train.warmup": "0", "model.centre": "true",
 }  # fmt: skip
 
 
@@ -64,10 +66,26 @@ def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tm
     assert len(told) == 3 and all(row["collect/episodes"] == 3 for row in told), "three lanes, three collections"
     assert [row["collect/frames"] for row in told] == [54 + 27, 54 + 54, 54 + 81]
     assert sum("eval/return" in row for row in rows(whole)) == 2
+    with Run.open(tmp_path / "whole") as run:
+        curve = learning_curve(run)
+    assert curve == [[row["collect/frames"], pytest.approx(row["collect/return"], rel=1e-5)] for row in told]
     trained(tmp_path / "cut", steps=7)
     cut = trained(tmp_path / "cut", resume=True)
     assert weights(cut) == weights(whole)
     assert [r.get("collect/return") for r in rows(cut)] == [r.get("collect/return") for r in rows(whole)]
+
+
+def test_what_stands_still_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", steps=2)
+    config = build.recipe("planet_small", SMALL)
+    replay = build.fill_replay(config, None)  # as the run recorded it
+    lanes = build.training_lanes(config, replay)[0]
+    seen = replay.sample(400, 1, torch.Generator().manual_seed(0), lanes).obs["image"] / 255 - 0.5
+    still = load_file(run.trained() / "weights.safetensors")["still"]
+    assert still.std() > 0.05, "walls and floor"
+    torch.testing.assert_close(still, seen.mean((0, 1)), atol=0.12, rtol=0)  # of other frames: the box is elsewhere
+    again = trained(tmp_path / "run", resume=True)
+    assert torch.equal(load_file(again.trained() / "weights.safetensors")["still"], still)
 
 
 def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_is_made() -> None:

@@ -16,7 +16,12 @@ Checks Python, packages, processor, memory, disk and GPU, and takes one training
 Exit code 1 when something that is needed is missing.
 """
 NEEDED = ("torch", "numpy", "gymnasium", "safetensors", "rich", "matplotlib", "h5py", "jaxtyping", "lightning-fabric")
-EXTRA = {"tensorboard": "TensorBoard files in the run folder", "av": "video files"}
+EXTRA = {
+    "tensorboard": ("TensorBoard files in the run folder", "log"),
+    "av": ("video files", "video"),
+    "pygame": ("Gymnasium's classic control, which draws with it,", "gym"),
+    "dm_control": ("DeepMind Control tasks", "dmc"),
+}
 
 
 def command(words: list[str]) -> int:
@@ -51,11 +56,11 @@ def _packages() -> Iterator[Check]:
             yield name, "ok", metadata.version(name)
         except metadata.PackageNotFoundError:
             yield name, "missing", f"pip install {name}"
-    for name, what in EXTRA.items():
+    for name, (what, extra) in EXTRA.items():
         try:
             yield name, "ok", metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield name, "note", f"not installed; {what} need it: pip install {name}"
+            yield name, "note", f"not installed; {what} need it: pip install 'isochrone[{extra}]'"
 
 
 def _machine() -> Iterator[Check]:

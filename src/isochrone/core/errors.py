@@ -20,7 +20,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class MissingExtra(UserError, ModuleNotFoundError):
-    """A file needs a package that comes with an optional extra: the registry hides it, or says this when asked."""
+    """Something needs a package that comes with an optional extra.
+
+    Raised while a file is imported, the registry leaves the file out of its lists, and says this when asked for it.
+    """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs '{package}', which is not installed: pip install 'isochrone[{extra}]'")

@@ -51,7 +51,7 @@ class DmcConfig:
     repeat: int = option(0, "how often each action is applied; rewards add up (0: as PlaNet does for the task)", ge=0)
     size: int = option(64, "pixels per side of the image", ge=1, le=480)
     camera: int = option(0, "which of the task's cameras draws (-1: the free one)", ge=-1)
-    fast_render: bool = option(False, "no shadows: about 8 times faster in software")
+    fast_render: bool = option(False, "no shadows: several times faster where they are drawn in software")
     state: bool = option(False, "also observe 'state', the task's own observations as one vector")
     workers: int = option(0, "processes the worlds are dealt to (0: all in this one)", ge=0)
     timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
@@ -59,7 +59,9 @@ class DmcConfig:
 
 @register("env", "dmc")
 class Dmc(Pool):
-    """B worlds of one task of the DeepMind Control suite, as images (3, size, size) and, if asked for, 'state'.
+    """DeepMind Control from pixels (needs the extra dmc): B worlds of one task.
+
+    Observations are images (3, size, size) and, if asked for, 'state'.
 
     Actions in [-1, 1] are scaled to the task's bounds. An episode is `last` after 1000 raw steps, and `terminal` only
     where the task itself ends with discount 0. World i of `reset(seed)` is seeded with seed + i. Close it.

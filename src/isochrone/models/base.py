@@ -30,8 +30,11 @@ class Model(nn.Module):
         """Named groups that partition every parameter."""
         raise NotImplementedError
 
-    def prime(self, batch: Batch) -> None:
-        """Called once, before the first step, with recorded windows: what is measured and not learned is set here."""
+    def prime(self, batches: Iterable[Batch]) -> None:
+        """Called once, before the first step: what is measured on recordings, and not learned, is set here.
+
+        The batches are drawn as they are asked for, so a model that measures nothing pays nothing.
+        """
 
     def after_step(self) -> None:
         """Called after each optimiser step; slow branches move here."""

@@ -72,9 +72,8 @@ class StateSpace(Model):
         self.continue_head = ContinueHead(features, c.units, c.layers, *inner)
         self.initial = nn.Parameter(torch.zeros(self.memory)) if c.initial == "learned" and self.memory else None
         # where a bright scene never moves, a network that is normalised inside sees it and little else for long
-        still = c.centre and "image" in spec.obs
         self.still: Tensor | None
-        self.register_buffer("still", torch.zeros(spec.obs["image"]) if still else None)
+        self.register_buffer("still", torch.zeros(spec.image) if c.centre else None)
         if c.posterior == "decoupled":
             self.modes = frozenset({"decoupled"} if self.memory else {"decoupled", "decoupled_ssm"})
         self._step: Any = torch.compile(self._filter) if c.run == "step" else self._filter
@@ -127,10 +126,13 @@ class StateSpace(Model):
         z = self.latent.sample(self.prior(h), None)
         return h, stop(z, "where z begins follows the prior, it does not shape it")
 
-    def prime(self, batch: Batch) -> None:
-        """With `centre`: the mean frame of the batch is what stands still."""
-        if self.still is not None:
-            self.still.copy_(_centred(batch.obs["image"]).mean((0, 1)))
+    @torch.no_grad()
+    def prime(self, batches: Iterable[Batch]) -> None:
+        """With `centre`: the mean of all frames, as the networks see them, is what stands still."""
+        if self.still is None:
+            return
+        means = [quantised(b.obs["image"], self.config.bits, None, self._like.dtype).mean((0, 1)) for b in batches]
+        self.still.copy_(torch.stack(means).mean(0))
 
     def _seen_image(self, image: Tensor, rng: torch.Generator | None) -> Tensor:
         still, raw = self.still, image.dtype == torch.uint8

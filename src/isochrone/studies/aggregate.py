@@ -71,8 +71,10 @@ def settled(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Res
         if role not in claim.roles:
             continue
         if claim.of:
-            kind, cells = ("floor", roles[role]) if claim.of == FLOOR else ("value", roles[claim.of])
-            told = [float(v) for r in cells if (v := r["values"].get(claim.row, {}).get(kind)) is not None]
+            cells = roles.get(claim.of, roles[role])  # another role; else of this one, its floor or another row
+            row = claim.row if claim.of in (FLOOR, *roles) else claim.of
+            kind = "floor" if claim.of == FLOOR else "value"
+            told = [float(v) for r in cells if (v := r["values"].get(row, {}).get(kind)) is not None]
             if not told:
                 continue
             claim = replace(claim, bar=claim.bar._replace(limit=claim.bar.limit * fmean(told)))
@@ -80,9 +82,10 @@ def settled(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Res
     return out
 
 
-def unmeasured(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list[Claim]:
-    """Claims about a role that no cell has a number for."""
-    return [c for c in claims if role in c.roles and not any(value(r, c.row) is not None for r in results)]
+def unmeasured(role: str, roles: Mapping[str, Sequence[Result]], claims: Sequence[Claim]) -> list[Claim]:
+    """Claims about a role that no cell has a number for, or for what they are compared with."""
+    measured = {c.row for c in settled(claims, role, roles) if any(value(r, c.row) is not None for r in roles[role])}
+    return [c for c in claims if role in c.roles and c.row not in measured]
 
 
 def value(result: Result, key: str) -> float | None:

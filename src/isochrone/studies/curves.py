@@ -28,10 +28,13 @@ def told(roles: Mapping[str, Results]) -> dict[str, Results]:
 
 
 def write(root: Path, name: str, roles: Mapping[str, Results], says: Mapping[str, str]) -> None:
-    """Draw the curves of a study anew, if it has any."""
-    figure = curves({"roles": told(roles), "says": says}, "light")
-    if figure is not None:
-        atomic_write(path_of(root, name), png(figure))
+    """Draw the curves of a study anew; without any there is no figure."""
+    figure, path = curves({"roles": told(roles), "says": says}, "light"), path_of(root, name)
+    if figure is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, png(figure))
 
 
 @styled
@@ -54,8 +57,14 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
     short = min(map(len, series))
     mean = np.mean([curve[:short] for curve in series], 0)
     ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label=f"while collecting, {len(series)} seeds and their mean")
-    ends = [(c[-1, 0], r["values"]["return.cem"]["value"]) for c, r in zip(series, results, strict=True)]
-    ax.scatter(*zip(*ends, strict=True), s=22, color=t.cycle[2], zorder=3, label="at the end, without noise")
+    keys = [f"return.{r['config']['planner']['name']}" for r in results]
+    ends = [
+        (curve[-1, 0], r["values"][key]["value"])
+        for curve, r, key in zip(series, results, keys, strict=True)
+        if key in r["values"]
+    ]
+    if ends:
+        ax.scatter(*zip(*ends, strict=True), s=22, color=t.cycle[2], zorder=3, label="at the end, without noise")
     for key, style, says in (("random", ":", "acting at random"), ("oracle", "--", "best possible")):
         there = [r["values"][f"return.{key}"]["value"] for r in results if f"return.{key}" in r["values"]]
         if there:

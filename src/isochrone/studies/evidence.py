@@ -29,8 +29,8 @@ How to read the tables:
   pairs it is Wilson's, over the pairs of all seeds together.
 - **lowest … highest**: of single seeds. **seeds**: how many have the number.
 - **floor**: what one gets without knowing anything (named in the report of a run), mean over seeds.
-- **bar**: what was claimed or asked for, and whether the mean keeps to it; some are multiples of the floor or of another
-  model's mean. The sources are below each section.
+- **bar**: what was claimed or asked for, and whether the mean keeps to it; some are multiples of the floor or of
+  another mean. The sources are below each section.
 - **paired difference**: both planners on the same pairs; bootstrap over pairs.
 - **†**: measured with an earlier config than the study has now.
 """
@@ -45,6 +45,8 @@ def update(name: str, root: Path) -> None:
     """Write the study's section into docs/evidence.md; the rest of the page stays as it is."""
     path = root / "docs" / "evidence.md"
     page = path.read_text(encoding="utf-8") if path.exists() else INTRO
+    told = Told(name, root)
+    curves.write(root, name, told.roles, told.study.roles)
     begin, end = markers(name)
     section = f"{begin}\n{markdown(name, root)}\n{end}"
     if begin in page and end in page:
@@ -53,8 +55,6 @@ def update(name: str, root: Path) -> None:
         page = f"{page.rstrip()}\n\n{section}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, page)
-    told = Told(name, root)
-    curves.write(root, name, told.roles, told.study.roles)
 
 
 def stored(name: str, root: Path) -> str | None:
@@ -120,8 +120,8 @@ def _bar(line: Line) -> str:
     if line.claim is None:
         return ""
     sign, _, limit = str(line.claim.bar).partition(" ")
-    limit = f"{line.claim.bar.limit:.3g}" if line.claim.of else limit
-    limit = f"{100 * line.claim.bar.limit:.4g} %" if line.style == "%" else limit
+    limit = f"{100 * line.claim.bar.limit:g} %" if line.style == "%" else limit
+    limit = write_number(line.claim.bar.limit, line.style) if line.claim.of else limit
     return f"{sign} {limit}: {'met' if line.met else 'missed'}"
 
 
@@ -222,7 +222,7 @@ def _sources(told: Told) -> list[str]:
 
 
 def _unmeasured(told: Told, role: str) -> list[str]:
-    found = unmeasured(role, told.roles[role], told.claims) if told.roles[role] else []
+    found = unmeasured(role, told.roles, told.claims) if told.roles[role] else []
     return [f"Claimed but not measured: {', '.join(f'`{c.row}`' for c in found)}."] if found else []
 
 

@@ -64,8 +64,8 @@ class Study:
 class Claim:
     """`row` (a number of the results) of these roles must keep to `bar`; `source` says who claims it.
 
-    With `of`, the bar's limit is a factor: of the mean of the same row in the role of that name, or of the row's own
-    floor (`of` = 'floor')."""
+    With `of`, the bar's limit is a factor: of the mean of the same row in another role (its name), of the row's own
+    floor ('floor'), or of another row of the same role (its key, e.g. 'return.noop')."""
 
     row: str
     roles: tuple[str, ...]
@@ -126,7 +126,11 @@ def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
             raise UserError(f"claim on {entry['row']}: no role called '{role}'{nearest(role, study.roles)}")
     bar = Bar(entry["sign"], float(entry["number"]))
     of = str(entry.get("of", ""))
-    if of not in ("", FLOOR, *study.roles):
-        raise UserError(f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a role{nearest(of, study.roles)}")
+    if of and "." not in of and of not in (FLOOR, *study.roles):
+        raise UserError(
+            f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a row nor a role{nearest(of, study.roles)}"
+        )
+    if of in entry["roles"]:
+        raise UserError(f"claim on {entry['row']}: role '{of}' is compared with itself; name another, or '{FLOOR}'")
     said = str(entry.get("says", "")), str(entry.get("style", ""))
     return Claim(str(entry["row"]), tuple(entry["roles"]), bar, str(entry["source"]), of, *said)

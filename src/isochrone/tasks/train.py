@@ -37,8 +37,8 @@ WATCHED = (
     "disagreement.auroc",
 )
 """Numbers measured against the truth every `train.eval_every` steps."""
-PRIMING = (512, 1)
-"""Windows, and their rows, by which a model is primed."""
+PRIMING = (8, 64)
+"""Batches, and frames in each, by which a model is primed."""
 
 
 def free_folder(root: Path, name: str) -> Path:
@@ -98,7 +98,7 @@ def train(
         replay = build.fill_replay(config, run.path / "replay", say)
         lanes, held = build.training_lanes(config, replay)
         if fresh:
-            total.model.prime(replay.sample(*PRIMING, generator(config.train.seed, "prime"), lanes))
+            prime(config, total, replay, lanes)
             see_alive(config, total, replay, say)
     except UserError:
         if fresh:
@@ -109,6 +109,12 @@ def train(
     hooks = watchers(config, replay, held) if config.train.eval_every else []
     parts = {"replay": replay, "source": source}
     return fit(total, source, config.train, run, sinks, hooks, parts, tick)
+
+
+def prime(config: Config, total: Total, replay: Replay, lanes: Sequence[int]) -> None:
+    """Let the model measure what it does not learn, on frames of the lanes that it is trained on."""
+    (count, size), rng = PRIMING, generator(config.train.seed, "prime")
+    total.model.prime(replay.sample(size, 1, rng, lanes) for _ in range(count))
 
 
 def see_alive(config: Config, total: Total, replay: Replay, say: Say) -> None:
