@@ -73,7 +73,7 @@ SECTIONS = (
             Row("forks.neither", "futures that show no side sharply", "%"),
             Row("forks.due", "futures that show the side that is due", "%"),
             Row("forks.error_end", "error at the longest horizon: a coin pays 1, a blur 1/2", "{:.4f}"),
-            Row("forks.likeliest_end", "… of the likeliest future, that nothing is drawn for", "{:.4f}"),
+            Row("forks.likeliest_end", "error of the likeliest future there (nothing is drawn)", "{:.4f}"),
             Row("forks.energy", "energy score halfway: a coin pays 1/4, a blur 1/2", "{:.3f}"),
         ),
     ),
