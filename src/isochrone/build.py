@@ -75,8 +75,10 @@ def check_budget(config: Config, spec: Spec) -> None:
     data = config.data
     need = data.lanes * (kept(config) + reserve(config)) * row_bytes(spec)
     if data.path is None and need > data.budget_mb * 1e6:
+        spare = reserve(config)
+        more = f" + {spare} in reserve for a resume (fewer with a smaller train.save_every)" if spare else ""
         raise UserError(
-            f"data.lanes = {data.lanes} x {kept(config)} rows takes {need / 1e6:.0f} MB, more than "
+            f"data.lanes = {data.lanes} x {kept(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
             f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
         )
 
