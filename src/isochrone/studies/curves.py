@@ -56,7 +56,7 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
         ax.plot(curve[:, 0], curve[:, 1], color=t.cycle[0], lw=1, alpha=0.35)
     short = min(map(len, series))
     mean = np.mean([curve[:short] for curve in series], 0)
-    ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label=f"while collecting, {len(series)} seeds and their mean")
+    ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label="while collecting: seeds and their mean")
     keys = [f"return.{r['config']['planner']['name']}" for r in results]
     ends = [
         (curve[-1, 0], r["values"][key]["value"])
@@ -65,7 +65,11 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
     ]
     if ends:
         ax.scatter(*zip(*ends, strict=True), s=22, color=t.cycle[2], zorder=3, label="at the end, without noise")
-    for key, style, says in (("random", ":", "acting at random"), ("oracle", "--", "best possible")):
+    for key, style, says in (
+        ("random", ":", "acting at random"),
+        ("noop", "-.", "doing nothing"),
+        ("oracle", "--", "best possible"),
+    ):
         there = [r["values"][f"return.{key}"]["value"] for r in results if f"return.{key}" in r["values"]]
         if there:
             ax.axhline(float(np.mean(there)), color=t.cycle[1], ls=style, lw=1.4, label=says)
