@@ -107,12 +107,15 @@ def training_seconds(run: Run) -> float:
 
 
 def learning_curve(run: Run) -> list[list[float]]:
-    """[[frames seen so far, mean return of the episodes collected since the last entry]] of one that collects."""
-    return [[r["collect/frames"], _rounded(r["collect/return"])] for r in run.rows() if "collect/return" in r]
+    """[[frames seen so far, mean return of an episode]] of one that collects: of those played without noise every
+    `train.eval_every` steps, else of those collected since the last entry."""
+    rows = [row for row in run.rows() if "collect/frames" in row]
+    key = "eval/return" if any("eval/return" in row for row in rows) else "collect/return"
+    return [[row["collect/frames"], _rounded(row[key])] for row in rows if key in row]
 
 
 def rise(curve: Sequence[Sequence[float]]) -> Results:
-    """'return.late': mean return over the last quarter of the collections; its floor is the first quarter's."""
+    """'return.late': mean return over the last quarter of the curve; its floor is the first quarter's."""
     if len(curve) < 4:
         return {}
     returns, quarter = [entry[1] for entry in curve], len(curve) // 4

@@ -56,7 +56,7 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
         ax.plot(curve[:, 0], curve[:, 1], color=t.cycle[0], lw=1, alpha=0.35)
     short = min(map(len, series))
     mean = np.mean([curve[:short] for curve in series], 0)
-    ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label="while collecting: seeds and their mean")
+    ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label="while learning: seeds and their mean")
     keys = [f"return.{r['config']['planner']['name']}" for r in results]
     ends = [
         (curve[-1, 0], r["values"][key]["value"])
