@@ -1,4 +1,4 @@
-"""Learning curves of a study: what was earned while collecting, each seed and their mean, one panel per role."""
+"""Learning curves of a study: what was earned while learning, each seed and their mean, one panel per role."""
 
 from __future__ import annotations
 
