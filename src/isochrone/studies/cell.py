@@ -109,9 +109,11 @@ def training_seconds(run: Run) -> float:
 def learning_curve(run: Run) -> list[list[float]]:
     """[[frames seen so far, mean return of an episode]] of one that collects: of those played without noise every
     `train.eval_every` steps, else of those collected since the last entry."""
-    rows = [row for row in run.rows() if "collect/frames" in row]
+    rows = run.rows()
+    frames = {row["step"]: row["collect/frames"] for row in rows if "collect/frames" in row}
     key = "eval/return" if any("eval/return" in row for row in rows) else "collect/return"
-    return [[row["collect/frames"], _rounded(row[key])] for row in rows if key in row]
+    told = {row["step"]: _rounded(row[key]) for row in rows if key in row}
+    return [[frames[max((s for s in frames if s <= step), default=min(frames))], value] for step, value in told.items()]
 
 
 def rise(curve: Sequence[Sequence[float]]) -> Results:
