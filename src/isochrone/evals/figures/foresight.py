@@ -62,8 +62,8 @@ def foresight(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
         "the mean frame", (at[-1], 1), (0, 3), textcoords="offset points", ha="right", fontsize=8.5, color=t.quiet
     )
     pixel.set_title("Error in pixels, in units of the frames' variance")
-    pixel.set_ylim(bottom=0)
-    pixel.legend(loc="upper left")
+    pixel.set_ylim(0, 1.25 * pixel.get_ylim()[1])  # room for the legend above both curves
+    pixel.legend(loc="upper left", ncols=2)
     if rewarded:
         axes[1].plot(at, arrays["foresight.reward"], color=t.cycle[2])
         axes[1].axhline(0, color=t.quiet, lw=1, ls=":")
