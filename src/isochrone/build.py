@@ -73,9 +73,9 @@ def spec_of(config: Config) -> Spec:
 def check_budget(config: Config, spec: Spec) -> None:
     """UserError where the collected frames would take more than the budget."""
     data = config.data
-    need = data.lanes * (kept(config) + reserve(config)) * row_bytes(spec)
+    spare = reserve(config)
+    need = data.lanes * (kept(config) + spare) * row_bytes(spec)
     if data.path is None and need > data.budget_mb * 1e6:
-        spare = reserve(config)
         more = f" + {spare} in reserve for a resume (fewer with a smaller train.save_every)" if spare else ""
         raise UserError(
             f"data.lanes = {data.lanes} x {kept(config)} rows{more} takes {need / 1e6:.0f} MB, more than "

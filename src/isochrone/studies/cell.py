@@ -112,7 +112,7 @@ def learning_curve(run: Run) -> list[list[float]]:
     rows = run.rows()
     frames = {row["step"]: row["collect/frames"] for row in rows if "collect/frames" in row}
     key = "eval/return" if any("eval/return" in row for row in rows) else "collect/return"
-    told = {row["step"]: _rounded(row[key]) for row in rows if key in row}
+    told = {row["step"]: result.short(row[key]) for row in rows if key in row}
     return [[frames[max((s for s in frames if s <= step), default=min(frames))], value] for step, value in told.items()]
 
 
@@ -122,10 +122,6 @@ def rise(curve: Sequence[Sequence[float]]) -> Results:
         return {}
     returns, quarter = [entry[1] for entry in curve], len(curve) // 4
     return {"return.late": {"value": fmean(returns[-quarter:]), "floor": fmean(returns[:quarter])}}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from isochrone.core.files import atomic_write
 from isochrone.evals.figures.style import Theme, png, styled, theme
+from isochrone.studies.aggregate import value
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -57,12 +58,8 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
     short = min(map(len, series))
     mean = np.mean([curve[:short] for curve in series], 0)
     ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label="while learning: seeds and their mean")
-    keys = [f"return.{r['config']['planner']['name']}" for r in results]
-    ends = [
-        (curve[-1, 0], r["values"][key]["value"])
-        for curve, r, key in zip(series, results, keys, strict=True)
-        if key in r["values"]
-    ]
+    earned = [value(r, f"return.{r['config']['planner']['name']}") for r in results]
+    ends = [(curve[-1, 0], last) for curve, last in zip(series, earned, strict=True) if last is not None]
     if ends:
         ax.scatter(*zip(*ends, strict=True), s=22, color=t.cycle[2], zorder=3, label="at the end, without noise")
     for key, style, says in (
@@ -70,7 +67,7 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
         ("noop", "-.", "doing nothing"),
         ("oracle", "--", "best possible"),
     ):
-        there = [r["values"][f"return.{key}"]["value"] for r in results if f"return.{key}" in r["values"]]
+        there = [found for r in results if (found := value(r, f"return.{key}")) is not None]
         if there:
             ax.axhline(float(np.mean(there)), color=t.cycle[1], ls=style, lw=1.4, label=says)
     ax.set_xlabel("frames seen")

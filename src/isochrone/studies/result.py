@@ -100,7 +100,7 @@ def pack(
             "threads": told["threads"],
             "system": told["machine"]["system"],
         },
-        "values": {key: {k: _short(e[k]) for k in KEPT if k in e} for key, e in sorted(values.items())},
+        "values": {key: {k: short(e[k]) for k in KEPT if k in e} for key, e in sorted(values.items())},
         **more,
         "config": to_dict(config),
     }
@@ -114,7 +114,7 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
     atomic_write(path, text + "\n")
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """Six digits say all that a mean over seeds can use."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
