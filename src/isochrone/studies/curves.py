@@ -44,10 +44,13 @@ def curves(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     roles, t = arrays["roles"], theme(name)
     if not roles:
         return None
-    figure = Figure(figsize=(4.2 * len(roles) + 0.8, 3.4))
+    figure = Figure(figsize=(4.2 * len(roles) + 0.8, 3.9))
     for ax, (role, results) in zip(figure.subplots(1, len(roles), squeeze=False)[0], roles.items(), strict=True):
         _panel(ax, results, t)
         ax.set_title(arrays["says"][role], fontsize=10)
+    named = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = len(roles) + 1  # below the panels: inside them it would lie on the floors
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
 
@@ -72,4 +75,3 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
             ax.axhline(float(np.mean(there)), color=t.cycle[1], ls=style, lw=1.4, label=says)
     ax.set_xlabel("frames seen")
     ax.set_ylabel("return of an episode")
-    ax.legend(fontsize=8)
