@@ -88,10 +88,12 @@ class DmcWorld:
 
     def __init__(self, config: DmcConfig, number: int = 0) -> None:
         self.config = config
-        self._suite = _suite()
+        self._suite, self._lens = _suite()
         self.domain, self.task = find_task(config.task, self._suite.ALL_TASKS)
         self.repeat = config.repeat or REPEATS.get(self.domain, 2)
-        self._env: Any = self._load(None)
+        self._env: Any = None
+        self._camera: Any = None
+        self._load(None)
         bounds = self._env.action_spec()
         self._low, self._high = bounds.minimum, bounds.maximum
         if max(np.abs(self._low).max(), np.abs(self._high).max()) > UNBOUNDED:
@@ -110,7 +112,7 @@ class DmcWorld:
         """Begin anew. A seed loads the task again: some draw their model from it, not only the start."""
         if seed is not None:
             self.close()
-            self._env = self._load(seed)
+            self._load(seed)
         return self._begin()
 
     def step(self, action: Float[Tensor, "1 A"]) -> Step:
@@ -132,7 +134,9 @@ class DmcWorld:
 
     def close(self) -> None:
         """Give the graphics context back now: at the interpreter's exit it is too late and noisy."""
-        env, self._env = self._env, None
+        env, camera, self._env, self._camera = self._env, self._camera, None, None
+        if camera is not None:
+            camera.scene.free()
         if env is not None:
             env.close()
             env.physics.free()
@@ -141,24 +145,26 @@ class DmcWorld:
         self._clock, self._over = 0, False
         return self._row(self._env.reset(), 0.0, terminal=False)
 
-    def _load(self, seed: int | None) -> Any:
-        env = self._suite.load(self.domain, self.task, task_kwargs={"random": seed})
-        model = env.physics.model
+    def _load(self, seed: int | None) -> None:
+        self._env = env = self._suite.load(self.domain, self.task, task_kwargs={"random": seed})
+        size, model = self.config.size, env.physics.model
         if self.config.camera >= model.ncam:
             has = f"task '{self.config.task}' has cameras -1 to {model.ncam - 1}"
             raise UserError(f"camera = {self.config.camera}: {has}")
-        if self.config.fast_render:  # read when the graphics context is made, so before that
+        # read when the graphics context is made, so before that: every frame clears and resolves the whole buffer
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        if self.config.fast_render:
             model.vis.quality.shadowsize = 0  # not the multisampling: it is cheap, and a pole is one pixel wide
         try:
             _ = env.physics.contexts
         except Exception as error:
             raise _cannot_draw(f"the graphics context cannot be made ({error})") from error
-        return env
+        # one for the world's life: physics.render makes a scene for every frame, which takes longer than to draw it
+        self._camera = self._lens(env.physics, size, size, self.config.camera)
 
     def _row(self, now: Any, reward: float, terminal: bool) -> Step:
-        size = self.config.size
-        pixels = self._env.physics.render(size, size, camera_id=self.config.camera)  # (Y, X, C)
-        obs = {"image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]}
+        pixels = self._camera.render()  # (Y, X, C), a view of the camera's own buffer
+        obs = {"image": torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]}
         if self.config.state:
             obs["state"] = torch.from_numpy(flat(now.observation))[None]
         flags = [torch.tensor([bool(x)]) for x in (now.first(), self._over, terminal)]
@@ -189,8 +195,8 @@ def find_task(name: str, known: tuple[tuple[str, str], ...]) -> tuple[str, str]:
 # --- dm_control itself
 
 
-def _suite() -> Any:
-    """dm_control's suite, imported once it is sure that it can load and draw."""
+def _suite() -> tuple[Any, Any]:
+    """dm_control's suite and Camera, imported once it is sure that they can load and draw."""
     version = metadata.version("mujoco")
     if tuple(int(part) for part in version.split(".")[:2]) >= NEWEST:
         raise UserError(
@@ -202,9 +208,10 @@ def _suite() -> Any:
     os.environ.setdefault("DISABLE_RENDER_THREAD_OFFLOADING", "1")
     try:
         from dm_control import suite  # pyright: ignore[reportMissingImports]
+        from dm_control.mujoco.engine import Camera  # pyright: ignore[reportMissingImports]
     except Exception as error:  # PyOpenGL fails in many ways where a library is missing
         raise _cannot_draw(f"dm_control cannot be imported ({error})") from error
-    return suite
+    return suite, Camera
 
 
 def _installed(package: str) -> bool:
