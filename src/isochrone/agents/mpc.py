@@ -59,6 +59,7 @@ class MPC:
         warm: bool = option(True, "start each plan from the previous one, moved on")
         discount: float = option(1.0, "factor per step of later rewards (space = reward)", gt=0, le=1)
         ends: bool = option(False, "let likely ends of the episode count against later rewards (space = reward)")
+        draws: bool = option(True, "imagine futures drawn from the prior; false: its modes, where little is left to chance")
         explore: float = option(0.1, "share of random actions in mode 'train'", ge=0, le=1)
         noise: float = option(0.0, "spread of the noise on continuous actions in mode 'train' (PlaNet: 0.3)", ge=0)
         seed: int = option(0, "seed of the planner's draws where the caller passes no generator", ge=0)
@@ -140,7 +141,7 @@ class MPC:
         due = plan is None or age < 0 or age >= self.config.replan_every
         if due:
             warm = None if plan is None or not self.config.warm else shifted(plan, max(age, 0))
-            imagine = partial(self.model.imagine, **drawn)
+            imagine = partial(self.model.imagine, **(drawn if self.config.draws else {}))
             with held(self.model):
                 plan = self.planner.plan(imagine, state, self.cost.bind(carry.goal), warm, carry.rng)
             age, trace = 0, plan.trace
