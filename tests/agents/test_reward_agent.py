@@ -69,6 +69,14 @@ def test_it_walks_to_where_the_reward_is() -> None:
     assert all(seed is carry.rng for seed in model.seeds), "what the model draws, it draws from the agent's generator"
 
 
+def test_without_draws_it_plans_on_modes_and_filters_as_before() -> None:
+    model = Plane()
+    mpc = agent(model, draws=False)
+    carry = mpc.start(1, rng=generator())
+    _, carry, _ = mpc.act({"at": torch.zeros(1, 2)}, carry)
+    assert model.seeds[0] is carry.rng and set(model.seeds[1:]) == {None} and len(model.seeds) > 1
+
+
 def test_exploring_adds_noise_of_the_spread_it_says_and_stays_legal() -> None:
     mpc = agent(Plane(), explore=0.0, noise=0.3)
     at = torch.tensor([[1.0, -1.0]]).expand(300, 2)  # at the goal: the best action is about zero

@@ -59,7 +59,7 @@ class MPC:
         warm: bool = option(True, "start each plan from the previous one, moved on")
         discount: float = option(1.0, "factor per step of later rewards (space = reward)", gt=0, le=1)
         ends: bool = option(False, "let likely ends of the episode count against later rewards (space = reward)")
-        draws: bool = option(True, "imagine futures drawn from the prior; false: its modes, where little is left to chance")
+        draws: bool = option(True, "imagine futures drawn from the prior; false: its modes (state-space models)")
         explore: float = option(0.1, "share of random actions in mode 'train'", ge=0, le=1)
         noise: float = option(0.0, "spread of the noise on continuous actions in mode 'train' (PlaNet: 0.3)", ge=0)
         seed: int = option(0, "seed of the planner's draws where the caller passes no generator", ge=0)
