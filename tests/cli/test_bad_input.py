@@ -85,8 +85,8 @@ def test_an_env_without_pixels(isochrone, tmp_path: Path) -> None:
         def step(self, action):
             return np.zeros(3, np.float32), 0.0, False, False, {}
 
-    gymnasium.register("Blind-v0", Blind)
-    refused(isochrone("train", "tiny", "--run", tmp_path / "r", "--env", "gym:Blind-v0"), "Blind-v0", "pixels")
+    gymnasium.register("Sightless-v0", Blind)
+    refused(isochrone("train", "tiny", "--run", tmp_path / "r", "--env", "gym:Sightless-v0"), "Sightless-v0", "pixels")
 
 
 # --- recordings

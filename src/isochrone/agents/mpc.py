@@ -15,7 +15,7 @@ from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError, nearest
 from isochrone.core.registry import register
 from isochrone.core.route import held
-from isochrone.core.types import Plan, Struct, tree_map
+from isochrone.core.types import Plan, Struct, choose
 from isochrone.planners.cost import Formula, Reach, Return
 from isochrone.planners.warm import shifted
 
@@ -30,14 +30,6 @@ class Carry(Struct):
     plan: Plan | None  # the plan in force
     age: int  # actions of it already taken
     rng: torch.Generator
-
-
-def choose(rows: Bool[Tensor, "B"], yes: Any, no: Any) -> Any:
-    """Row-wise choice between two equal structs: `yes` where `rows`, else `no`."""
-    fields: list[Tensor] = []
-    tree_map(lambda x: fields.append(x) or x, yes)
-    mine = iter(fields)
-    return tree_map(lambda x: torch.where(rows.reshape(-1, *[1] * (x.ndim - 1)), next(mine), x), no)
 
 
 @register("agent", "mpc")

@@ -47,6 +47,11 @@ def _merge(fn: Callable[[list[Tensor]], Tensor], values: Sequence[Any]) -> Any:
     return head
 
 
+def choose(rows: Bool[Tensor, "B"], yes: Any, no: Any) -> Any:
+    """Row-wise choice between two nests of equal make: `yes` where `rows`, else `no`."""
+    return _merge(lambda pair: torch.where(rows.reshape(-1, *[1] * (pair[0].ndim - 1)), *pair), [yes, no])
+
+
 @dataclass(frozen=True)
 class Struct:
     """Base of every frozen dataclass of tensors: index, move and stack all its tensors at once."""

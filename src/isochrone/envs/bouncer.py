@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import ActionSpec, Spec, Step, Struct
+from isochrone.core.types import ActionSpec, Spec, Step, Struct, choose
 
 SIZE, BALL = 64, 8  # px per side of the frame and of the ball
 MIDDLE = (SIZE - BALL) // 2  # px; the ball's top left corner when it is in the middle of an axis
@@ -112,7 +112,7 @@ class BouncerWorld:
         first = self._last
         state = self.transition(self._state, action)
         if bool(first.any()):
-            state = _where(first, self._fresh(), state)
+            state = choose(first, self._fresh(), state)
         self._state = state
         return self._row(first)
 
@@ -208,11 +208,3 @@ def _square(corner: Float[Tensor, "*B 2"], colour: tuple[int, int, int]) -> UInt
     shape = inside[..., 1, :, None] & inside[..., 0, None, :]  # (*B, 64, 64)
     paint = torch.tensor(colour, dtype=torch.uint8, device=corner.device)
     return shape[..., None, :, :] * paint[:, None, None]
-
-
-def _where(mask: Bool[Tensor, "B"], yes: BouncerState, no: BouncerState) -> BouncerState:
-    return BouncerState(
-        torch.where(mask, yes.side, no.side),
-        torch.where(mask[:, None], yes.position, no.position),
-        torch.where(mask, yes.clock, no.clock),
-    )
