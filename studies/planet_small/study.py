@@ -6,9 +6,10 @@ CELLS = [Cell(f"reach-{seed}", "planet_small", {"eval.seed": str(100 + seed)}, s
 
 # Continuous actions: CEM needs its last iterations to be exact, and explores by noise as in the paper. The scenes are
 # bright and stand still, so the model is told to look at what differs.
-MOVED = {"model.centre": "true", "mpc.explore": "0", "mpc.noise": "0.3", "eval.returns": "32"}
-MOVED |= {"planner.candidates": "120", "planner.iterations": "5", "planner.elites": "12", "planner.repeat": "1.5"}
-PENDULUM = {"env": "gym:Pendulum-v1", "env.action_repeat": "4", "term.reward.scale": "0.1"}
+MOVED = {"model.centre": "true", "mpc.explore": "0"}
+PENDULUM = {"env": "gym:Pendulum-v1", "env.action_repeat": "4", "term.reward.scale": "0.1", "mpc.noise": "0.3"}
+PENDULUM |= {"planner.candidates": "120", "planner.iterations": "5", "planner.elites": "12", "planner.repeat": "1.5"}
+PENDULUM |= {"eval.returns": "32"}
 PENDULUM |= {"train.steps": "3000", "data.refresh_every": "225"}  # 96 random episodes of 50 actions, 13 x 8 others
 for seed in range(3):
     changes = {**MOVED, **PENDULUM, "eval.seed": str(100 + seed)}

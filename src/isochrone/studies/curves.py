@@ -73,6 +73,6 @@ def _panel(ax: Axes, results: Results, t: Theme) -> None:
         there = [found for r in results if (found := value(r, f"return.{key}")) is not None]
         if there:
             ax.axhline(float(np.mean(there)), color=t.cycle[1], ls=style, lw=1.4, label=says)
-    ax.locator_params(axis="x", nbins=6)  # six digits each
+    ax.locator_params(axis="x", nbins=6)  # numbers of five digits would touch
     ax.set_xlabel("frames seen")
     ax.set_ylabel("return of an episode")
