@@ -8,11 +8,18 @@ for seed in range(5):  # each seed is a system of its own
     CELLS.append(Cell(f"ssm-{seed}", "kalman", system, seed, "ssm"))
     # one state more than the truth has: room for what the past says of what comes
     CELLS.append(Cell(f"wider-{seed}", "kalman", {**system, "model.stoch": "4"}, seed, "wider"))
+    # the paper's mean over d = 1..5, every beta one
+    ahead = {"model.overshoot": "5", "model.starts": "20", "loss.kl": "0.2", "loss.overshoot_kl": "0.8"}
+    CELLS.append(Cell(f"overshot-{seed}", "kalman", {**system, **ahead}, seed, "overshot"))
 
 STUDY = Study(
     title="an ELBO beside the exact likelihood",
     question="A linear SSM learns a linear-Gaussian world from its observations. Does its ELBO stay below the exact "
     "log-likelihood, and does it come as close as the best posterior that filters?",
     cells=CELLS,
-    roles={"ssm": "linear SSM with as many states as the truth", "wider": "the same with four states"},
+    roles={
+        "ssm": "linear SSM with as many states as the truth",
+        "wider": "the same with four states",
+        "overshot": "the same with two states and latent overshooting, D = 5",
+    },
 )

@@ -65,13 +65,13 @@ class Seer(nn.Module):
     def observe(self) -> None: ...
 
 
-def whole() -> Batch:
+def whole(size: int = 8) -> Batch:
     """Windows of one long counting episode each: every frame is another one."""
     from isochrone.data.collect import collect, random_policy
     from isochrone.data.replay import Replay
     from isochrone.envs.counter import Counter, CounterConfig
 
-    env = Counter(CounterConfig(length=30, actions=5, size=8), num_envs=6)
+    env = Counter(CounterConfig(length=30, actions=5, size=size), num_envs=6)
     replay = Replay(env.spec, 6, 24)
     collect(env, random_policy(env.spec.action, generator()), replay, 6 * 24, generator(1))
     return replay.take(list(range(6)), [0] * 6, 24)
@@ -82,6 +82,7 @@ def test_a_seer_foresees_frames_and_rewards() -> None:
     got = foresight(Seer(batch), batch, None, generator(), horizon=6)
     assert got["pixel"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
     assert (got["pixel_still"] > 0).all() and got["pixel_end.floor"] > got["pixel_1.floor"]
+    assert got["pixel_kept"] == pytest.approx(0, abs=1e-9) and "chance_end" not in got  # it has no h
     np.testing.assert_allclose(got["film_likely"], got["film_truth"])
 
 
@@ -90,6 +91,39 @@ def test_one_who_believes_that_nothing_changes_pays_the_floor() -> None:
     got = foresight(Seer(batch, still=True), batch, None, generator(), horizon=6)
     np.testing.assert_allclose(got["pixel"], got["pixel_still"], rtol=1e-5)
     assert got["reward_r2"] < 1 and len(got["horizon"]) == 6
+    assert got["pixel_5"] == got["pixel"][4] and "pixel_5" not in foresight(Seer(batch), batch, None, generator(), 4)
+
+
+def test_chance_in_h_is_what_drawing_does_to_it() -> None:
+    batch = windows(1)[0]
+    drawn = foresight(tiny("rssm"), batch, None, generator(), horizon=4)
+    assert 0 < drawn["chance_2"] and 0 < drawn["chance_end"]
+    model = tiny("rssm")
+    model.imagine = lambda state, actions, rng=None: type(model).imagine(model, state, actions)  # nothing is drawn
+    still = foresight(model, batch, None, generator(), horizon=4)
+    assert (still["chance_2"], still["chance_end"]) == (0, 0)
+    assert "chance_2" not in foresight(tiny("ssm"), batch, None, generator(), horizon=4)
+
+
+def test_what_is_kept_of_a_frame_is_the_posteriors_reconstruction() -> None:
+    batch = whole(16)
+    model = tiny("rssm", counter().spec)
+    shown = torch.stack([model.decode(x.feat()).clamp(0, 1) for x in rows_of(model, batch)], 1)
+    frames = batch.obs["image"].float() / 255
+    scale = (frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean()
+    error = (shown.detach() - frames)[:, BURN_IN:].square().flatten(2).sum(-1).mean()
+    got = foresight(model, batch, None, generator(), horizon=4)["pixel_kept"]
+    assert got == pytest.approx(float(error / scale), rel=1e-4)
+
+
+def rows_of(model: Any, batch: Batch) -> list[Any]:
+    """The belief after every row of windows that are one episode each."""
+    state, action, out = model.start(len(batch.reward)), model.action.idle((len(batch.reward),)), []
+    for t in range(batch.shape[1]):
+        state = model.update(state, action, {k: v[:, t] for k, v in batch.obs.items()})
+        action = batch.action[:, t]
+        out.append(state)
+    return out
 
 
 def test_windows_that_are_too_short_are_refused() -> None:

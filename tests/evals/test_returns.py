@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from tinyworld import tiny
 from torch import Tensor
 
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 from isochrone.envs.whitebox.oracle import oracle_action, oracle_return
+from isochrone.evals.cost import TRIES, cost
 from isochrone.evals.returns import earned, played
 
 
@@ -63,3 +65,23 @@ def test_the_oracle_is_earned_and_floors_stand_beside_it(task: str) -> None:
     assert found["return.episodes"].shape == (1, 12)
     low, high = found["return.knows.interval"]
     assert low <= found["return.knows"] <= high
+
+
+def test_the_price_of_frames_is_time_with_them_over_time_without() -> None:
+    model, now = tiny("rssm"), [0.0]
+    plays, draws = [], []
+    inner = type(model)
+
+    def imagine(*given: Any) -> Any:
+        plays.append(given)
+        now[0] += 2.0
+        return inner.imagine(model, *given)
+
+    def decode(feat: Tensor) -> Tensor:
+        draws.append(feat)
+        now[0] += 5.0 + (100.0 if len(draws) == 2 else 0.0)  # one slow try moves no median
+        return inner.decode(model, feat)
+
+    model.imagine, model.decode = imagine, decode
+    assert cost(model, lambda: now[0]) == {"cost.frames": 3.5}
+    assert len(plays) == 2 * len(draws) == 2 * (TRIES + 1) and len(draws[0]) == 64 * 12

@@ -20,10 +20,14 @@ LOG_2PI = math.log(2 * math.pi)
 class System(Protocol):
     """Matrices A (S, S), Q (S, S), H (D, S) and R (D, D)."""
 
-    a: Any
-    q: Any
-    h: Any
-    r: Any
+    @property
+    def a(self) -> Any: ...
+    @property
+    def q(self) -> Any: ...
+    @property
+    def h(self) -> Any: ...
+    @property
+    def r(self) -> Any: ...
 
 
 def innovations(world: System, length: int) -> list[tuple[Tensor, Tensor]]:
@@ -52,9 +56,31 @@ def log_likelihood(world: System, seen: Float[Tensor, "B T D"]) -> Float[Tensor,
     return total
 
 
-def expected_log_likelihood(world: System, length: int) -> float:
-    """Mean of ln p(o_1..o_T) over the system's own sequences: minus the entropy of the innovations."""
-    return sum(-0.5 * float(slogdet(s)[1] + len(s) * (1 + LOG_2PI)) for s, _ in innovations(world, length))
+def expected_log_likelihood(world: System, length: int, model: System | None = None) -> Float[Tensor, ""]:
+    """Mean of ln p(o_1..o_T) by `model` over sequences of `world`; of the world's own (None): minus their entropy.
+
+    Second moments of (true state, the model's filtered mean) are carried along. No model beats the world's own.
+    """
+    model = model or world
+    truth, size = len(world.a), len(model.a)
+    joint = world.a.new_zeros(truth + size, truth + size)
+    total = joint.new_zeros(())
+    x_move = torch.cat([world.a, joint.new_zeros(truth, size)], 1)
+    o_move = world.h @ x_move
+    error = o_move - model.h @ torch.cat([joint.new_zeros(size, truth), model.a], 1)  # of o's forecast
+    for spread, gain in innovations(model, length):
+        cov = error @ joint @ error.T + world.h @ world.q @ world.h.T + world.r
+        total = total - 0.5 * (torch.trace(solve(spread, cov)) + slogdet(spread)[1] + len(spread) * LOG_2PI)
+        m_move = torch.cat([joint.new_zeros(size, truth), model.a], 1) + gain @ error
+        joint = _carried(joint, world, torch.cat([x_move, m_move]), gain)
+    return total
+
+
+def _carried(joint: Tensor, world: System, moves: Tensor, gain: Tensor) -> Tensor:
+    """Second moments of (x, what follows o by `gain`) one step on: `moves`, then the noises of x and of o."""
+    both = torch.cat([torch.eye(len(world.a), dtype=gain.dtype), gain @ world.h])
+    noise = torch.nn.functional.pad(gain @ world.r @ gain.T, (len(world.a), 0, len(world.a), 0))
+    return moves @ joint @ moves.T + both @ world.q @ both.T + noise
 
 
 def conditionals(
@@ -90,36 +116,34 @@ class LinearFilter:
     k: Float[Tensor, "S D"]
     chol: Float[Tensor, "S S"]
 
-    def elbo(self, world: System, length: int) -> Float[Tensor, ""]:
-        """Expected ELBO per step over sequences of `length` from `world`, in closed form.
+    def elbo(self, world: System, length: int, model: System | None = None) -> Float[Tensor, ""]:
+        """Expected ELBO per step of `model` (None: the world itself) over sequences of `length` from `world`, exactly.
 
         Second moments of (true state, q's state) are carried along; every term of the ELBO is quadratic in them.
         """
-        seen, size = world.h.shape
-        joint = self.f.new_zeros(2 * size, 2 * size)
+        model = model or world
+        truth, size, seen = len(world.a), len(model.a), len(world.h)
+        joint = self.f.new_zeros(truth + size, truth + size)
         total = self.f.new_zeros(())
         spread = self.chol @ self.chol.T
-        log_dets = slogdet(world.q)[1] - slogdet(spread)[1]
+        log_dets = slogdet(model.q)[1] - slogdet(spread)[1]
+        x_move = torch.cat([world.a, self.f.new_zeros(truth, size)], 1)
+        o_move = world.h @ x_move
+        s_move = torch.cat([self.f.new_zeros(size, truth), self.f], 1) + self.k @ o_move
+        o_noise = world.h @ world.q @ world.h.T + world.r
+        # KL of the means: s_move (x, z) + K (noise of o) against A z
+        apart = s_move - torch.cat([self.f.new_zeros(size, truth), model.a], 1)
+        # ln N(o; H s, R), o - H s being linear in (x, z), the noises of x and o, and q's own
+        miss = o_move - model.h @ s_move
+        left = torch.eye(seen, dtype=torch.float64) - model.h @ self.k
         for _ in range(length):
-            x_move = torch.cat([world.a, torch.zeros_like(world.a)], 1)  # (S, 2S)
-            o_move = world.h @ x_move
-            s_move = torch.cat([torch.zeros_like(self.f), self.f], 1) + self.k @ o_move
-            o_noise = world.h @ world.q @ world.h.T + world.r
-            # KL of the means: s_move z + K (noise of o) against A s
-            apart = s_move - torch.cat([torch.zeros_like(world.a), world.a], 1)
             mean_gap = apart @ joint @ apart.T + self.k @ o_noise @ self.k.T
-            kl = 0.5 * (torch.trace(solve(world.q, spread + mean_gap)) - size + log_dets)
-            # ln N(o; H s, R), o - H s being linear in z, the noises of x and o, and q's own
-            miss = o_move - world.h @ s_move
-            left = torch.eye(seen, dtype=torch.float64) - world.h @ self.k
-            error = miss @ joint @ miss.T + left @ o_noise @ left.T + world.h @ spread @ world.h.T
-            fit = -0.5 * (torch.trace(solve(world.r, error)) + slogdet(world.r)[1] + seen * LOG_2PI)
+            kl = 0.5 * (torch.trace(solve(model.q, spread + mean_gap)) - size + log_dets)
+            error = miss @ joint @ miss.T + left @ o_noise @ left.T + model.h @ spread @ model.h.T
+            fit = -0.5 * (torch.trace(solve(model.r, error)) + slogdet(model.r)[1] + seen * LOG_2PI)
             total = total + fit - kl
-            moves = torch.cat([x_move, s_move])
-            both = torch.cat([torch.eye(size, dtype=torch.float64), self.k @ world.h])  # of the noise of x
-            extra = self.k @ world.r @ self.k.T + spread
-            joint = moves @ joint @ moves.T + both @ world.q @ both.T
-            joint = joint + torch.nn.functional.pad(extra, (size, 0, size, 0))
+            joint = _carried(joint, world, torch.cat([x_move, s_move]), self.k)
+            joint = joint + torch.nn.functional.pad(spread, (truth, 0, truth, 0))
         return total / length
 
     @classmethod

@@ -54,9 +54,17 @@ SECTIONS = (
         "the last frame seen (pixels), the mean (reward)",
         ("futures", "foresight"),
         (
+            Row(
+                "foresight.pixel_kept",
+                "error in pixels of a frame just seen, in units of their variance",
+                "{:.3f}",
+            ),
             Row("foresight.pixel_1", "error in pixels after 1 imagined step, in units of their variance", "{:.3f}"),
+            Row("foresight.pixel_5", "… after 5 steps", "{:.3f}"),
             Row("foresight.pixel_end", "… at the longest horizon", "{:.3f}"),
             Row("foresight.reward_r2", "reward foreseen, over all horizons, R²", "{:.3f}"),
+            Row("foresight.chance_2", "share of chance in h after 2 imagined steps: variance over futures", "{:.4f}"),
+            Row("foresight.chance_end", "… at the longest horizon", "{:.4f}"),
             Row("knows.position_error", "position read from the belief by a linear probe, error in px"),
             Row("knows.velocity_r2", "hidden velocity read from the belief, R²", "{:.3f}"),
         ),
@@ -90,6 +98,8 @@ SECTIONS = (
             Row("likelihood.gap", "gap between them", "{:.4f}"),
             Row("likelihood.filter", "… of the best posterior that filters in the true states", "{:.4f}"),
             Row("likelihood.short", "the model's gap beyond that (below 0: its states filter better)", "{:.4f}"),
+            Row("likelihood.climb_elbo", "ELBO gained by model and filter climbing it from the truth", "{:.4f}"),
+            Row("likelihood.climb_exact", "… exact log-likelihood gained meanwhile", "{:.4f}"),
         ),
     ),
     Section(
@@ -122,6 +132,7 @@ SECTIONS = (
             Row("return.oracle", "the best possible"),
             Row("return.random", "acting at random"),
             Row("return.noop", "doing nothing"),
+            Row("cost.frames", "seconds of an imagined step with its frame drawn, per step without", "{:.1f}"),
         ),
     ),
     Section(

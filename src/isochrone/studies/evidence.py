@@ -13,8 +13,9 @@ from typing import Any
 from isochrone.core.files import atomic_write
 from isochrone.evals.report import write_number
 from isochrone.evals.suite import FLOORS
-from isochrone.studies import curves, plan, result
-from isochrone.studies.aggregate import Line, lines, paired, planners, settled, unmeasured
+from isochrone.studies import curves, verdicts
+from isochrone.studies.aggregate import paired, planners, unmeasured
+from isochrone.studies.told import Told, cells, pipe_table
 
 INTRO = """# Evidence
 
@@ -36,99 +37,49 @@ How to read the tables:
 """
 
 
+CLAIMS = "claims"
+"""The section above all studies: whether the claims of the notes hold."""
+
+
 def markers(name: str) -> tuple[str, str]:
-    """What stands before and after a study's section."""
-    return f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
+    """What stands before and after a study's section, or that of `CLAIMS`."""
+    name = name if name == CLAIMS else f"study:{name}"
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
 
 
 def update(name: str, root: Path) -> None:
-    """Write the study's section into docs/evidence.md; the rest of the page stays as it is."""
+    """Write the study's section into docs/evidence.md, and whether the notes' claims hold; the rest stays as it is."""
     path = root / "docs" / "evidence.md"
     page = path.read_text(encoding="utf-8") if path.exists() else INTRO
     told = Told(name, root)
     curves.write(root, name, told.roles, told.study.roles)
-    begin, end = markers(name)
-    section = f"{begin}\n{markdown(name, root)}\n{end}"
-    if begin in page and end in page:
-        page = page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
-    else:
-        page = f"{page.rstrip()}\n\n{section}\n"
+    page = _put(page, name, markdown(name, root))
+    page = _put(page, CLAIMS, verdicts.markdown(root) or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, page)
 
 
+def _put(page: str, name: str, text: str) -> str:
+    """The page with a section exchanged; a new one goes to the end, that of `CLAIMS` before all studies."""
+    begin, end = markers(name)
+    section = f"{begin}\n{text}\n{end}"
+    if begin in page and end in page:
+        return page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
+    if name != CLAIMS:
+        return f"{page.rstrip()}\n\n{section}\n"
+    before, mark, after = page.partition("<!-- study:")
+    return f"{before.rstrip()}\n\n{section}\n\n{mark}{after}" if text else page
+
+
 def stored(name: str, root: Path) -> str | None:
-    """The study's section as docs/evidence.md has it; None when it has none."""
+    """A section as docs/evidence.md has it (a study's, or that of `CLAIMS`); None when it has none."""
     path = root / "docs" / "evidence.md"
     begin, end = map(re.escape, markers(name))
     found = re.search(f"{begin}\n(.*)\n{end}", path.read_text(encoding="utf-8"), re.S) if path.exists() else None
     return found[1] if found else None
 
 
-# --- what both pages say --------------------------------------------------------------------------------------------
-
-
-class Told:
-    """A study with its results and claims, by role."""
-
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.study = name, plan.load(name, root)
-        self.claims = plan.claims(name, self.study, root)
-        found = result.read_all(root, name, self.study)
-        self.roles: dict[str, list[dict[str, Any]]] = {role: [] for role in self.study.roles}
-        self.asked = dict.fromkeys(self.study.roles, 0)
-        self.stale: dict[str, int] = dict.fromkeys(self.study.roles, 0)
-        for cell in self.study.cells:
-            self.asked[cell.role] += 1
-            if cell.name in found:
-                self.roles[cell.role].append(found[cell.name])
-                self.stale[cell.role] += result.state(root, self.study, cell, found[cell.name]) == "stale"
-
-    def lines(self, role: str) -> list[Line]:
-        return lines(role, self.roles[role], settled(self.claims, role, self.roles))
-
-    def heading(self, role: str) -> str:
-        """'zhp on pipes: 5 of 5 seeds'."""
-        mark = " †" if self.stale[role] else ""
-        return f"{self.study.roles[role]}: {len(self.roles[role])} of {self.asked[role]} seeds{mark}"
-
-    def score(self) -> str:
-        """How many cells and bars."""
-        begun = [role for role, found in self.roles.items() if found]
-        met = sum(bool(line.met) for role in begun for line in self.lines(role))
-        bars = sum(role in claim.roles for role in begun for claim in self.claims)  # a number that is missing misses
-        said = f"{sum(map(len, self.roles.values()))} of {len(self.study.cells)} cells are measured"
-        if bars:
-            said += f"; {met} of {bars} bars are met"
-            short = sum(self.asked[role] > len(found) > 0 for role, found in self.roles.items())
-            said += ", some of them by fewer seeds than asked for" if short else ""
-        return said + "."
-
-
-def _interval(line: Line) -> str:
-    if line.low is None or line.high is None:
-        return ""
-    return f"{write_number(line.low, line.style).removesuffix(' %')} … {write_number(line.high, line.style)}"
-
-
-def _range(line: Line) -> str:
-    return f"{write_number(line.least, line.style).removesuffix(' %')} … {write_number(line.most, line.style)}"
-
-
-def _bar(line: Line) -> str:
-    """'≥ 99 %: met'."""
-    if line.claim is None:
-        return ""
-    sign, _, limit = str(line.claim.bar).partition(" ")
-    limit = f"{100 * line.claim.bar.limit:g} %" if line.style == "%" else limit
-    limit = write_number(line.claim.bar.limit, line.style) if line.claim.of else limit
-    return f"{sign} {limit}: {'met' if line.met else 'missed'}"
-
-
-def _cells(line: Line) -> list[str]:
-    floor = "" if line.floor is None else write_number(line.floor, line.style)
-    mean = write_number(line.mean, line.style)
-    return [line.label, mean, _interval(line), _range(line), str(line.count), floor, _bar(line)]
+# --- parts of a page -------------------------------------------------------------------------------------------------
 
 
 HEAD = ["", "mean", "95 % interval", "lowest … highest", "seeds", "floor", "bar"]
@@ -187,11 +138,6 @@ def _commit(commit: str | None) -> str:
 # --- two ways to write it -------------------------------------------------------------------------------------------
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body])
-
-
 def markdown(name: str, root: Path) -> str:
     """The section of the page."""
     told = Told(name, root)
@@ -203,9 +149,9 @@ def markdown(name: str, root: Path) -> str:
         if not results:
             parts.append("Not measured yet.")
             continue
-        parts.append(_pipes(HEAD, [_cells(line) for line in told.lines(role)]))
+        parts.append(pipe_table(HEAD, [cells(line) for line in told.lines(role)]))
         rows = _planner_rows(results)
-        parts += [_pipes(PLANNERS, rows)] if rows else []
+        parts += [pipe_table(PLANNERS, rows)] if rows else []
         parts += [*_differences(results), *_sentences(results), *_unmeasured(told, role), _made(results)]
     if told.claims:
         parts += ["### Sources of the bars", "\n".join(_sources(told))]
@@ -232,7 +178,7 @@ def terminal(name: str, root: Path) -> str:
     out = [f"study {name}: {told.study.title}", told.score()]
     for role, results in told.roles.items():
         out += ["", told.heading(role)]
-        rows = [_cells(line) for line in told.lines(role) if line.claim]
+        rows = [cells(line) for line in told.lines(role) if line.claim]
         out += _columns(["", "mean", "95 % interval", "range", "n", "floor", "bar"], rows) if rows else []
         rows = [row[:6] + row[7:8] for row in _planner_rows(results)]
         out += ["", *_columns([*PLANNERS[:6], "seconds"], rows)] if rows else []

@@ -15,6 +15,7 @@ from isochrone.core.errors import UserError
 from isochrone.envs.whitebox.oracle import oracle_return
 from isochrone.evals import store, suite
 from isochrone.evals.bars import BARS
+from isochrone.evals.cost import cost
 from isochrone.evals.forks import forked, forks
 from isochrone.evals.likelihood import bounds, linear
 from isochrone.evals.returns import earned
@@ -107,13 +108,15 @@ def _blind(trained: Trained) -> Found:
 
 
 def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any]:
-    """Returns of whole episodes, one in each of `eval.returns` worlds; the white box knows the best possible."""
+    """Returns of whole episodes, one in each of `eval.returns` worlds, and what drawing frames would cost the planner;
+    the white box knows the best possible."""
     config = trained.config
     env = trained.world(config.eval.returns)
     say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
     try:
         rng = generator(config.eval.seed, "returns")
-        return earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
+        found = earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
+        return found | (cost(trained.model) if "image" in env.spec.obs else {})
     finally:
         env.close()
 

@@ -29,8 +29,9 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
     """Open-loop error in pixels and in reward at every horizon; needs no ground truth.
 
     Pixel errors are squared differences summed over a frame (0..1), meaned over the futures drawn, and divided by the
-    frames' own variance: 1 is as good as knowing the mean frame. Floor: the last frame seen. Rewards: share of variance
-    explained by the mean over the futures.
+    frames' own variance: 1 is as good as knowing the mean frame. Floor: the last frame seen. pixel_kept: the same of
+    frames just seen (the posterior's reconstruction). Rewards: share of variance explained by the mean over futures.
+    chance_K: variance of h over the futures drawn from one start, as share of its variance over the recording.
     """
     batch = batch.to(device_of(model))
     length = batch.shape[1]
@@ -41,12 +42,13 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
     states = filtered(model, batch, model.action)
     frames = batch.obs["image"].float() / 255 if "image" in batch.obs else None
     joint = batch.connected(1)
-    errors, still, rewards, valid = [], [], [], []
+    errors, still, rewards, valid, chance = [], [], [], [], []
     for t in starts:
         moves = batch.action[:, None, t : t + horizon].expand(-1, FUTURES, -1, -1)
         dreamt = model.imagine(states[:, t], moves, rng)  # State[B, N, H]
         rewards.append(model.rewards(dreamt).mean(1))  # (B, H)
         valid.append(joint[:, t : t + horizon].cumprod(1).bool())
+        chance.append(_by_chance(dreamt))
         if frames is not None:
             errors.append(_pixels(model, dreamt, frames[:, t + 1 : t + 1 + horizon]))
             still.append((frames[:, t, None] - frames[:, t + 1 : t + 1 + horizon]).square().flatten(2).sum(-1))
@@ -54,10 +56,12 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
     there = numpy(torch.stack(valid, 1)) > 0  # (B, S, H)
     out: dict[str, Any] = {"horizon": np.arange(1, horizon + 1)}
     out |= _reward(numpy(torch.stack(rewards, 1)), numpy(batch.reward[:, at]), there, horizon)
+    out |= _chance(states, chance, horizon)
     if frames is not None:
         scale = float((frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean().clamp_min(1e-9))
         pixel, floor = (numpy(torch.stack(x, 1)) / scale for x in (errors, still))
         out |= _curve(pixel, floor, there, generator(rng)) | _film(model, batch, states, frames, horizon, rng)
+        out["pixel_kept"] = _kept(model, states[:, BURN_IN:], frames[:, BURN_IN:]) / scale
     return out
 
 
@@ -68,6 +72,27 @@ def _pixels(model: Any, dreamt: Any, real: Tensor) -> Tensor:
         shown = model.decode(dreamt[:, n].feat()).clamp(0, 1)
         total += (shown - real).square().flatten(2).sum(-1) / FUTURES
     return total
+
+
+def _kept(model: Any, states: Any, real: Tensor) -> float:
+    """Squared error of the frames that the beliefs at their own rows show; one row at a time."""
+    rows = [(model.decode(states[:, t].feat()).clamp(0, 1) - real[:, t]).square() for t in range(real.shape[1])]
+    return float(torch.stack([row.flatten(1).sum(-1).mean() for row in rows]).mean())
+
+
+def _by_chance(dreamt: Any) -> Tensor | None:
+    """(H,) variance of h over futures, summed over h and meaned over starts; None where there is no h."""
+    h = getattr(dreamt, "deter", None)
+    return h.var(1, correction=0).sum(-1).mean(0) if h is not None and h.shape[-1] else None
+
+
+def _chance(states: Any, found: list[Tensor | None], horizon: int) -> dict[str, float]:
+    told = [x for x in found if x is not None]
+    if not told or horizon < 2:
+        return {}
+    whole = states.deter.flatten(0, 1).var(0, correction=0).sum().clamp_min(1e-12)
+    share = torch.stack(told).mean(0) / whole  # 0 after one step: h has seen no drawn z yet
+    return {"chance_2": float(share[1]), "chance_end": float(share[-1])}
 
 
 def _curve(error: np.ndarray, floor: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
@@ -81,7 +106,9 @@ def _curve(error: np.ndarray, floor: np.ndarray, valid: np.ndarray, rng: np.rand
         still.append(floor[..., k][valid[..., k]].mean() if valid[..., k].any() else np.nan)
     out: dict[str, Any] = {"pixel": np.array(mean), "pixel_low": np.array(low), "pixel_high": np.array(high)}
     out["pixel_still"] = np.array(still)
-    for name, k in (("1", 0), ("end", -1)):
+    for name, k in (("1", 0), ("5", 4), ("end", -1)):
+        if k >= len(mean):
+            continue
         out |= {f"pixel_{name}": mean[k], f"pixel_{name}.interval": (low[k], high[k]), f"pixel_{name}.floor": still[k]}
     return out
 

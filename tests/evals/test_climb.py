@@ -1,0 +1,90 @@
+"""Exact expectations of a model that is not the truth, written down in another way; and a bound that rises alone."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch import distributions as td
+
+from isochrone.envs.linear import LinearGaussian
+from isochrone.evals.climb import Model, climb
+from isochrone.evals.kalman import LinearFilter, expected_log_likelihood, log_likelihood
+
+T = 6
+DOUBLE = {"dtype": torch.float64}
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def covariance(world: LinearGaussian | Model) -> Tensor:
+    """Of all observations at once, (T D, T D)."""
+    covs, cov = [], torch.zeros_like(world.a)
+    for _ in range(T):
+        cov = world.a @ cov @ world.a.T + world.q
+        covs.append(cov)
+    rows = []
+    for i in range(T):
+        row = []
+        for j in range(T):
+            later = torch.linalg.matrix_power(world.a, abs(i - j))
+            state = later @ covs[j] if i >= j else covs[i] @ later.T
+            row.append(world.h @ state @ world.h.T + (world.r if i == j else 0))
+        rows.append(torch.cat(row, 1))
+    return torch.cat(rows)
+
+
+def pair(seed: int) -> tuple[LinearGaussian, Model, LinearFilter]:
+    """A truth of two states, a model of three that is wrong in everything, and some filter for it."""
+    draw = rng(seed)
+    world, other = LinearGaussian.random(2, 3, draw), LinearGaussian.random(3, 3, draw)
+    noise = [0.3 * torch.randn(3, 3, generator=draw, **DOUBLE) for _ in range(4)]
+    model = Model(other.a, other.h, torch.eye(3, **DOUBLE) + noise[0], torch.eye(3, **DOUBLE) + noise[1])
+    return world, model, LinearFilter(0.5 * other.a, noise[2], (torch.eye(3, **DOUBLE) + noise[3]).tril())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_likelihood_by_another_model_is_a_cross_entropy(seed: int) -> None:
+    world, model, _ = pair(seed)
+    ours, theirs = covariance(world), covariance(model)
+    exact = -0.5 * (torch.trace(torch.linalg.solve(theirs, ours)) + torch.logdet(theirs * 2 * torch.pi))
+    torch.testing.assert_close(expected_log_likelihood(world, T, model), exact)
+    own = td.MultivariateNormal(torch.zeros(len(ours), **DOUBLE), ours)
+    torch.testing.assert_close(expected_log_likelihood(world, T), -own.entropy())
+    assert exact < -own.entropy()
+    _, seen = world.simulate(4000, T, rng(seed + 9))
+    found = log_likelihood(model, seen)
+    assert abs(found.mean() - exact) < 4 * found.std() / 4000**0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_elbo_of_another_model_by_its_definition(seed: int) -> None:
+    """Every term is quadratic in (observations, the posterior's noise): the mean over cubature points is exact."""
+    world, model, made = pair(seed)
+    n = T * 6
+    points = n**0.5 * torch.cat([torch.eye(n, **DOUBLE), -torch.eye(n, **DOUBLE)])  # (2n, n)
+    seen = (points[:, : n // 2] @ torch.linalg.cholesky(covariance(world)).T).reshape(-1, T, 3)
+    noise = points[:, n // 2 :].reshape(-1, T, 3)
+    z, total = torch.zeros(2 * n, 3, **DOUBLE), torch.zeros(2 * n, **DOUBLE)
+    for t in range(T):
+        prior = td.MultivariateNormal(z @ model.a.T, model.q)
+        posterior = td.MultivariateNormal(z @ made.f.T + seen[:, t] @ made.k.T, scale_tril=_positive(made.chol))
+        z = posterior.mean + noise[:, t] @ made.chol.T
+        total += td.MultivariateNormal(z @ model.h.T, model.r).log_prob(seen[:, t]) - td.kl_divergence(posterior, prior)
+    torch.testing.assert_close(made.elbo(world, T, model), total.mean() / T)
+    assert made.elbo(world, T, model) < expected_log_likelihood(world, T, model) / T
+
+
+def _positive(chol: Tensor) -> Tensor:
+    """The same covariance by a root whose diagonal is positive."""
+    return torch.linalg.cholesky(chol @ chol.T)
+
+
+def test_an_elbo_may_rise_while_the_likelihood_falls() -> None:
+    world = LinearGaussian.random(2, 2, rng(3))
+    first = LinearFilter.best(world, 10, rounds=4)
+    found = climb(world, 10, first, rounds=2)
+    gap = expected_log_likelihood(world, 10) / 10 - first.elbo(world, 10)
+    assert 0.01 < found["climb_elbo"] < float(gap)
+    assert -0.2 < found["climb_exact"] < -1e-4
+    assert found["climb_elbo"] - found["climb_exact"] < float(gap) + 1e-9  # the bound still holds
