@@ -8,6 +8,7 @@ from torch import distributions as td
 from isochrone.envs.linear import LinearGaussian
 from isochrone.evals.climb import Model, climb
 from isochrone.evals.kalman import LinearFilter, expected_log_likelihood, log_likelihood
+from isochrone.evals.likelihood import _kl, overshot
 
 T = 6
 DOUBLE = {"dtype": torch.float64}
@@ -88,3 +89,22 @@ def test_an_elbo_may_rise_while_the_likelihood_falls() -> None:
     assert 0.01 < found["climb_elbo"] < float(gap)
     assert -0.2 < found["climb_exact"] < -1e-4
     assert found["climb_elbo"] - found["climb_exact"] < float(gap) + 1e-9  # the bound still holds
+
+
+def test_nothing_is_lost_by_looking_back_where_the_past_says_nothing() -> None:
+    """With A = 0 every prior is N(0, Q), however far it looks ahead; else the farther prior knows less."""
+    world = LinearGaussian.random(2, 2, rng(5))
+    _, seen = world.simulate(200, 10, rng(6))
+    flat = LinearGaussian(0 * world.a, world.q, world.h, world.r)
+    first = LinearFilter.best(world, 10, rounds=2)
+    assert overshot(flat, seen, first, rng(0))["overshot"] == pytest.approx(0, abs=1e-12)
+    found = overshot(world, seen, first, rng(0))
+    assert found["overshot.interval"][1] < -0.01
+
+
+def test_kl_of_normals_with_shared_covariances_is_torchs() -> None:
+    mean, other = torch.randn(2, 7, 3, generator=rng(0), **DOUBLE)
+    roots = torch.randn(2, 3, 3, generator=rng(1), **DOUBLE)
+    cov, spread = roots @ roots.mT + torch.eye(3, **DOUBLE)
+    theirs = td.kl_divergence(td.MultivariateNormal(mean, cov), td.MultivariateNormal(other, spread))
+    torch.testing.assert_close(_kl(mean, cov, other, spread), theirs)

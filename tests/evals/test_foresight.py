@@ -94,14 +94,48 @@ def test_one_who_believes_that_nothing_changes_pays_the_floor() -> None:
     assert got["pixel_5"] == got["pixel"][4] and "pixel_5" not in foresight(Seer(batch), batch, None, generator(), 4)
 
 
-def test_chance_in_h_is_what_drawing_does_to_it() -> None:
+@dataclass(frozen=True)
+class Placed(At):
+    """With a memory of one number."""
+
+    deter: Tensor
+
+
+class Spread(Seer):
+    """Remembers the row; the n-th future drawn is off by n at every step more."""
+
+    def update(self, state: At, action: Tensor, obs: Any) -> Placed:
+        at = super().update(state, action, obs)
+        return Placed(at.window, at.row, at.row[:, None])
+
+    def start(self, batch: int) -> Placed:
+        at = super().start(batch)
+        return Placed(at.window, at.row, torch.zeros(batch, 1))
+
+    def imagine(self, state: At, actions: Tensor, rng: torch.Generator | None = None) -> Placed:
+        b, n, horizon, _ = actions.shape
+        off = torch.arange(n)[:, None] * torch.arange(1.0, horizon + 1)
+        return Placed(
+            *super().imagine(state, actions).map(lambda x: x).__dict__.values(), off.expand(b, n, -1)[..., None]
+        )
+
+
+def test_chance_in_h_is_the_variance_over_futures() -> None:
+    """0..7 has variance 6; all rows that are remembered, 0..23 in each of 6 windows, have that of the whole."""
+    batch = whole()
+    whole_variance = float(torch.arange(24.0).repeat(6).var())
+    got = foresight(Spread(batch), batch, None, generator(), horizon=6)
+    assert got["chance_2"] == pytest.approx(6 * 2**2 / whole_variance, rel=1e-5)
+    assert got["chance_end"] == pytest.approx(6 * 6**2 / whole_variance, rel=1e-5)
+    ends = batch.replace(last=torch.zeros_like(batch.last).index_fill(1, torch.arange(BURN_IN + 2, 24, 3), True))
+    cut = foresight(Spread(batch), ends, None, generator(), horizon=6)
+    assert "chance_2" in cut and "chance_end" not in cut  # no future of six steps lies in one episode
+
+
+def test_only_models_with_memory_and_chance_have_chance_in_h() -> None:
     batch = windows(1)[0]
-    drawn = foresight(tiny("rssm"), batch, None, generator(), horizon=4)
-    assert 0 < drawn["chance_2"] and 0 < drawn["chance_end"]
-    model = tiny("rssm")
-    model.imagine = lambda state, actions, rng=None: type(model).imagine(model, state, actions)  # nothing is drawn
-    still = foresight(model, batch, None, generator(), horizon=4)
-    assert (still["chance_2"], still["chance_end"]) == (0, 0)
+    assert foresight(tiny("rssm"), batch, None, generator(), horizon=4)["chance_2"] > 0
+    assert foresight(tiny("rnn"), batch, None, generator(), horizon=4)["chance_2"] == 0
     assert "chance_2" not in foresight(tiny("ssm"), batch, None, generator(), horizon=4)
 
 
@@ -143,6 +177,8 @@ def test_nats_are_the_kl_of_the_rows_that_are_not_first() -> None:
     assert got["first_frame"] == pytest.approx(kl.sum(-1)[~later].mean().item(), rel=1e-4)
     assert got["per_dimension"].sum() == pytest.approx(got["per_frame"], rel=1e-6)
     assert (np.diff(got["per_dimension"]) <= 0).all() and len(got["by_row"]) == 11
+    said, chance = roll.posterior.mean[later].detach(), roll.posterior.std[later].detach().square().mean()
+    assert got["noise"] == pytest.approx(float(chance / (chance + said.var(0, correction=0).mean())), rel=1e-4)
 
 
 def test_knows_reads_the_position_where_it_is_written() -> None:

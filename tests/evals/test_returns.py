@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tinyworld import tiny
@@ -13,6 +14,7 @@ from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 from isochrone.envs.whitebox.oracle import oracle_action, oracle_return
 from isochrone.evals.cost import TRIES, cost
+from isochrone.evals.promises import Promises
 from isochrone.evals.returns import earned, played
 
 
@@ -85,3 +87,41 @@ def test_the_price_of_frames_is_time_with_them_over_time_without() -> None:
     model.imagine, model.decode = imagine, decode
     assert cost(model, lambda: now[0]) == {"cost.frames": 3.5}
     assert len(plays) == 2 * len(draws) == 2 * (TRIES + 1) and len(draws[0]) == 64 * 12
+
+
+class Boasts(Always):
+    """Plans two actions ahead, every second time, and promises ten."""
+
+    cost: Any = type("Sum", (), {"discount": 1.0})
+
+    def start(self, batch: int, rng: Any = None) -> Any:
+        self.calls = 0
+        return super().start(batch)
+
+    def act(self, obs: Any, carry: int, mode: str) -> Any:
+        action, carry, _ = super().act(obs, carry, mode)
+        self.calls += 1
+        due = self.calls % 2 == 1
+        return action, carry, {"plan": torch.zeros(carry, 2, 5), "cost": torch.full((carry,), -10.0), "replanned": due}
+
+
+def test_what_plans_promise_stands_beside_what_came() -> None:
+    """Arriving at t pays t here; the worlds end after 4, 5 and 6 actions, and plans begin after 0, 2 and 4."""
+    env = Counter(CounterConfig(length=4, size=4), num_envs=3)
+    found = earned(env, {"boasts": Boasts(0)}, 0, rng())
+    came = ((1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4 + 5 + 6) / 3)  # 5 comes alone in the second world
+    assert found["return.promised"] == pytest.approx(10) and found["return.came"] == pytest.approx(sum(came) / 3)
+    assert found["return.overpromise"] == pytest.approx(10 - sum(came) / 3)
+    low, high = found["return.overpromise.interval"]
+    assert low <= found["return.overpromise"] <= high
+    assert "return.promised" not in earned(env, {"quiet": Always(0)}, 0, rng())
+
+
+def test_promises_are_discounted_and_end_where_an_episode_breaks() -> None:
+    heard = Promises(0.5)
+    for step in range(4):
+        heard.made({"plan": torch.zeros(2, 2, 1), "cost": torch.tensor([-1.0, -3.0]), "replanned": True})
+        heard.came(torch.tensor([4.0, 8.0]), torch.tensor([True, step == 0]))
+    found = heard.kept(np.random.default_rng(0))
+    assert (found["promised"], found["came"], found["overpromise"]) == (1.0, 6.0, -5.0)  # the second world broke
+    assert Promises().kept(np.random.default_rng(0)) == {}

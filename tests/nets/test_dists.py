@@ -82,11 +82,16 @@ def test_a_gaussian_draws_its_mean_and_spread_from_the_noise_it_is_given() -> No
     assert torch.equal(noise, torch.randn(7, 5, generator=rng(3), dtype=torch.float64))
 
 
-def test_straight_through_is_the_gradient_of_the_mixed_probabilities() -> None:
+@pytest.mark.parametrize("compiling", [False, True])
+def test_straight_through_is_the_gradient_of_the_mixed_probabilities(
+    compiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)  # there the same in plain operations
     family = Categorical(3, 5, 0.1)
     raw = randn(6, 15).requires_grad_()
     weight = randn(6, 15, seed=1)
     hot = family.sample(raw, family.noise(6, like=raw, rng=rng()))
+    assert torch.equal(hot.detach().unique(), torch.tensor([0.0, 1.0], dtype=raw.dtype)) and hot.sum() == 18
     (ours,) = torch.autograd.grad((hot * weight).sum(), raw)
     probs = 0.9 * raw.unflatten(-1, (3, 5)).softmax(-1) + 0.1 / 5
     (theirs,) = torch.autograd.grad((probs.flatten(-2) * weight).sum(), raw)

@@ -5,71 +5,19 @@ import math
 from pathlib import Path
 
 import pytest
+from ministudy import CLAIMS, STUDY, store
 from PIL import Image
 from tree import ROOT
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.evals.stats import wilson
-from isochrone.studies import aggregate, evidence, plan, result, runner, verdicts
+from isochrone.studies import aggregate, evidence, plan, result, runner
 from isochrone.studies.cell import rise
 from isochrone.tasks.train import assembled
 
-STUDY = """
-from isochrone.studies.plan import Cell, Study
-
-STUDY = Study(
-    title="a study of tests",
-    question="Does it add up?",
-    cells=[Cell(f"a-{seed}", "tiny", {"eval.seed": str(seed)}, seed, "a") for seed in range(3)]
-    + [Cell("b-0", "tiny", {"env.map_file": "studies/mini/own.txt"}, 0, "b")],
-    roles={"a": "tiny in the cabin", "b": "tiny elsewhere"},
-)
-"""
-CLAIMS = [
-    {"row": "reach.spearman", "roles": ["a"], "sign": ">=", "number": 0.9, "source": "a test"},
-    {"row": "planning.cem.success", "roles": ["a"], "sign": ">=", "number": 0.95, "source": "a test"},
-    {"row": "belief.velocity_r2", "roles": ["a"], "sign": ">=", "number": 0.5, "source": "a test"},
-]
 ELSEWHERE = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", 1))
 """A world that draws with a package which need not be here."""
-VALUES = [(0.90, 40, 50), (0.94, 50, 50), (0.95, 45, 50)]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "studies" / "mini"
-    folder.mkdir(parents=True)
-    (folder / "study.py").write_text(STUDY)
-    (folder / "claims.json").write_text(json.dumps({"claims": CLAIMS}))
-    (folder / "own.txt").write_text("....\n.#..\n....\n")
-    return tmp_path
-
-
-def store(root: Path, cell: str, spearman: float, reached: int, pairs: int) -> None:
-    """A result as a cell would write it, with numbers of our own."""
-    study = plan.load("mini", root)
-    values = {
-        "reach.spearman": {"value": spearman, "low": 0.1, "high": 0.2, "floor": 0.5},
-        "planning.cem.success": {"value": reached / pairs, "bar": ">= 1", "met": False},
-        "planning.cem.pairs": {"value": float(pairs)},
-        "planning.noop.success": {"value": 0.0},
-        "planning.noop.pairs": {"value": float(pairs)},
-        "seconds.train": {"value": 100 / 3},
-    }
-    more = {
-        "pairs": {"lattice|cem": {"both": reached, "first": pairs - reached, "second": 0, "neither": 0}},
-        "sentences": {"refused": "no", "liveness": ["'x' is an identity: value 1.0e-12 on every probe, whatever"]},
-    }
-    packed = result.pack("mini", study, study.cell(cell), root, values, more)
-    result.write(result.path_of(root, "mini", cell), packed)
-
-
-@pytest.fixture
-def measured(root: Path) -> Path:
-    for seed, numbers in enumerate(VALUES):
-        store(root, f"a-{seed}", *numbers)
-    return root
 
 
 def test_the_t_interval() -> None:
@@ -194,34 +142,6 @@ def test_the_page_between_its_markers(measured: Path) -> None:
     assert "missed |" in page.read_text() and evidence.stored("mini", measured) == evidence.markdown("mini", measured)
 
 
-def test_which_claims_of_the_notes_hold(measured: Path) -> None:
-    """Every seed: it holds. The mean only, or one number of two: partly. No mean: it does not."""
-    rank, share = "reach.spearman", "planning.cem.success"  # 0.90, 0.94, 0.95 and 0.8, 1.0, 0.9 (pooled 0.9)
-    said = [("all", rank, 0.9), ("mean", rank, 0.93), ("none", rank, 0.94), ("one", rank, 0.9), ("one", share, 0.95)]
-    entries = [
-        {"row": row, "roles": ["a"], "sign": ">=", "number": n, "source": f"seeds/004: {name}"} for name, row, n in said
-    ]
-    more = [
-        {"row": "belief.velocity_r2", "roles": ["a"], "sign": ">=", "number": 0, "source": "seeds/002, eq. 1: unseen"},
-        {"row": "seconds.train", "roles": ["a"], "sign": "<=", "number": 9, "source": "the project's bar: quick"},
-    ]
-
-    def page(claims: list[dict[str, object]]) -> str:
-        (measured / "studies/mini/claims.json").write_text(json.dumps({"claims": claims}))
-        evidence.update("mini", measured)
-        return (measured / "docs/evidence.md").read_text()
-
-    told = {"all": "holds", "mean": "holds partly", "none": "does not hold", "one": "holds partly"}
-    for name, word in told.items():
-        text = page([e for e in entries if str(e["source"]).endswith(f": {name}")] + more)
-        start = f"| {name} | **{word}** | tiny in the cabin: rank correlation of d_p and true distance 0.930 (0.9"
-        assert start in text and f"2 claims: {word} 1, not measured 1." in text and "quick | " not in text
-        assert "| unseen | **not measured** |  | seeds/002, eq. 1 | mini |" in text
-        assert evidence.stored(evidence.CLAIMS, measured) == verdicts.markdown(measured)
-        assert text.index("<!-- claims -->") < text.index("<!-- study:mini -->") and text.count("<!-- claims -->") == 1
-    assert "Claims of the notes" not in page(more[1:])
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -257,10 +177,6 @@ def test_wrong_words_are_told(root: Path) -> None:
 def test_the_evidence_is_what_the_committed_results_say(name: str) -> None:
     """Out of date? `isochrone study NAME` writes the page anew; it trains only what is missing."""
     assert evidence.stored(name, ROOT) == evidence.markdown(name, ROOT)
-
-
-def test_the_verdicts_are_what_the_committed_results_say() -> None:
-    assert evidence.stored(evidence.CLAIMS, ROOT) == verdicts.markdown(ROOT)
 
 
 @pytest.mark.parametrize("name", plan.names(ROOT))

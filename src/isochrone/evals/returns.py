@@ -11,14 +11,22 @@ from torch import Tensor
 
 from isochrone.evals.floors import Idle, Wander
 from isochrone.evals.latent import generator, numpy
+from isochrone.evals.promises import Promises
 from isochrone.evals.stats import bootstrap_mean
 
 
 @torch.no_grad()
-def played(env: Any, agent: Any, seed: int, device: torch.device | str = "cpu", **started: Any) -> Float[Tensor, "B"]:
+def played(
+    env: Any,
+    agent: Any,
+    seed: int,
+    device: torch.device | str = "cpu",
+    promises: Promises | None = None,
+    **started: Any,
+) -> Float[Tensor, "B"]:
     """The return of one whole episode in every world, acted in mode 'eval'; worlds that have ended wait for the rest.
 
-    `agent` is an Agent: `start(batch, **started)` and `act(obs, carry, 'eval')`, on `device`.
+    `agent` is an Agent: `start(batch, **started)` and `act(obs, carry, 'eval')`, on `device`. `promises` listens.
     """
     step = env.reset(seed)
     carry = agent.start(env.num_envs, **started)
@@ -30,8 +38,11 @@ def played(env: Any, agent: Any, seed: int, device: torch.device | str = "cpu", 
         alive &= ~step.last.cpu()
         if not bool(alive.any()):
             return total
-        action, carry, _ = agent.act({k: v.to(device) for k, v in step.obs.items()}, carry, "eval")
+        action, carry, info = agent.act({k: v.to(device) for k, v in step.obs.items()}, carry, "eval")
         step = env.step(action.to(step.reward))
+        if promises is not None:
+            promises.made(info)
+            promises.came(step.reward.cpu(), alive & ~step.first.cpu())
 
 
 def earned(
@@ -44,10 +55,13 @@ def earned(
 ) -> dict[str, Any]:
     """{'return.NAME': mean over the worlds' first episodes from `seed`, with interval and the random agent as floor}.
 
+    'return.promised', 'came' and 'overpromise' compare the first agent's plans for reward with what came of them.
     `best(env)` after a reset tells the best possible returns; then 'return.share' is the first agent's part of them.
     """
     floors = {"noop": Idle(env.spec.action), "random": Wander(env.spec.action, rng)}
-    found = {name: played(env, agent, seed, device, rng=rng) for name, agent in agents.items()}
+    discounts = {name: getattr(getattr(agent, "cost", None), "discount", None) for name, agent in agents.items()}
+    heard = {name: Promises(d) for name, d in discounts.items() if d is not None}  # of those that plan for reward
+    found = {name: played(env, agent, seed, device, heard.get(name), rng=rng) for name, agent in agents.items()}
     found |= {name: played(env, agent, seed) for name, agent in floors.items()}
     out: dict[str, Any] = {}
     for name, values in found.items():
@@ -56,6 +70,8 @@ def earned(
     for name in agents:
         out[f"return.{name}.floor"] = out["return.random"]
     out["return.episodes"] = numpy(torch.stack([found[name] for name in agents]))
+    for told in list(heard.values())[:1]:
+        out |= {f"return.{k}": v for k, v in told.kept(generator(rng)).items()}
     if best is not None and agents:
         env.reset(seed)
         top = best(env).double().cpu()

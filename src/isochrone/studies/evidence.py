@@ -64,7 +64,8 @@ def _put(page: str, name: str, text: str) -> str:
     begin, end = markers(name)
     section = f"{begin}\n{text}\n{end}"
     if begin in page and end in page:
-        return page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
+        before, after = page[: page.index(begin)], page[page.index(end) + len(end) :]
+        return before + section + after if text else before.rstrip() + after
     if name != CLAIMS:
         return f"{page.rstrip()}\n\n{section}\n"
     before, mark, after = page.partition("<!-- study:")

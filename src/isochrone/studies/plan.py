@@ -113,9 +113,15 @@ def claims(name: str, study: Study, at: Path | None = None) -> list[Claim]:
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["claims"]
-        return [_claim(entry, study) for entry in found]
+        made = [_claim(entry, study) for entry in found]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"studies/{name}/claims.json is not a list of claims: {error!r}; see another study's") from None
+    said = [(claim.row, role) for claim in made for role in claim.roles]
+    if twice := sorted({both for both in said if said.count(both) > 1}):
+        raise UserError(
+            f"studies/{name}/claims.json: two claims on {twice[0][0]} of '{twice[0][1]}': a row has one bar"
+        )
+    return made
 
 
 def _claim(entry: Mapping[str, Any], study: Study) -> Claim:

@@ -48,7 +48,7 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
         dreamt = model.imagine(states[:, t], moves, rng)  # State[B, N, H]
         rewards.append(model.rewards(dreamt).mean(1))  # (B, H)
         valid.append(joint[:, t : t + horizon].cumprod(1).bool())
-        chance.append(_by_chance(dreamt))
+        chance += [found] if (found := _by_chance(dreamt)) is not None else []
         if frames is not None:
             errors.append(_pixels(model, dreamt, frames[:, t + 1 : t + 1 + horizon]))
             still.append((frames[:, t, None] - frames[:, t + 1 : t + 1 + horizon]).square().flatten(2).sum(-1))
@@ -56,7 +56,7 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
     there = numpy(torch.stack(valid, 1)) > 0  # (B, S, H)
     out: dict[str, Any] = {"horizon": np.arange(1, horizon + 1)}
     out |= _reward(numpy(torch.stack(rewards, 1)), numpy(batch.reward[:, at]), there, horizon)
-    out |= _chance(states, chance, horizon)
+    out |= _chance(states, chance, there)
     if frames is not None:
         scale = float((frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean().clamp_min(1e-9))
         pixel, floor = (numpy(torch.stack(x, 1)) / scale for x in (errors, still))
@@ -81,18 +81,19 @@ def _kept(model: Any, states: Any, real: Tensor) -> float:
 
 
 def _by_chance(dreamt: Any) -> Tensor | None:
-    """(H,) variance of h over futures, summed over h and meaned over starts; None where there is no h."""
+    """(B, H) variance of h over futures, summed over h; None where there is no h."""
     h = getattr(dreamt, "deter", None)
-    return h.var(1, correction=0).sum(-1).mean(0) if h is not None and h.shape[-1] else None
+    return h.var(1).sum(-1) if h is not None and h.shape[-1] else None
 
 
-def _chance(states: Any, found: list[Tensor | None], horizon: int) -> dict[str, float]:
-    told = [x for x in found if x is not None]
-    if not told or horizon < 2:
+def _chance(states: Any, found: list[Tensor], valid: np.ndarray) -> dict[str, float]:
+    """Means over the steps before an episode's end; nothing after one step, where h has seen no drawn z yet."""
+    if not found or valid.shape[-1] < 2:
         return {}
-    whole = states.deter.flatten(0, 1).var(0, correction=0).sum().clamp_min(1e-12)
-    share = torch.stack(told).mean(0) / whole  # 0 after one step: h has seen no drawn z yet
-    return {"chance_2": float(share[1]), "chance_end": float(share[-1])}
+    whole = float(states.deter.flatten(0, 1).var(0).sum().clamp_min(1e-12))
+    share = numpy(torch.stack(found, 1)) / whole  # (B, S, H)
+    told = {"2": 1, "end": valid.shape[-1] - 1}
+    return {f"chance_{n}": float(share[..., k][valid[..., k]].mean()) for n, k in told.items() if valid[..., k].any()}
 
 
 def _curve(error: np.ndarray, floor: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:

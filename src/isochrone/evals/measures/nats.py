@@ -52,7 +52,8 @@ def _spread(q: Any, p: Any, first: np.ndarray) -> dict[str, float]:
     """Of beliefs that have a mean: how far the prior's lies from the posterior's, and how wide both are.
 
     prior_error: root mean square, in units of the posterior means' own spread (1: as good as always expecting their
-    mean); sigma_posterior, sigma_prior: mean standard deviation, where there is one.
+    mean); sigma_posterior, sigma_prior: mean standard deviation, where there is one; noise: the share of z's variance
+    that says nothing of the frame.
     """
     if not hasattr(q, "mean"):
         return {}
@@ -64,4 +65,6 @@ def _spread(q: Any, p: Any, first: np.ndarray) -> dict[str, float]:
             "sigma_posterior": float(numpy(q.std)[~first].mean()),
             "sigma_prior": float(numpy(p.std)[~first].mean()),
         }
+        drawn = float((numpy(q.std)[~first] ** 2).mean())
+        out["noise"] = drawn / (drawn + scale)
     return out

@@ -1,0 +1,42 @@
+"""A small study for tests of tables and verdicts, and results as its cells would write them."""
+
+from pathlib import Path
+
+from isochrone.studies import plan, result
+
+STUDY = """
+from isochrone.studies.plan import Cell, Study
+
+STUDY = Study(
+    title="a study of tests",
+    question="Does it add up?",
+    cells=[Cell(f"a-{seed}", "tiny", {"eval.seed": str(seed)}, seed, "a") for seed in range(3)]
+    + [Cell("b-0", "tiny", {"env.map_file": "studies/mini/own.txt"}, 0, "b")],
+    roles={"a": "tiny in the cabin", "b": "tiny elsewhere"},
+)
+"""
+CLAIMS = [
+    {"row": "reach.spearman", "roles": ["a"], "sign": ">=", "number": 0.9, "source": "a test"},
+    {"row": "planning.cem.success", "roles": ["a"], "sign": ">=", "number": 0.95, "source": "a test"},
+    {"row": "belief.velocity_r2", "roles": ["a"], "sign": ">=", "number": 0.5, "source": "a test"},
+]
+VALUES = [(0.90, 40, 50), (0.94, 50, 50), (0.95, 45, 50)]
+
+
+def store(root: Path, cell: str, spearman: float, reached: int, pairs: int) -> None:
+    """A result as a cell would write it, with numbers of our own."""
+    study = plan.load("mini", root)
+    values = {
+        "reach.spearman": {"value": spearman, "low": 0.1, "high": 0.2, "floor": 0.5},
+        "planning.cem.success": {"value": reached / pairs, "bar": ">= 1", "met": False},
+        "planning.cem.pairs": {"value": float(pairs)},
+        "planning.noop.success": {"value": 0.0},
+        "planning.noop.pairs": {"value": float(pairs)},
+        "seconds.train": {"value": 100 / 3},
+    }
+    more = {
+        "pairs": {"lattice|cem": {"both": reached, "first": pairs - reached, "second": 0, "neither": 0}},
+        "sentences": {"refused": "no", "liveness": ["'x' is an identity: value 1.0e-12 on every probe, whatever"]},
+    }
+    packed = result.pack("mini", study, study.cell(cell), root, values, more)
+    result.write(result.path_of(root, "mini", cell), packed)
