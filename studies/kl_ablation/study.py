@@ -22,6 +22,6 @@ STUDY = Study(
     "one plan? And with too much of it?",
     cells=CELLS,
     roles={f"beta-{b}": f"KL at weight {b}" + (" (the ELBO)" if b == "1" else "") for b in BETAS}
-    | {"rnn": "RNN (z is a point: no chance)"},
+    | {"rnn": "RNN (no chance; taught by images foretold)"},
     changes=FIXED,
 )
