@@ -42,7 +42,7 @@ def climb(world: System, length: int, first: LinearFilter, rounds: int = 5) -> d
     whose posterior this filter fits better: what shrinks then is the gap, not the distance to the data.
     """
     told = (world.a, world.h, cholesky(world.q), cholesky(world.r), first.f, first.k, first.chol)
-    weights = [torch.nn.Parameter(x.detach().contiguous().clone()) for x in told]
+    weights = [torch.nn.Parameter(x.contiguous().clone()) for x in told]
     search = torch.optim.LBFGS(weights, lr=1, max_iter=50, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
     def bound() -> Tensor:

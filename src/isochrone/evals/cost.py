@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -13,7 +12,7 @@ CANDIDATES, HORIZON, TRIES = 64, 12, 5
 
 
 @torch.no_grad()
-def cost(model: Any, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+def cost(model: Any, clock: Callable[[], float]) -> dict[str, float]:
     """{'cost.frames': seconds of imagining with every frame drawn, over seconds of imagining and its rewards alone}.
 
     For models of images with rewards. Medians of `TRIES` pairs taken in turn, after one that warms up.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from isochrone.core.route import stop
 from isochrone.core.types import Struct
 
 LOG_2PI = math.log(2 * math.pi)
@@ -204,7 +205,7 @@ class Point:
 def straight_through(logits: Tensor, noise: Tensor | None, unimix: float) -> Tensor:
     """What `StraightThrough` does, in plain operations."""
     odds = _odds(logits.softmax(-1), unimix)
-    return _drawn(odds, noise) + (odds - odds.detach())
+    return _drawn(odds, noise) + (odds - stop(odds, "a drawn class pulls as its probability would"))
 
 
 def _odds(probs: Tensor, unimix: float) -> Tensor:

@@ -116,7 +116,7 @@ def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any
     try:
         rng = generator(config.eval.seed, "returns")
         found = earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
-        return found | (cost(trained.model) if "image" in env.spec.obs else {})
+        return found | (cost(trained.model, time.perf_counter) if "image" in env.spec.obs else {})
     finally:
         env.close()
 
