@@ -34,6 +34,10 @@ def test_means_and_shares(measured: Path) -> None:
     assert rank.mean == pytest.approx(0.93) and rank.met is True
     assert success.mean == pytest.approx(0.9) and (success.low, success.high) == wilson(135, 150)
     assert success.met is False and found["seconds.train"].met is None
+    assert found["seconds.whole"].mean == pytest.approx(100 / 3, rel=1e-5)
+    spent = {"seconds.train": {"value": 3.0}, "seconds.evaluate": {"value": 4.0}, "reach.mae": {"value": 5.0}}
+    cell = {"values": spent}
+    assert aggregate.value(cell, "seconds.whole") == 7 and aggregate.value({"values": {}}, "seconds.whole") is None
     assert told.score() == "3 of 4 cells are measured; 1 of 3 bars are met."
     [(a, b, mean, low, high, count)] = aggregate.paired(told.roles["a"])
     assert (a, b, count) == ("lattice", "cem", 150) and mean == pytest.approx(0.1) and low < mean < high

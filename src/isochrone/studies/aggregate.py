@@ -17,7 +17,12 @@ from isochrone.studies.plan import FLOOR, Claim
 Result = Mapping[str, Any]
 SHARES = ("success", "success_end")  # shares of pairs: pooled over seeds
 KNOWN = {row.key: row for section in SECTIONS for row in section.rows}
-SECONDS = {"seconds.train": "seconds of training", "seconds.evaluate": "seconds of measuring and planning"}
+WHOLE = "seconds.whole"
+SECONDS = {
+    "seconds.train": "seconds of training",
+    "seconds.evaluate": "seconds of measuring and planning",
+    WHOLE: "seconds in all",
+}
 # two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
        2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
@@ -89,7 +94,10 @@ def unmeasured(role: str, roles: Mapping[str, Sequence[Result]], claims: Sequenc
 
 
 def value(result: Result, key: str) -> float | None:
-    """A number of one cell."""
+    """A number of one cell; `WHOLE` is the sum of all its seconds."""
+    if key == WHOLE:
+        spent = [e["value"] for k, e in result["values"].items() if k.startswith("seconds.")]
+        return sum(spent) if spent else None
     return result["values"].get(key, {}).get("value")
 
 
@@ -97,8 +105,8 @@ def _line(key: str, results: Sequence[Result], claim: Claim | None) -> Line | No
     holding = [r for r in results if value(r, key) is not None]
     if not holding:
         return None
-    values = [float(r["values"][key]["value"]) for r in holding]
-    floors = [r["values"][key]["floor"] for r in holding if r["values"][key].get("floor") is not None]
+    values = [float(v) for r in holding if (v := value(r, key)) is not None]
+    floors = [f for r in holding if (f := r["values"].get(key, {}).get("floor")) is not None]
     mean, interval = fmean(values), t_interval(values)
     if key.startswith("planning.") and key.rpartition(".")[2] in SHARES:
         reached, count = pooled(key, holding)
