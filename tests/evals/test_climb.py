@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linearly import covariance
 from torch import Tensor
 from torch import distributions as td
 
@@ -18,23 +19,6 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def covariance(world: LinearGaussian | Model) -> Tensor:
-    """Of all observations at once, (T D, T D)."""
-    covs, cov = [], torch.zeros_like(world.a)
-    for _ in range(T):
-        cov = world.a @ cov @ world.a.T + world.q
-        covs.append(cov)
-    rows = []
-    for i in range(T):
-        row = []
-        for j in range(T):
-            later = torch.linalg.matrix_power(world.a, abs(i - j))
-            state = later @ covs[j] if i >= j else covs[i] @ later.T
-            row.append(world.h @ state @ world.h.T + (world.r if i == j else 0))
-        rows.append(torch.cat(row, 1))
-    return torch.cat(rows)
-
-
 def pair(seed: int) -> tuple[LinearGaussian, Model, LinearFilter]:
     """A truth of two states, a model of three that is wrong in everything, and some filter for it."""
     draw = rng(seed)
@@ -47,7 +31,7 @@ def pair(seed: int) -> tuple[LinearGaussian, Model, LinearFilter]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_expected_likelihood_by_another_model_is_a_cross_entropy(seed: int) -> None:
     world, model, _ = pair(seed)
-    ours, theirs = covariance(world), covariance(model)
+    ours, theirs = covariance(world, T), covariance(model, T)
     exact = -0.5 * (torch.trace(torch.linalg.solve(theirs, ours)) + torch.logdet(theirs * 2 * torch.pi))
     torch.testing.assert_close(expected_log_likelihood(world, T, model), exact)
     own = td.MultivariateNormal(torch.zeros(len(ours), **DOUBLE), ours)
@@ -64,7 +48,7 @@ def test_the_expected_elbo_of_another_model_by_its_definition(seed: int) -> None
     world, model, made = pair(seed)
     n = T * 6
     points = n**0.5 * torch.cat([torch.eye(n, **DOUBLE), -torch.eye(n, **DOUBLE)])  # (2n, n)
-    seen = (points[:, : n // 2] @ torch.linalg.cholesky(covariance(world)).T).reshape(-1, T, 3)
+    seen = (points[:, : n // 2] @ torch.linalg.cholesky(covariance(world, T)).T).reshape(-1, T, 3)
     noise = points[:, n // 2 :].reshape(-1, T, 3)
     z, total = torch.zeros(2 * n, 3, **DOUBLE), torch.zeros(2 * n, **DOUBLE)
     for t in range(T):

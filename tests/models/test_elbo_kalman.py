@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from linearly import covariance
 from torch import Tensor, nn
 from torch import distributions as td
 
@@ -208,19 +209,7 @@ def test_the_kalman_filter_is_the_joint_gaussian(seed: int) -> None:
     """All observations are one big normal; its covariance is written down directly."""
     world = LinearGaussian.random(2, 3, rng(seed))
     _, seen = world.simulate(5, T, rng(seed + 50))
-    covs, cov = [], torch.zeros(2, 2, **DOUBLE)
-    for _ in range(T):
-        cov = world.a @ cov @ world.a.T + world.q
-        covs.append(cov)
-    rows = []
-    for i in range(T):
-        row = []
-        for j in range(T):
-            k, later = min(i, j), torch.linalg.matrix_power(world.a, abs(i - j))
-            state = later @ covs[k] if i >= j else covs[k] @ later.T
-            row.append(world.h @ state @ world.h.T + (world.r if i == j else 0))
-        rows.append(torch.cat(row, 1))
-    joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), torch.cat(rows))
+    joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), covariance(world, T))
     torch.testing.assert_close(log_likelihood(world, seen), joint.log_prob(seen.flatten(1)))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import cholesky
 
-from isochrone.evals.kalman import LinearFilter, System, expected_log_likelihood
+from isochrone.evals.kalman import LinearFilter, System, ascend, expected_log_likelihood
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,14 @@ def climb(world: System, length: int, first: LinearFilter, rounds: int = 5) -> d
     """
     told = (world.a, world.h, cholesky(world.q), cholesky(world.r), first.f, first.k, first.chol)
     weights = [torch.nn.Parameter(x.contiguous().clone()) for x in told]
-    search = torch.optim.LBFGS(weights, lr=1, max_iter=50, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
     def bound() -> Tensor:
         f, k, chol = weights[4:]
         return LinearFilter(f, k, chol.tril()).elbo(world, length, Model(*weights[:4]))
 
-    def closure() -> Tensor:
-        search.zero_grad()
-        loss = -bound()
-        loss.backward()
-        return loss
-
     with torch.no_grad():
         begun = bound()
-    for _ in range(rounds):
-        search.step(closure)
+    ascend(weights, bound, rounds)
     with torch.no_grad():
         exact = expected_log_likelihood(world, length, Model(*weights[:4])) - expected_log_likelihood(world, length)
         return {"climb_elbo": float(bound() - begun), "climb_exact": float(exact / length)}

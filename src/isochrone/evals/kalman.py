@@ -6,6 +6,7 @@ s_t = A s_{t-1} + N(0, Q), s_0 = 0        o_t = H s_t + N(0, R)        t = 1..T
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -153,15 +154,20 @@ class LinearFilter:
         cov = inv(precision + world.h.T @ solve(world.r, world.h))
         first = (cov @ precision @ world.a, cov @ solve(world.r, world.h).T, cholesky(cov))
         weights = [torch.nn.Parameter(x.contiguous().clone()) for x in first]
-        search = torch.optim.LBFGS(weights, lr=1, max_iter=50, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
-
-        def closure() -> Tensor:
-            search.zero_grad()
-            loss = -cls(weights[0], weights[1], weights[2].tril()).elbo(world, length)
-            loss.backward()
-            return loss
-
-        for _ in range(rounds):
-            search.step(closure)
+        ascend(weights, lambda: cls(weights[0], weights[1], weights[2].tril()).elbo(world, length), rounds)
         with torch.no_grad():
             return cls(weights[0].clone(), weights[1].clone(), weights[2].tril())
+
+
+def ascend(weights: list[torch.nn.Parameter], bound: Callable[[], Tensor], rounds: int) -> None:
+    """Move the weights to where the bound is highest, by `rounds` of 50 steps of L-BFGS."""
+    search = torch.optim.LBFGS(weights, lr=1, max_iter=50, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def closure() -> Tensor:
+        search.zero_grad()
+        loss = -bound()
+        loss.backward()
+        return loss
+
+    for _ in range(rounds):
+        search.step(closure)

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isochrone import build
 from isochrone.core.errors import UserError
 from isochrone.studies import evidence, plan, result
+from isochrone.studies.aggregate import WHOLE, value
 from isochrone.studies.cell import run_folder
 from isochrone.train.console import clock
 from isochrone.train.signals import stop_on_signal
@@ -90,7 +90,7 @@ class Pool:
         self.name, self.root, self.say, self.every = name, root, say, every
         self.running: list[Child] = []
         self.spent: list[float] = []
-        self.before = [_seconds(r) for r in result.read_all(root, name, plan.load(name, root)).values()]
+        self.before = [value(r, WHOLE) or 0.0 for r in result.read_all(root, name, plan.load(name, root)).values()]
 
     def run(self, wanted: Sequence[str], jobs: int) -> list[str]:
         """The cells that failed."""
@@ -181,7 +181,3 @@ def last_lines(path: Path, count: int) -> list[str]:
     """The last `count` lines of a log that say something."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     return [line.rstrip() for line in lines if line.strip()][-count:]
-
-
-def _seconds(found: dict[str, Any]) -> float:
-    return sum(e.get("value") or 0.0 for key, e in found["values"].items() if key.startswith("seconds."))
