@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from isochrone import build
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.objectives.contract import group_norms
-from isochrone.train.launch import generator, launch
+from isochrone.losses.routes import group_norms
+from isochrone.train.device import generator, launch
 from isochrone.train.step import Stepper
+from isochrone.workflows import build
 
 
 def windows(rows: int, length: int, actions: int, seed: int = 0) -> Batch:
@@ -40,7 +40,7 @@ def windows(rows: int, length: int, actions: int, seed: int = 0) -> Batch:
 def made(recipe: str, changes: dict[str, str], spec: Spec) -> tuple[Any, Any]:
     """(config, total) with the first weights of the recipe's seed, on the CPU."""
     config = build.recipe(recipe, changes)
-    return config, build.make_total(config, build.make_model(config, spec))
+    return config, build.make_objective(config, build.make_model(config, spec))
 
 
 def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
     python bench/mutate_routes.py [--only objectives/reach.py] [--list] [--timeout 120]
 
 Every call in src/isochrone (core/route.py, which defines them, left out) makes one mutant in a temporary copy of `src`:
-`stop(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with held(m):` becomes
+`stop_gradient(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with no_parameter_grad(m):` becomes
 `with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first failure.
 Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
 """
@@ -53,7 +53,7 @@ class Mutant:
 
 
 def name_of(call: ast.Call) -> str:
-    """The last word of what is called, when that is one of ours: a bare name or `route.stop`."""
+    """The last word of what is called, when that is one of ours: a bare name or `gradient.stop_gradient`."""
     fn = call.func
     if isinstance(fn, ast.Name):
         return fn.id

@@ -26,10 +26,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.models.rssm import RSSM
-from isochrone.models.unroll import unroll
-from isochrone.objectives.belief import Kl, balanced
-from isochrone.recipes.dreamer_v3 import SIZE_12M, SIZE_S
+from isochrone.losses.elbo import Kl, balanced
+from isochrone.models.statespace import RSSM, unroll
+from isochrone.recipes.dreamer import SIZE_12M, SIZE_S
 
 ROWS, LENGTH, ACTIONS, EMBED = 16, 64, 6, 4096
 BARS = {"S": 2.3, "12M": 1.5}

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from isochrone import build
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.train.launch import generator, launch
+from isochrone.train.device import generator, launch
 from isochrone.train.step import Stepper
+from isochrone.workflows import build
 
 ACTIONS = 6
 Step = Callable[[], object]
@@ -49,7 +49,7 @@ def ours(batch: Batch, device: str, precision: str) -> tuple[Step, int]:
     asked |= {"train.threads": str(torch.get_num_threads())}
     config = build.recipe("dreamer_v3", asked)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", ACTIONS))
-    total = build.make_total(config, build.make_model(config, spec))
+    total = build.make_objective(config, build.make_model(config, spec))
     stepper = Stepper(total, config.train, launch(config.train))
     rng, here = generator(0, "bench", device), batch.to(device)
     return lambda: stepper(here, rng), sum(p.numel() for p in total.parameters())

@@ -1,6 +1,6 @@
 """How close does an ELBO come to the exact likelihood? Linear-Gaussian worlds, where a Kalman filter tells it."""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 CELLS: list[Cell] = []
 for seed in range(5):  # each seed is a system of its own

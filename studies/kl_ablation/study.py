@@ -1,6 +1,6 @@
 """What does the KL do? The same RSSM on the same recordings, with the KL at weights from 0 to 10."""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 BETAS = ("0", "0.001", "0.1", "1", "10")
 # a recording of random moves that stays as it is, so that only the loss differs

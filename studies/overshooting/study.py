@@ -1,6 +1,6 @@
 """Does latent overshooting help? The same RSSM on the same recordings with D = 1 (none), 5 and 20."""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 FIXED = {"data.refresh_every": "0", "data.lanes": "64", "data.rows": "204", "train.steps": "2000", "eval.returns": "32"}
 FIXED |= {"train.batch": "16", "train.length": "25", "model.starts": "4"}

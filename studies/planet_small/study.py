@@ -1,6 +1,6 @@
 """Does PlaNet, made small, learn from pixels on one core: to reach a goal, to swing up a rod, to balance a pole?"""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 CELLS = [Cell(f"reach-{seed}", "planet_small", {"eval.seed": str(100 + seed)}, seed, "reach") for seed in range(3)]
 

@@ -1,6 +1,6 @@
 """Why both a memory and chance? A ball that goes left or right by chance, or as a lamp has said."""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 MEMORY = {"env.episode_length": "22", "train.length": "23", "data.rows": "230", "eval.length": "23"}
 # images foretold many steps ahead: where the future is certain they teach all three; where it is not, their best guess

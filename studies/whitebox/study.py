@@ -1,6 +1,6 @@
 """The first study: can one learn where one can go, and plan there? The white-box world, where the truth is known."""
 
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 CELLS: list[Cell] = []
 

@@ -50,7 +50,7 @@ def test_a_complete_run_stays_as_it_is(isochrone, trained: Path) -> None:
 
 
 def test_a_run_killed_while_recording_records_again(isochrone, small, tmp_path, monkeypatch) -> None:
-    from isochrone import build
+    from isochrone.workflows import build
 
     words = [*small, "--train.steps", 6, "--finish", ""]
     assert isochrone("train", "tiny", *words, "--run", tmp_path / "whole").code == 0

@@ -8,21 +8,20 @@ from functools import cache
 import pytest
 from tree import ROOT
 
-from isochrone import build
 from isochrone.core import registry
-from isochrone.objectives.contract import Routes
-from isochrone.tasks import routes
+from isochrone.losses.routes import GradientReport
+from isochrone.workflows import build, routes
 
 
 @cache
-def found(name: str) -> Routes:
+def found(name: str) -> GradientReport:
     """A recipe's routes, measured once for all tests here."""
     return routes.routes_of(build.recipe(name))
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
 def test_every_recipe_keeps_its_promises(name: str) -> None:
-    assert not found(name).faults()
+    assert not found(name).violations()
 
 
 def test_the_generated_page_is_up_to_date() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from isochrone.core import registry
 from isochrone.core.config import from_dict, option, override, parse, parse_flags, part_config, to_dict, validate
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Recipe:
     title: str = option("", "a name")
     optimiser: Optimiser = option(Optimiser(), "how to step")
     env: Any = option(Box.Config, "the environment", part="env")
-    loss: dict[str, Any] = option({"z2h": 1.0}, "weights", table="term", ge=0)
+    loss: dict[str, Any] = option({"z2h": 1.0}, "weights", table="loss", ge=0)
 
     def check(self, path: str) -> None:
         if self.fast and self.steps > 1000:
@@ -76,7 +76,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry of this file's own, so that nothing here depends on what the library holds."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in registry.HOMES}
     found["env"] = {"box": Box, "ball": Ball, "bare": Bare}
-    found["term"] = {"z2h": Losing(None), "rank_p": Losing(Settings)}
+    found["loss"] = {"z2h": Losing(None), "rank_p": Losing(Settings)}
     monkeypatch.setattr(registry, "_FOUND", found)
     monkeypatch.setattr(registry, "_SCANNED", set(registry.HOMES))
 
@@ -246,5 +246,5 @@ def test_part_config_takes_its_main_field() -> None:
 
 
 def test_nearest_prefers_the_close_one_and_else_lists() -> None:
-    assert nearest("stpes", ["steps", "seed"]) == "; did you mean 'steps'?"
-    assert nearest("x", ["b", "a"]) == "; known: a, b" and nearest("x", []) == ""
+    assert did_you_mean("stpes", ["steps", "seed"]) == "; did you mean 'steps'?"
+    assert did_you_mean("x", ["b", "a"]) == "; known: a, b" and did_you_mean("x", []) == ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isochrone.core.route import Slow, frozen, held, stop
+from isochrone.core.gradient import EMA, frozen, no_parameter_grad, stop_gradient
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -23,9 +23,9 @@ def gradients(module: nn.Module) -> list[Tensor | None]:
 
 def test_stop_keeps_the_value_and_ends_the_gradient() -> None:
     x = torch.ones(3, requires_grad=True)
-    y = stop(x * 2, "a test")
+    y = stop_gradient(x * 2, "a test")
     assert y.eq(2).all() and not y.requires_grad
-    (x.sum() + stop(x, "a test").sum()).backward()
+    (x.sum() + stop_gradient(x, "a test").sum()).backward()
     assert x.grad is not None and x.grad.eq(1).all()
 
 
@@ -36,13 +36,13 @@ def test_stop_calls_a_function_without_a_graph() -> None:
         seen.append(torch.is_grad_enabled())
         return 3 * x
 
-    y = stop(work, "a test")
+    y = stop_gradient(work, "a test")
     assert y.tolist() == [3, 3] and not y.requires_grad and seen == [False] and torch.is_grad_enabled()
 
 
 def test_stop_wants_its_reason() -> None:
     with pytest.raises(ValueError, match="say why"):
-        stop(torch.ones(1), "")
+        stop_gradient(torch.ones(1), "")
 
 
 def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:
@@ -97,7 +97,7 @@ def test_frozen_keeps_buffers_and_arguments() -> None:
 
 def test_held_stills_every_weight_and_lets_inputs_through(rng: torch.Generator) -> None:
     net, x = network(), torch.randn(2, 3, generator=rng).requires_grad_()
-    with held(net):
+    with no_parameter_grad(net):
         net(x).sum().backward()
     assert gradients(net) == [None] * 6 and x.grad is not None
     assert all(p.requires_grad for p in net.parameters())
@@ -108,7 +108,7 @@ def test_held_restores_mixed_flags_also_on_error() -> None:
     net[0].requires_grad_(False)
     flags = [p.requires_grad for p in net.parameters()]
     assert len(set(flags)) == 2
-    with pytest.raises(RuntimeError, match="inside"), held(net):
+    with pytest.raises(RuntimeError, match="inside"), no_parameter_grad(net):
         assert not any(p.requires_grad for p in net.parameters())
         raise RuntimeError("inside")
     assert [p.requires_grad for p in net.parameters()] == flags
@@ -116,8 +116,8 @@ def test_held_restores_mixed_flags_also_on_error() -> None:
 
 def test_held_nests() -> None:
     net = network()
-    with held(net):
-        with held(net):
+    with no_parameter_grad(net):
+        with no_parameter_grad(net):
             pass
         assert not any(p.requires_grad for p in net.parameters())
     assert all(p.requires_grad for p in net.parameters())
@@ -125,7 +125,7 @@ def test_held_nests() -> None:
 
 def test_slow_starts_equal_and_follows_by_its_rate() -> None:
     fast = network()
-    slow = Slow(fast, 0.25)
+    slow = EMA(fast, 0.25)
     old = [p.clone() for p in slow.copy.parameters()]
     with torch.no_grad():
         for p in fast.parameters():
@@ -137,7 +137,7 @@ def test_slow_starts_equal_and_follows_by_its_rate() -> None:
 
 def test_slow_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) -> None:
     fast = network()
-    slow, x = Slow(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
+    slow, x = EMA(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
     slow(x).sum().backward()
     assert gradients(slow) == [None] * 6 and x.grad is not None and x.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in slow.parameters())
@@ -146,7 +146,7 @@ def test_slow_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) 
 
 def test_slow_copies_buffers_and_is_saved() -> None:
     fast = nn.BatchNorm1d(2)
-    slow = Slow(fast, 0.5)
+    slow = EMA(fast, 0.5)
     fast(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
     slow.follow(fast)
     assert isinstance(slow.copy, nn.BatchNorm1d) and slow.copy.running_mean is not None
@@ -155,7 +155,7 @@ def test_slow_copies_buffers_and_is_saved() -> None:
 
 
 def test_slow_at_rate_one_is_the_module(rng: torch.Generator) -> None:
-    slow, other, x = Slow(network(), 1.0), network(1), torch.randn(2, 3, generator=rng)
+    slow, other, x = EMA(network(), 1.0), network(1), torch.randn(2, 3, generator=rng)
     slow.follow(other)
     assert torch.equal(slow(x), other(x))
 
@@ -163,4 +163,4 @@ def test_slow_at_rate_one_is_the_module(rng: torch.Generator) -> None:
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
 def test_slow_refuses_a_rate_outside_its_range(rate: float) -> None:
     with pytest.raises(ValueError, match="outside"):
-        Slow(network(), rate)
+        EMA(network(), rate)

@@ -7,8 +7,7 @@ import pytest
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
-from isochrone.data.episode import Episode, check
-from isochrone.data.fields import spec_from_dict, spec_to_dict
+from isochrone.data.episode import Episode, check, spec_from_dict, spec_to_dict
 
 DISCRETE = Spec({"image": (3, 4, 4)}, ActionSpec("discrete", 3, ("left", "stay", "right"), 1, (2, 1, 0)))
 BOX = Spec({"image": (3, 4, 4), "state": (2,)}, ActionSpec("continuous", 2, noop=0))

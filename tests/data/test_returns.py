@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from isochrone.core.types import Step
-from isochrone.data.collect import collect, random_policy
+from isochrone.data.collect import Returns, collect, random_policy
 from isochrone.data.replay import Replay
-from isochrone.data.returns import Returns
 from isochrone.envs.counter import Counter, CounterConfig
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from tree import ROOT
 
-from isochrone import build
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Step
 from isochrone.envs.dmc import Dmc, DmcConfig, DmcWorld
+from isochrone.workflows import build
 
 PACKAGES = ("dm_control", "mujoco")
 HERE = all(find_spec(name) for name in PACKAGES)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
-from isochrone.envs.gym import GymConfig, GymEnv, shrink
+from isochrone.envs.from_gymnasium import GymConfig, GymEnv, shrink
 
 LENGTH = 4
 
@@ -170,13 +170,13 @@ def test_shrinking_averages_areas() -> None:
 
 
 def test_the_white_box_through_gymnasium_and_back() -> None:
-    env = GymEnv(GymConfig(id="isochrone.envs.gymnasium_env:isochrone/WhiteBox-v0"), 2)
+    env = GymEnv(GymConfig(id="isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0"), 2)
     assert env.spec.image == (3, 64, 64) and env.spec.action.size == 5
     assert (env.reset(0).obs["image"] == 255).sum() == 2 * 48
 
 
 def test_workers_give_the_same_rows(rng: torch.Generator) -> None:
-    config = GymConfig(id="isochrone.envs.gymnasium_env:isochrone/WhiteBox-v0", episode_length=3)
+    config = GymConfig(id="isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0", episode_length=3)
     here, there = GymEnv(config, 3), GymEnv(replace(config, workers=2), 3)
     assert there.spec == here.spec and isinstance(there, VecEnv)
     rows = [(here.reset(4), there.reset(4))]

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from isochrone.core.errors import UserError
 from isochrone.envs.counter import Counter, CounterConfig
-from isochrone.envs.gymnasium_env import WHITEBOX_ID, VectorAdapter
+from isochrone.envs.to_gymnasium import WHITEBOX_ID, VectorAdapter
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 
 

@@ -20,8 +20,8 @@ from isochrone.core.protocols import VecEnv
 from isochrone.core.types import Step
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import read
-from isochrone.envs.workers import Pool
-from isochrone.envs.worlds import seed_of
+from isochrone.envs.env_pool import Pool
+from isochrone.envs.local_envs import seed_of
 
 SHARED = Path("/dev/shm")
 
@@ -185,7 +185,7 @@ def test_numbers_out_of_range(numbers: tuple[int, int, float]) -> None:
 SCRIPT = """
 import signal, torch
 from rogue import Rogue
-from isochrone.envs.workers import Pool
+from isochrone.envs.env_pool import Pool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it

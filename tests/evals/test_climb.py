@@ -7,9 +7,15 @@ from torch import Tensor
 from torch import distributions as td
 
 from isochrone.envs.linear import LinearGaussian
-from isochrone.evals.climb import Model, climb
-from isochrone.evals.kalman import LinearFilter, expected_log_likelihood, log_likelihood
-from isochrone.evals.likelihood import _kl, overshot
+from isochrone.evals.likelihood import (
+    LinearFilter,
+    Model,
+    _kl,
+    climb,
+    expected_log_likelihood,
+    log_likelihood,
+    overshot,
+)
 
 T = 6
 DOUBLE = {"dtype": torch.float64}

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from isochrone.core.types import Batch, Struct
 from isochrone.evals import suite
+from isochrone.evals.ground_truth import random_act, record
 from isochrone.evals.measures.foresight import BURN_IN, foresight
 from isochrone.evals.measures.knows import knows
 from isochrone.evals.measures.nats import nats
-from isochrone.evals.truth import random_act, record
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isochrone.core.types import Struct
 from isochrone.envs.bouncer import BouncerConfig, BouncerWorld
 from isochrone.evals import suite
-from isochrone.evals.forks import forked, forks
+from isochrone.evals.multimodality import forked, forks
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -14,8 +14,8 @@ from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch
 from isochrone.envs.whitebox import WhiteBoxWorld
+from isochrone.evals.ground_truth import Truth, random_act, record, stepped
 from isochrone.evals.measures.algebra import free_walks
-from isochrone.evals.truth import Truth, random_act, record, stepped
 
 
 @lru_cache
@@ -26,7 +26,7 @@ def recorded(momentum: bool = False) -> tuple[WhiteBoxWorld, Batch, Truth]:
 
 def measured(name: str, momentum: bool = False, **broken: float) -> dict[str, Any]:
     env, batch, truth = recorded(momentum)
-    return registry.get("measure", name)(Perfect(env, **broken), batch, truth, torch.Generator().manual_seed(2))
+    return registry.get("metric", name)(Perfect(env, **broken), batch, truth, torch.Generator().manual_seed(2))
 
 
 def test_the_recording_is_what_was_played() -> None:
@@ -101,7 +101,7 @@ def test_the_position_probe_refuses_more_features_than_places() -> None:
             return super().encode(image).repeat_interleave(200, -1)
 
     env, batch, truth = recorded()
-    out = registry.get("measure", "perception")(Wide(env), batch, truth, torch.Generator().manual_seed(0))
+    out = registry.get("metric", "perception")(Wide(env), batch, truth, torch.Generator().manual_seed(0))
     assert "position_error" not in out and "features" in out["position_error.refused"]
 
 
@@ -135,8 +135,8 @@ def test_disagreement_is_silent_without_pipes() -> None:
     env = world("....\n.##.\n....", 3)
     batch, truth = record(env, random_act(env.spec), 6, torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(0)
-    assert registry.get("measure", "disagreement")(Perfect(env), batch, truth, rng) == {}
-    assert "pipe_ends_gap" not in registry.get("measure", "perception")(Perfect(env), batch, truth, rng)
+    assert registry.get("metric", "disagreement")(Perfect(env), batch, truth, rng) == {}
+    assert "pipe_ends_gap" not in registry.get("metric", "perception")(Perfect(env), batch, truth, rng)
 
 
 def test_actions_point_where_they_lead() -> None:
@@ -155,7 +155,7 @@ def test_bad_recordings_are_refused() -> None:
         record(object(), random_act(env.spec), 8, torch.Generator())
     batch, truth = record(env, random_act(env.spec), 3, torch.Generator())
     with pytest.raises(UserError, match="raise length"):
-        registry.get("measure", "prediction")(Perfect(env), batch, truth, torch.Generator())
+        registry.get("metric", "prediction")(Perfect(env), batch, truth, torch.Generator())
     tiny = world("..", 2)
     with pytest.raises(UserError, match="2 free places"):
         _ = record(tiny, random_act(tiny.spec), 4, torch.Generator())[1].places

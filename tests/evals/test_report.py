@@ -149,7 +149,7 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
         about="pipes, seed 0",
         config={"lr": 1e-3, "note": "</pre><script>"},
         versions={"torch": torch.__version__},
-        routes=[{"term": "jepa", "encoder": "0", "predictor": "moved"}],
+        routes=[{"loss": "jepa", "encoder": "0", "predictor": "moved"}],
     )
     reader = _Reader()
     reader.feed(html)

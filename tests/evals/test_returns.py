@@ -13,9 +13,7 @@ from torch import Tensor
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 from isochrone.envs.whitebox.oracle import oracle_action, oracle_return
-from isochrone.evals.cost import TRIES, cost
-from isochrone.evals.promises import Promises
-from isochrone.evals.returns import earned, played
+from isochrone.evals.returns import TRIES, Promises, cost, earned, played
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from isochrone.core.route import Slow
+from isochrone.core.gradient import EMA
 from isochrone.models.base import Model, check_partition, merge_time
 
 
@@ -14,7 +14,7 @@ class Two(Model):
     def __init__(self) -> None:
         super().__init__()
         self.one, self.two = nn.Linear(2, 2), nn.Linear(2, 2)
-        self.slow = Slow(self.one, 0.5)
+        self.slow = EMA(self.one, 0.5)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {"one": [*self.one.parameters()], "two": [*self.two.parameters()]}

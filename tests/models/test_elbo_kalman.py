@@ -18,10 +18,9 @@ from torch import distributions as td
 from isochrone.core import registry
 from isochrone.core.types import ActionSpec, Batch, Spec, Struct
 from isochrone.envs.linear import LinearConfig, LinearGaussian, LinearWorld
-from isochrone.evals.kalman import LOG_2PI, LinearFilter, conditionals, log_likelihood
-from isochrone.evals.likelihood import bounds
-from isochrone.models.ssm import SSM, SsmConfig
-from isochrone.nets.dists import Gaussian
+from isochrone.evals.likelihood import LOG_2PI, LinearFilter, bounds, conditionals, log_likelihood
+from isochrone.models.statespace import SSM, SsmConfig
+from isochrone.nets.distributions import Gaussian
 
 T = 8
 DOUBLE = {"dtype": torch.float64}
@@ -149,7 +148,7 @@ def elbo(model: Any, seen: Tensor) -> float:
     batch = Batch({"state": seen.expand(count, -1, -1)}, torch.zeros(count, length, 1), torch.zeros(count, length), no, no, no)  # fmt: skip  # noqa: E501
     with torch.no_grad():
         roll = model.observe(batch, {"target", "vectors_hat", "posterior", "prior"}, rng(0))
-        terms = [registry.get("term", name)(model, roll).item() for name in ("vectors", "kl")]
+        terms = [registry.get("loss", name)(model, roll).item() for name in ("vectors", "kl")]
     return -sum(terms) - 0.5 * width * LOG_2PI
 
 
@@ -248,7 +247,7 @@ def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
     model.latent = Gaussian(world.sizes[0], 0.01)
     learner = torch.optim.Adam([*model.posterior.parameters(), *model.encoder.parameters()], 0.03)
     falls = torch.optim.lr_scheduler.LinearLR(learner, 1, 0.02, 400)
-    draw, terms = rng(seed + 5), [registry.get("term", name) for name in ("vectors", "kl")]
+    draw, terms = rng(seed + 5), [registry.get("loss", name) for name in ("vectors", "kl")]
     for _ in range(400):
         _, seen = world.simulate(64, T, draw)
         no = torch.zeros(64, T, dtype=torch.bool)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
+from isochrone.core.gradient import frozen
 from isochrone.core.protocols import WorldModel
-from isochrone.core.route import frozen
 from isochrone.core.types import Struct
 from isochrone.models.base import check_partition
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from isochrone import build
 from isochrone.core import registry
+from isochrone.workflows import build
 
 
 def test_a_part_of_the_same_family_keeps_what_was_told() -> None:

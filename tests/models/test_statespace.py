@@ -15,7 +15,7 @@ from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig, read
-from isochrone.models.overshoot import rows_after, starts_of
+from isochrone.models.statespace import rows_after, starts_of
 
 KINDS = ("rnn", "ssm", "rssm")
 each_kind = pytest.mark.parametrize("name", KINDS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from isochrone.nets.gru import GRU
 from isochrone.nets.mlp import MLP, Fourier
+from isochrone.nets.recurrent import GRU
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isochrone.core.errors import UserError
-from isochrone.nets.conv import ENCODERS
+from isochrone.nets.image import ENCODERS
 
 SIZES = {"patch": [(4, 4), (8, 20), (64, 64)], "conv": [(16, 16), (32, 48), (64, 64)]}
 BAD = {"patch": [(63, 64), (64, 66), (2, 4)], "conv": [(64, 72), (60, 64), (8, 16)]}

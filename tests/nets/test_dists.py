@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributions as td
 
-from isochrone.nets.dists import Categorical, Gaussian, Mean, Normal, OneHot, Point
+from isochrone.nets.distributions import Categorical, Gaussian, Mean, Normal, OneHot, Point
 
 EXACT = {"atol": 1e-6, "rtol": 1e-6}
 shapes = st.lists(st.integers(1, 4), min_size=0, max_size=3)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isochrone.nets.dynamics import CELLS, BlockGRU, LayerNormGRU, dynamics
-from isochrone.nets.fork import Fork
-from isochrone.nets.norms import Perceptron, trunc_normal
+from isochrone.nets.mlp import Fork, Perceptron, trunc_normal
+from isochrone.nets.recurrent import CELLS, BlockGRU, LayerNormGRU, dynamics
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

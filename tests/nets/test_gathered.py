@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isochrone.nets.dynamics import dynamics
-from isochrone.nets.gathered import Gathered, gathering
-from isochrone.nets.gru import GRU
+from isochrone.nets.linear import Gathered, gathering
+from isochrone.nets.recurrent import GRU, dynamics
 
 STEPS, ROWS = 7, 3
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from isochrone.nets.metric import METRICS, Euclidean, Interval, MaxCoordinate, Residual
+from isochrone.nets.quasimetric import METRICS, Euclidean, Interval, MaxCoordinate, Residual
 
 SIZE = 16
 

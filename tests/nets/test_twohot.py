@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isochrone.nets.twohot import bins, symexp, symlog, two_hot, two_hot_mean, two_hot_nll
+from isochrone.nets.distributions import bins, symexp, symlog, two_hot, two_hot_mean, two_hot_nll
 
 
 @settings(max_examples=60, deadline=None)

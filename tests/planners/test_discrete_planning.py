@@ -6,10 +6,10 @@ import torch
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec
 from isochrone.planners.cem import CEM
+from isochrone.planners.common import score
 from isochrone.planners.cost import Effort, Reach
 from isochrone.planners.gradient import Gradient
 from isochrone.planners.gumbel import Gumbel
-from isochrone.planners.score import score
 from isochrone.planners.shooting import Shooting
 
 HORIZON = 5

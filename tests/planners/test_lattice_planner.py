@@ -5,8 +5,8 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec
+from isochrone.planners.astar import Lattice
 from isochrone.planners.cost import Reach
-from isochrone.planners.lattice import Lattice
 
 
 def solve(grid, place, start, goal, distance=None, **options):

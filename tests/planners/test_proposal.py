@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isochrone.planners.proposal import Categorical, Gaussian, lasting
+from isochrone.planners.cem import Categorical, Gaussian, lasting
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -5,7 +5,7 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Plan
-from isochrone.planners.warm import fitted, shifted
+from isochrone.planners.common import fitted, shifted
 
 PLAN = Plan(torch.arange(4.0).reshape(1, 4, 1) / 10, torch.zeros(1), {"evaluations": 3})
 BOX = ActionSpec("continuous", 1)

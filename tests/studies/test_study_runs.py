@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from studies.harness import cell as cells
+from studies.harness import orphan, result, runner
 
-from isochrone.studies import cell as cells
-from isochrone.studies import orphan, result, runner
 from isochrone.train import checkpoint
 
 STUDY = """
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 FEW = {"train.steps": "STEPS", "train.warmup": "0", "train.save_every": "20", "train.batch": "2", "data.lanes": "4",
        "data.rows": "30", "env.episode_length": "14", "eval.episodes": "4", "eval.length": "12", "eval.horizon": "2",
@@ -103,7 +103,7 @@ def _first(root: Path) -> str:
 def test_a_killed_cell_goes_on(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     root = make(tmp_path, steps=120, count=1)
     folder = root / "runs" / "study-mini" / "good-0"
-    process = start(root, "-m", "isochrone.studies.cell", "mini", "good-0")
+    process = start(root, "-m", "studies.harness.cell", "mini", "good-0")
     started.append(process)
     wait_for(lambda: any(step > 0 for step in _steps(folder)), process)
     process.kill()
@@ -169,7 +169,7 @@ def _alive(process: int) -> bool:
 def test_the_negative_control_says_what_is_wrong(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from isochrone import build
+    from isochrone.workflows import build
 
     few = {"data.lanes": "4", "data.rows": "60", "train.batch": "4", "force": "true"}
     config = build.recipe("zhp_running_sum", few)

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from ministudy import CLAIMS, STUDY, store
 from PIL import Image
+from studies.harness import aggregate, evidence, result, runner
+from studies.harness import study as plan
+from studies.harness.cell import rise
 from tree import ROOT
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.evals.stats import wilson
-from isochrone.studies import aggregate, evidence, plan, result, runner
-from isochrone.studies.cell import rise
-from isochrone.tasks.train import assembled
+from isochrone.workflows.train import assembled
 
 ELSEWHERE = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", 1))
 """A world that draws with a package which need not be here."""

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from ministudy import STUDY, store
+from studies.harness import claims as verdicts
+from studies.harness import evidence, result
 from tree import ROOT
 
 from isochrone.core.errors import UserError
-from isochrone.studies import evidence, result, verdicts
 
 PAIRS = 'Cell(f"b-{seed}", "tiny", {"eval.seed": str(seed)}, seed, "b") for seed in range(3)'
 

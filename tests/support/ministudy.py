@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from isochrone.studies import plan, result
+from studies.harness import result
+from studies.harness import study as plan
 
 STUDY = """
-from isochrone.studies.plan import Cell, Study
+from studies.harness.study import Cell, Study
 
 STUDY = Study(
     title="a study of tests",

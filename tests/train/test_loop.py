@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from isochrone.core.errors import UserError
 from isochrone.train import checkpoint
 from isochrone.train.config import TrainConfig
-from isochrone.train.jsonl import Jsonl
 from isochrone.train.loop import fit
-from isochrone.train.meter import Meter, Stopwatch
+from isochrone.train.monitor import Meter, Stopwatch
 from isochrone.train.run import Run
+from isochrone.train.sinks import Jsonl
 
 
 def settings(**changes):

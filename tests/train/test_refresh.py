@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from studies.harness.cell import learning_curve
 
-from isochrone import build
 from isochrone.core.errors import UserError
-from isochrone.studies.cell import learning_curve
-from isochrone.tasks import train
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
+from isochrone.workflows import build, train
 
 SMALL = {
     "env.episode_length": "8", "data.lanes": "3", "data.rows": "18", "data.capacity": "40", "data.refresh_rows": "9",

@@ -4,14 +4,16 @@ import pytest
 import torch
 from tinyworld import recorded, tiny
 
-from isochrone.objectives.total import Total
-from isochrone.tasks.resting import Resting
+from isochrone.losses.objective import TrainingObjective
+from isochrone.workflows.encoder_cache import Resting
 
 
 @pytest.fixture
 def resting():
     replay = recorded(rows=60)
-    yield Resting(Total(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay, 10_000)
+    yield Resting(
+        TrainingObjective(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay, 10_000
+    )
     replay.known = {}  # it is shared
 
 
@@ -30,7 +32,7 @@ def test_there_exactly_while_the_encoder_rests(resting):
 
 
 def test_an_attached_encoder_is_never_at_rest(resting):
-    attached = Resting(Total(tiny(detach_z_from_h_and_p=False), {"jepa": 1.0}), resting.replay, 10_000)
+    attached = Resting(TrainingObjective(tiny(detach_z_from_h_and_p=False), {"jepa": 1.0}), resting.replay, 10_000)
     attached.at(0.9)
     assert sampled(attached).known == {}
 

@@ -11,8 +11,8 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
-from isochrone.train.jsonl import Jsonl
 from isochrone.train.run import Run
+from isochrone.train.sinks import Jsonl
 
 
 def test_create_open_and_refuse(tmp_path):

@@ -8,8 +8,8 @@ import toy
 
 from isochrone.core.errors import UserError
 from isochrone.train.config import TrainConfig
-from isochrone.train.guard import SETTLE, Diverged, Guard
-from isochrone.train.launch import generator, launch
+from isochrone.train.device import generator, launch
+from isochrone.train.monitor import SETTLE, Diverged, Guard
 from isochrone.train.step import Stepper, parameter_groups
 
 
@@ -29,9 +29,9 @@ def test_a_step_is_adamw_with_schedule_and_clip():
     enc, dyn = [*model.enc.parameters()], [*model.dyn.parameters()]
     plain = torch.optim.AdamW([{"params": enc}, {"params": dyn}], weight_decay=0.1)
     for n in range(1, 8):
-        told = ours(batch(n), generator(n, "term"))
+        told = ours(batch(n), generator(n, "loss"))
         plain.zero_grad()
-        theirs(batch(n), generator(n, "term"))[0].backward()
+        theirs(batch(n), generator(n, "loss"))[0].backward()
         norm = torch.nn.utils.clip_grad_norm_(enc + dyn, 0.05)
         rate = 1e-2 * (n / 4 if n <= 4 else 1 - (n - 4) / 96)
         plain.param_groups[0]["lr"], plain.param_groups[1]["lr"] = rate, rate / 2
@@ -48,7 +48,7 @@ def test_a_step_is_adamw_with_schedule_and_clip():
 def test_clip_bounds_the_gradient_and_zero_leaves_it():
     for clip in (0.01, 0.0):
         made = stepper(clip=clip)
-        told = made(batch(), generator(0, "term"))
+        told = made(batch(), generator(0, "loss"))
         norm = torch.stack([p.grad.square().sum() for p in made.total.parameters() if p.grad is not None]).sum().sqrt()
         assert told["grad_norm"] > 0.01
         torch.testing.assert_close(norm, torch.tensor(0.01) if clip else told["grad_norm"], rtol=1e-3, atol=1e-6)
@@ -64,7 +64,7 @@ def test_groups_cover_what_trains():
 
 
 def test_metrics_stay_tensors_without_a_graph():
-    told = stepper()(batch(), generator(0, "term"))
+    told = stepper()(batch(), generator(0, "loss"))
     assert set(told) == {"loss", "loss/predict", "loss/size", "grad_norm"}
     assert all(v.shape == () and not v.requires_grad for v in told.values())
 
@@ -76,7 +76,7 @@ def test_bf16_runs_in_bf16_and_stays_near_float32():
         total = toy.ToyTotal()
         total.model.enc.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
         made = stepper(total, precision=precision, lr=1e-2)
-        found[precision] = [float(made(batch(n), generator(n, "term"))["loss"]) for n in range(20)]
+        found[precision] = [float(made(batch(n), generator(n, "loss"))["loss"]) for n in range(20)]
         assert total.model.enc.weight.dtype == torch.float32
     assert seen[0] == torch.float32 and seen[-1] == torch.bfloat16
     assert found["bf16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
@@ -87,10 +87,10 @@ def test_bf16_runs_in_bf16_and_stays_near_float32():
 def test_a_bad_term_is_named_and_the_weights_stay(factor, word):
     made = stepper(toy.ToyTotal(poison={3: factor}))
     for n in range(2):
-        made(batch(n), generator(n, "term"))
+        made(batch(n), generator(n, "loss"))
     before = {k: v.clone() for k, v in made.total.state_dict().items()}
     with pytest.raises(Diverged, match=f"term 'size' is {word}") as caught:
-        made(batch(2), generator(2, "term"))
+        made(batch(2), generator(2, "loss"))
     assert caught.value.step == 3 and torch.equal(caught.value.batch.obs["state"], batch(2).obs["state"])
     assert all(torch.equal(v, before[k]) for k, v in made.total.state_dict().items())
 

@@ -7,9 +7,8 @@ import torch
 
 from isochrone.core.config import from_dict, override, to_dict, validate
 from isochrone.core.errors import UserError
-from isochrone.train.config import TrainConfig, scales
-from isochrone.train.launch import device_of, generator, launch
-from isochrone.train.schedule import factor
+from isochrone.train.config import TrainConfig, factor, scales
+from isochrone.train.device import device_of, generator, launch
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,9 @@ def test_no_warmup_starts_at_full_rate():
 
 
 def test_generators_are_apart_and_repeat():
-    first = {use: torch.rand(4, generator=generator(7, use)) for use in ("sample", "term")}
+    first = {use: torch.rand(4, generator=generator(7, use)) for use in ("sample", "loss")}
     assert torch.equal(first["sample"], torch.rand(4, generator=generator(7, "sample")))
-    assert not torch.equal(first["sample"], first["term"])
+    assert not torch.equal(first["sample"], first["loss"])
     assert not torch.equal(first["sample"], torch.rand(4, generator=generator(8, "sample")))
 
 

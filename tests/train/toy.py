@@ -1,4 +1,4 @@
-"""A small thing to train, of the shape of `objectives.total.Total`: it predicts the next observation."""
+"""A small thing to train, of the shape of `objectives.total.TrainingObjective`: it predicts the next observation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isochrone.core.route import Slow
+from isochrone.core.gradient import EMA
 from isochrone.core.types import Batch
 
 
@@ -18,7 +18,7 @@ class ToyModel(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.enc, self.dyn = nn.Linear(4, width), nn.Linear(width + 2, width)
-        self.slow = Slow(self.enc, 0.1)
+        self.slow = EMA(self.enc, 0.1)
         self.register_buffer("seen", torch.zeros(()))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:

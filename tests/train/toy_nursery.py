@@ -22,9 +22,9 @@ import toy  # noqa: E402
 
 from isochrone.core.errors import UserError  # noqa: E402
 from isochrone.train.config import TrainConfig  # noqa: E402
-from isochrone.train.jsonl import Jsonl  # noqa: E402
 from isochrone.train.loop import fit  # noqa: E402
 from isochrone.train.run import Run  # noqa: E402
+from isochrone.train.sinks import Jsonl  # noqa: E402
 
 
 def train(path: str, steps: int, pause: float) -> int:

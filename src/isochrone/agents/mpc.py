@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from isochrone.core.config import option, validate
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.gradient import no_parameter_grad
 from isochrone.core.registry import register
-from isochrone.core.route import held
 from isochrone.core.types import Plan, Struct, choose
+from isochrone.planners.common import shifted
 from isochrone.planners.cost import Formula, Reach, Return
-from isochrone.planners.warm import shifted
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MPC:
         plan (B,H,A), trace of the planner (empty between plans).
         """
         if mode not in ("eval", "train"):
-            raise UserError(f"mpc has no mode '{mode}'{nearest(mode, ('eval', 'train'))}")
+            raise UserError(f"mpc has no mode '{mode}'{did_you_mean(mode, ('eval', 'train'))}")
         drawn = {"rng": carry.rng} if getattr(self.model, "draws", False) else {}
         state = self.model.update(carry.state, carry.previous, obs, **drawn)
         plan, age, trace = carry.plan, carry.age, {}
@@ -134,7 +134,7 @@ class MPC:
         if due:
             warm = None if plan is None or not self.config.warm else shifted(plan, max(age, 0))
             imagine = partial(self.model.imagine, **(drawn if self.config.draws else {}))
-            with held(self.model):
+            with no_parameter_grad(self.model):
                 plan = self.planner.plan(imagine, state, self.cost.bind(carry.goal), warm, carry.rng)
             age, trace = 0, plan.trace
         assert plan is not None

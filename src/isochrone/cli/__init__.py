@@ -87,7 +87,7 @@ def _call(name: str, words: list[str]) -> int:
     elif name == "doctor":
         from isochrone.cli.doctor import command
     else:
-        from isochrone.core.errors import UserError, nearest
+        from isochrone.core.errors import UserError, did_you_mean
 
-        raise UserError(f"no command called '{name}'{nearest(name, COMMANDS)}")
+        raise UserError(f"no command called '{name}'{did_you_mean(name, COMMANDS)}")
     return command(words)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isochrone.cli.words import Words, asks_help, say, show_json, split
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 USAGE = """isochrone data collect RECIPE --out FILE.h5 [--OPTION VALUE ...]
 isochrone data validate FILE.h5 [--json]
@@ -39,7 +39,7 @@ def command(words: list[str]) -> int:
         return 0 if words else 2
     name, asked = words[0], split(words[1:])
     if name not in COMMANDS:
-        raise UserError(f"isochrone data has no '{name}'{nearest(name, COMMANDS)}")
+        raise UserError(f"isochrone data has no '{name}'{did_you_mean(name, COMMANDS)}")
     if name == "collect":
         return _collect(asked)
     asked.only()
@@ -72,8 +72,8 @@ def _info(form: Any, path: Path) -> dict[str, Any]:
 
 
 def _collect(asked: Words) -> int:
-    from isochrone import build
     from isochrone.data.source import open_format
+    from isochrone.workflows import build
 
     if "out" not in asked.options:
         raise UserError("say where to: isochrone data collect RECIPE --out FILE.h5")

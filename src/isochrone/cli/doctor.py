@@ -79,7 +79,7 @@ def _machine() -> Iterator[Check]:
 
 def _step() -> Iterator[Check]:
     from isochrone.core.errors import UserError
-    from isochrone.tasks.trained import one_step
+    from isochrone.workflows.loaded_run import one_step
 
     try:
         yield "training step", "ok", f"the loss of a new model is {one_step('tiny'):.4g}"

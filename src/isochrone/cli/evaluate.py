@@ -31,9 +31,9 @@ def command(words: list[str]) -> int:
         print(USAGE, end="")
         return 0
     asked = split(words, ("json", "no-figures"))
-    from isochrone.tasks.evaluate import evaluate_run
-    from isochrone.tasks.table import summary
-    from isochrone.tasks.trained import load
+    from isochrone.workflows.evaluate import evaluate_run
+    from isochrone.workflows.loaded_run import load
+    from isochrone.workflows.report import summary
 
     trained = load(asked.one("run folder", "runs/tiny-1"), asked.options)
     results = evaluate_run(trained, say, figures="no-figures" not in asked.switches)

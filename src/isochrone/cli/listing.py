@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isochrone.cli.words import asks_help, show_json, split
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 USAGE = """isochrone list [KIND] [--json]
 
@@ -33,7 +33,7 @@ def command(words: list[str]) -> int:
         raise UserError(f"give one kind, not {' '.join(asked.given)}")
     for kind in asked.given:
         if kind not in kinds:
-            raise UserError(f"no kind called '{kind}'{nearest(kind, kinds)}")
+            raise UserError(f"no kind called '{kind}'{did_you_mean(kind, kinds)}")
     found = {kind: _things(kind) for kind in (asked.given or kinds)}
     if "json" in asked.switches:
         show_json(found)

@@ -32,9 +32,8 @@ def command(words: list[str]) -> int:
         print(USAGE.format(planners=", ".join(registry.names("planner"))), end="")
         return 0
     asked = split(words)
-    from isochrone.tasks.film import write_gif
-    from isochrone.tasks.plan import cell_of, travel
-    from isochrone.tasks.trained import load
+    from isochrone.workflows.loaded_run import load
+    from isochrone.workflows.plan import cell_of, travel, write_gif
 
     path = Path(asked.one("run folder", "runs/tiny-1"))
     ends = {name: cell_of(asked.options[name], f"--{name}") for name in ("start", "goal") if name in asked.options}

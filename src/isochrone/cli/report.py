@@ -23,7 +23,7 @@ def command(words: list[str]) -> int:
         return 0
     asked = split(words, ())
     asked.only()
-    from isochrone.tasks.report import report
+    from isochrone.workflows.report import report
 
     path = Path(asked.one("run folder", "runs/tiny-1"))
     made = report(path)

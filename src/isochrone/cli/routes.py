@@ -28,10 +28,9 @@ def command(words: list[str]) -> int:
         print(USAGE, end="")
         return 0
     asked = split(words, ("json", "all"))
-    from isochrone import build
     from isochrone.core import registry
     from isochrone.core.files import atomic_write
-    from isochrone.tasks import routes
+    from isochrone.workflows import build, routes
 
     if "all" in asked.switches:
         asked.only("write")
@@ -48,11 +47,11 @@ def command(words: list[str]) -> int:
     found = routes.routes_of(build.recipe(name, asked.options))
     if "json" in asked.switches:
         declared = {loss: sorted(groups) for loss, groups in found.declared.items()}
-        show_json({"declared": declared, "measured": found.moved, "faults": found.faults()})
-        return bool(found.faults())
+        show_json({"declared": declared, "measured": found.moved, "faults": found.violations()})
+        return bool(found.violations())
     print(routes.plain(found))
     if name == "zhp_seed002":
         print("\nBeside the notes (seeds/002)\n\n" + routes.plain_notes(found))
-    for fault in found.faults():
+    for fault in found.violations():
         print(f"fault: {fault}")
-    return bool(found.faults())
+    return bool(found.violations())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from isochrone.cli.words import asks_help, say, show_json, split
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 USAGE = """isochrone study [NAME] [--cells] [--table] [--jobs N] [--fresh] [--json]
 
@@ -29,7 +29,7 @@ def command(words: list[str]) -> int:
         return 0
     asked = split(words, ("cells", "table", "fresh", "json"))
     asked.only("jobs")
-    from isochrone.studies import runner
+    from studies.harness import runner
 
     known = runner.names()
     if not asked.given:
@@ -37,7 +37,7 @@ def command(words: list[str]) -> int:
         return 0
     name = asked.one("study", "whitebox")
     if name not in known:
-        raise UserError(f"no study called '{name}'{nearest(name, known)}")
+        raise UserError(f"no study called '{name}'{did_you_mean(name, known)}")
     if "cells" in asked.switches:
         cells = runner.cells(name)
         if "json" in asked.switches:

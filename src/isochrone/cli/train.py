@@ -47,8 +47,7 @@ def command(words: list[str]) -> int:
     asked = split(words, ("force",))
     if "resume" in asked.options:
         return _resume(asked)
-    from isochrone import build
-    from isochrone.tasks import train
+    from isochrone.workflows import build, train
 
     name = asked.one("recipe", "tiny")
     changes = asked.without("run") | ({"force": "true"} if "force" in asked.switches else {})
@@ -61,7 +60,7 @@ def command(words: list[str]) -> int:
 
 
 def _resume(asked: Words) -> int:
-    from isochrone.tasks import train
+    from isochrone.workflows import train
 
     if asked.given or asked.without("resume") or asked.switches:
         extra = [*asked.given, *(f"--{k}" for k in asked.without("resume")), *(f"--{s}" for s in asked.switches)]
@@ -75,9 +74,9 @@ def _resume(asked: Words) -> int:
 
 def _train(run, config, total) -> int:
     """Train with every sink at hand; the exit code."""
-    from isochrone.tasks import train
     from isochrone.train.console import Console
     from isochrone.train.sinks import open_sinks
+    from isochrone.workflows import train
 
     say(f"run {run.path}: recipe {config.recipe}")
     console = Console(Console.Config(), run, config.train.steps)
@@ -116,8 +115,8 @@ def _finish(path: Path, tasks: tuple[str, ...]) -> int:
 
 
 def _help(asked: Words) -> int:
-    from isochrone import build
     from isochrone.core import registry
+    from isochrone.workflows import build
 
     if not asked.given:
         names = fill(", ".join(registry.names("recipe")), 110, initial_indent="Recipes: ", subsequent_indent="  ")

@@ -11,7 +11,7 @@ from typing import Any
 
 from isochrone.core import registry
 from isochrone.core.config import LIMITS, hints, parse_flags
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 HELP = ("-h", "--help")
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -29,7 +29,7 @@ class Words:
         """UserError for an option that is none of `names`."""
         for name in self.options:
             if name not in names:
-                raise UserError(f"unknown option '--{name}'{nearest(name, names)}")
+                raise UserError(f"unknown option '--{name}'{did_you_mean(name, names)}")
 
     def one(self, what: str, example: str) -> str:
         """The one word given by place."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from isochrone.core import registry
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 LIMITS = {
     "ge": (lambda v, x: v >= x, "at least"),
@@ -129,7 +129,7 @@ def part_config(kind: str, name: str) -> Any:
 def _settings(kind: str, name: str) -> Any:
     known = registry.names(kind)
     if name not in known:
-        raise UserError(f"no {kind} called '{name}'{nearest(name, known)}")
+        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, known)}")
     return getattr(registry.get(kind, name), "settings", None)
 
 
@@ -158,7 +158,7 @@ def _table(table: Mapping[str, Any], meta: Mapping[str, Any], path: str) -> dict
     done: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise UserError(f"{path}.{key}: no {meta['table']} called '{key}'{nearest(key, known)}")
+            raise UserError(f"{path}.{key}: no {meta['table']} called '{key}'{did_you_mean(key, known)}")
         if dataclasses.is_dataclass(value):
             done[key] = validate(value, f"{path}.{key}.")
         else:
@@ -178,7 +178,7 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(config)}
     head, rest, here = keys[0], list(keys[1:]), f"{path}{keys[0]}"
     if head not in fields:
-        raise UserError(f"unknown option '{here}'{nearest(head, fields)}")
+        raise UserError(f"unknown option '{here}'{did_you_mean(head, fields)}")
     old, meta = getattr(config, head), fields[head].metadata
     if "table" in meta:
         new = _set_table(dict(old), rest, value, meta, here)
@@ -264,7 +264,7 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "") -> Any:
         if key == "name" and isinstance(getattr(cls, "name", None), str):
             continue
         if key not in fields:
-            raise UserError(f"unknown option '{path}{key}'{nearest(key, fields)}")
+            raise UserError(f"unknown option '{path}{key}'{did_you_mean(key, fields)}")
         meta = fields[key].metadata
         if "part" in meta:
             part = type(part_config(meta["part"], value["name"]))

@@ -10,7 +10,7 @@ class UserError(Exception):
     """Bad input. The command line prints it as one sentence and exits with 2."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' (did you mean 'x'?)' when something known is close to `name`, else the list of what is known."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

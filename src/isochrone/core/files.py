@@ -39,7 +39,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def told_when_full(path: Path, kept: str = "") -> Iterator[None]:
+def report_full_disk(path: Path, kept: str = "") -> Iterator[None]:
     """Turn 'no space left' into one sentence naming `path`; `kept` says what is still intact."""
     try:
         yield
@@ -56,7 +56,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Replace the file `path` by `data`, or leave it as it was. UserError when the disk is full."""
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with told_when_full(path, "the file is as it was before"):
+    with report_full_disk(path, "the file is as it was before"):
         try:
             write_synced(aside, data.encode() if isinstance(data, str) else data)
             os.replace(aside, path)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -20,9 +20,9 @@ HOMES = {
     "model": "isochrone.models",
     "env": "isochrone.envs",
     "planner": "isochrone.planners",
-    "term": "isochrone.objectives",
+    "loss": "isochrone.losses",
     "agent": "isochrone.agents",
-    "measure": "isochrone.evals.measures",
+    "metric": "isochrone.evals.measures",
     "figure": "isochrone.evals.figures",
     "format": "isochrone.data.formats",
     "sink": "isochrone.train",
@@ -42,7 +42,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
     def keep(thing: T) -> T:
         if kind not in HOMES:
-            raise ValueError(f"register: unknown kind '{kind}'{nearest(kind, HOMES)}")
+            raise ValueError(f"register: unknown kind '{kind}'{did_you_mean(kind, HOMES)}")
         old = _FOUND[kind].get(name)
         if old is not None and _origin(old) != _origin(thing):
             raise ValueError(f"register: {kind} '{name}' is taken by {old!r}")
@@ -87,7 +87,7 @@ def get(kind: str, name: str) -> Any:
     if name not in _FOUND[kind]:
         _scan(kind)
     if name not in _FOUND[kind]:
-        raise UserError(f"no {kind} called '{name}'{nearest(name, _FOUND[kind])}")
+        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, _FOUND[kind])}")
     return _FOUND[kind][name]
 
 

@@ -1,4 +1,7 @@
-"""Collection: environments and something that acts, one row per lane and step into the replay."""
+"""What episodes have earned, counted while they are played.
+
+Collection: environments and something that acts, one row per lane and step into the replay.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,43 @@ from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
 from isochrone.core.types import ActionSpec, Step, Struct
 from isochrone.data.replay import Replay
+
+
+class Returns:
+    """Sums the rewards of each lane; an episode's return is told once its last row has come.
+
+    Episodes that were under way when counting began are left out: `reset` says that all lanes begin anew.
+    """
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        self.done: list[float] = []
+
+    def reset(self) -> None:
+        """Forget unfinished episodes."""
+        self.sums = None
+
+    def __call__(self, step: Step) -> None:
+        """One more row of every lane. Rewards belong to the arrival, so a last row's counts and a first row's is 0."""
+        reward = step.reward.double().cpu()
+        fresh = torch.full_like(reward, torch.nan) if self.sums is None else self.sums
+        self.sums = torch.where(step.first.cpu(), 0.0, fresh) + reward
+        ended = self.sums[step.last.cpu()]
+        self.done += ended[~ended.isnan()].tolist()
+
+    def drain(self) -> list[float]:
+        """Returns of the episodes that have ended since the last call."""
+        done, self.done = self.done, []
+        return done
+
+    def state_dict(self) -> dict[str, Any]:
+        """The finished ones that were not told yet."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; unfinished episodes are forgotten."""
+        self.done, self.sums = [float(x) for x in state["done"]], None
+
 
 Act = Callable[[Mapping[str, Tensor], Any, str], tuple[Tensor, Any, dict[str, Any]]]
 """(obs, carry, mode) -> (action (B, A), carry, info). `obs` also holds 'first' (B): an agent forgets its past there."""

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch, Spec, Step
-from isochrone.data.episode import Episode, check, check_action, check_finite
-from isochrone.data.fields import Field, fields_of, spec_from_dict
+from isochrone.data.episode import Episode, Field, check, check_action, check_finite, fields_of, spec_from_dict
 from isochrone.data.store import Buffers, Store, read_about
 
 LARGE = 2**18  # bytes: results of at least this many go into memory that is used again

@@ -11,7 +11,7 @@ import numpy as np
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import Spec
-from isochrone.data.fields import fields_of, load_json, save_json, spec_to_dict
+from isochrone.data.episode import fields_of, load_json, save_json, spec_to_dict
 
 VERSION = 1
 

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.config import option
-from isochrone.core.errors import MissingExtra, UserError, nearest
+from isochrone.core.errors import MissingExtra, UserError, did_you_mean
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec, Step
-from isochrone.envs.workers import Pool
+from isochrone.envs.env_pool import Pool
 
 PACKAGES = ("dm_control", "mujoco")
 LIMIT = 1000  # raw steps of an episode; most tasks stop there by themselves
@@ -189,7 +189,7 @@ def find_task(name: str, known: tuple[tuple[str, str], ...]) -> tuple[str, str]:
     for domain, task in known:
         if wanted == f"{domain}_{task}":
             return domain, task
-    raise UserError(f"no task '{name}' in DeepMind Control{nearest(name, ['-'.join(pair) for pair in known])}")
+    raise UserError(f"no task '{name}' in DeepMind Control{did_you_mean(name, ['-'.join(pair) for pair in known])}")
 
 
 # --- dm_control itself

@@ -16,9 +16,9 @@ from torch import Tensor
 from isochrone.core.errors import UserError
 from isochrone.core.types import Struct
 from isochrone.evals.floors import Idle, Replay, Wander, shortest
-from isochrone.evals.latent import generator
+from isochrone.evals.ground_truth import tried
+from isochrone.evals.model_access import generator
 from isochrone.evals.stats import bootstrap_mean, wilson
-from isochrone.evals.truth import tried
 
 HOLD = 3
 """Steps played after a goal is first reached, to see whether the agent stays."""

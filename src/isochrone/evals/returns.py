@@ -1,18 +1,98 @@
-"""What an agent earns: returns of whole episodes beside their floors, and beside the oracle where there is one."""
+"""Does the planner exploit its model? What plans promise, beside what then came. For measuring only.
+
+What it costs to imagine in pixels rather than in latents. For measuring only.
+
+What an agent earns: returns of whole episodes beside their floors, and beside the oracle where there is one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.evals.floors import Idle, Wander
-from isochrone.evals.latent import generator, numpy
-from isochrone.evals.promises import Promises
+from isochrone.evals.model_access import generator, numpy
 from isochrone.evals.stats import bootstrap_mean
+
+
+class Promises:
+    """Listens to an episode: `made` at every action, `came` at every step.
+
+    The cost of a plan for reward is minus the sum of `discount`ed rewards over its horizon.
+    """
+
+    def __init__(self, discount: float = 1.0) -> None:
+        self.discount = discount
+        self.horizon = 0
+        self.promised: dict[int, Tensor] = {}  # step -> (B,); steps at which an older plan is followed are left out
+        self.reward: list[Tensor] = []  # (B,) per step, 0 where the world has ended
+        self.alive: list[Tensor] = []  # (B,) did it come in the world's first episode, unbroken?
+
+    def made(self, info: Mapping[str, Any]) -> None:
+        """What `MPC.act` says of the plan in force."""
+        self.horizon = info["plan"].shape[1]
+        if info["replanned"]:
+            self.promised[len(self.reward)] = -info["cost"].double().cpu()
+
+    def came(self, reward: Tensor, alive: Tensor) -> None:
+        self.reward.append(reward.double().cpu() * alive)
+        self.alive.append(alive.clone())
+
+    def kept(self, rng: np.random.Generator) -> dict[str, Any]:
+        """{'promised', 'came', 'overpromise' (promised - came)}: means per plan over those whose whole horizon was
+        played, with a bootstrap over worlds; empty where no plan had the time. Later plans correct earlier ones, so
+        what came is more than a plan alone would have brought."""
+        if not self.reward:
+            return {}
+        reward, alive = (torch.stack(x, 1) for x in (self.reward, self.alive))  # (B, T)
+        starts = [t for t in self.promised if t + self.horizon <= reward.shape[1]]
+        weight = self.discount ** torch.arange(self.horizon, dtype=torch.float64)
+        told, got = [], []
+        for t in starts:
+            whole = alive[:, t : t + self.horizon].all(1)
+            told.append(torch.where(whole, self.promised[t], torch.nan))
+            got.append(torch.where(whole, (reward[:, t : t + self.horizon] * weight).sum(1), torch.nan))
+        if not starts or not (rows := ~torch.stack(told, 1).isnan().all(1)).any():
+            return {}
+        promised, came = (numpy(torch.stack(x, 1).nanmean(1)[rows]) for x in (told, got))
+        return {
+            "promised": float(promised.mean()),
+            "came": float(came.mean()),
+            "overpromise": float((promised - came).mean()),
+            "overpromise.interval": bootstrap_mean(promised - came, rng),
+        }
+
+
+CANDIDATES, HORIZON, TRIES = 64, 12, 5
+
+
+@torch.no_grad()
+def cost(model: Any, clock: Callable[[], float]) -> dict[str, float]:
+    """{'cost.frames': seconds of imagining with every frame drawn, over seconds of imagining and its rewards alone}.
+
+    For models of images with rewards. Medians of `TRIES` pairs taken in turn, after one that warms up.
+    """
+    start = model.start(1)
+    device = start.feat().device
+    moves = model.action.idle((1, CANDIDATES, HORIZON), device)
+
+    def seconds(drawn: bool) -> float:
+        began = clock()
+        dreamt = model.imagine(start, moves)
+        last = model.rewards(dreamt)
+        if drawn:
+            last = model.decode(dreamt.feat().flatten(0, 2))
+        last.sum().item()  # waits for the device
+        return clock() - began
+
+    told = [(seconds(False), seconds(True)) for _ in range(TRIES + 1)][1:]
+    return {"cost.frames": median(drawn for _, drawn in told) / max(median(plain for plain, _ in told), 1e-9)}
 
 
 @torch.no_grad()

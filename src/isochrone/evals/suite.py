@@ -18,9 +18,9 @@ from isochrone.core.config import option
 from isochrone.core.files import atomic_write
 from isochrone.core.types import Batch
 from isochrone.evals.bars import BARS, Bar
-from isochrone.evals.latent import applies, device_of
+from isochrone.evals.ground_truth import Act, random_act, record
+from isochrone.evals.model_access import applies, device_of
 from isochrone.evals.planning import Outcome, PlanPairs, evaluate_agent, floors, plan_pairs, summary
-from isochrone.evals.truth import Act, random_act, record
 
 FLOORS = ("replay", "noop", "random")
 Results = dict[str, dict[str, Any]]
@@ -71,8 +71,8 @@ def evaluate(
 def measured(model: Any, batch: Batch, truth: Any, config: EvalConfig, rng: torch.Generator) -> dict[str, Any]:
     """{'family.name': number or array} of every registered measure that applies; without truth, of those without it."""
     flat: dict[str, Any] = {}
-    for family in registry.names("measure"):
-        measure = registry.get("measure", family)
+    for family in registry.names("metric"):
+        measure = registry.get("metric", family)
         if applies(measure, model) and (truth is not None or getattr(measure, "blind", False)):
             extra = {"horizon": config.horizon} if "horizon" in inspect.signature(measure).parameters else {}
             flat |= {f"{family}.{k}": v for k, v in measure(model, batch, truth, rng, **extra).items()}

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from isochrone.core.draw import by
+from isochrone.core.tensors import rng_kwargs
 from isochrone.core.types import Struct
 
 
@@ -42,4 +42,6 @@ def neighbours(length: int, count: int, rng: torch.Generator | None, device: tor
     rows = torch.arange(min(count or length, length), device=device)
     if rng is None:
         return rows
-    return rows + torch.randint(length - len(rows) + 1, (), **by(rng)).to(device)  # not an int: a GPU need not wait
+    return rows + torch.randint(length - len(rows) + 1, (), **rng_kwargs(rng)).to(
+        device
+    )  # not an int: a GPU need not wait

@@ -16,17 +16,17 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from isochrone.core.config import option
-from isochrone.core.draw import by
 from isochrone.core.errors import UserError
+from isochrone.core.gradient import stop_gradient
 from isochrone.core.registry import register
-from isochrone.core.route import stop
+from isochrone.core.tensors import rng_kwargs
 from isochrone.core.types import Batch, Rollout, Spec, Struct
 from isochrone.models.base import Model
 from isochrone.models.openloop import OpenLoop, gather_rows, neighbours
-from isochrone.nets.conv import ENCODERS
-from isochrone.nets.gru import GRU
-from isochrone.nets.metric import METRICS
+from isochrone.nets.image import ENCODERS
 from isochrone.nets.mlp import MLP, Fourier
+from isochrone.nets.quasimetric import METRICS
+from isochrone.nets.recurrent import GRU
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class ZHP(Model):
     def odometry(self, p: Tensor, h: Tensor, action: Tensor) -> Float[Tensor, "... P"]:
         """The predicted step of p: G(p, h, a). The default detach holds h (and p's origin) out of it."""
         if self.config.pose_delta_detach_h:
-            h = stop(h, "pose losses must not shape belief (pose_delta_detach_h)")
+            h = stop_gradient(h, "pose losses must not shape belief (pose_delta_detach_h)")
         if self.config.detach_z_from_h_and_p:
-            p = stop(p, "odometry reads the pose, it does not choose it")
+            p = stop_gradient(p, "odometry reads the pose, it does not choose it")
         near = 3 * p / self.config.pose_scale  # so that neighbouring places, one action apart, look different
         return self.delta_p(torch.cat([near, h, action], -1))
 
@@ -233,7 +233,7 @@ class ZHP(Model):
         z = batch.known["z"] if "z" in batch.known else self.encode(batch.obs["image"])
         out: dict[str, Any] = {"z": z}
         if self.config.detach_z_from_h_and_p:
-            z = stop(z, "no belief or pose loss reaches the encoder (detach_z_from_h_and_p)")
+            z = stop_gradient(z, "no belief or pose loss reaches the encoder (detach_z_from_h_and_p)")
         out["z_in"] = z
         if needs & {"h", "z_hat", "dp", "open_loop"} or (self.config.pose == "running_sum" and "p" in needs):
             out["h"] = self._teach(z, batch)
@@ -251,7 +251,7 @@ class ZHP(Model):
         """R neighbouring rows of every window: which, drawn by `rng` (without one: every row); and their pictures."""
         rows = neighbours(z.shape[1], self.config.decode if rng else 0, rng, z.device)
         seen = z.index_select(1, rows)
-        return rows, self.decode(stop(seen, "detach_decoder") if self.config.detach_decoder else seen)
+        return rows, self.decode(stop_gradient(seen, "detach_decoder") if self.config.detach_decoder else seen)
 
     def _teach(self, z: Tensor, batch: Batch) -> Float[Tensor, "B T D"]:
         """Beliefs h_t with true frames fed in; a new episode starts again from its first frame."""
@@ -285,7 +285,7 @@ class ZHP(Model):
             raise UserError("open_loop draws its starts: give observe an rng")
         if length <= k:
             raise UserError(f"windows of {length} rows cannot hold open-loop rollouts of {k} steps: raise train.length")
-        starts = torch.randint(length - k, (b, self.config.starts), **by(rng)).to(z.device)  # (B, S)
+        starts = torch.randint(length - k, (b, self.config.starts), **rng_kwargs(rng)).to(z.device)  # (B, S)
         rows = starts[..., None] + torch.arange(k, device=z.device)  # (B, S, K): start .. start + K - 1
         moves = gather_rows(batch.action, rows)  # (B, S, K, A)
         valid = gather_rows(batch.connected(1), rows).cumprod(-1).bool()  # (B, S, K)

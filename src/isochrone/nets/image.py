@@ -1,13 +1,148 @@
-"""The image networks of the state-space papers: PlaNet's and Dreamer's. Images are floats around 0, (..., C, Y, X)."""
+"""Image encoders and decoders that keep position: they end in a flatten, never in a global average pool.
+
+`patch`: one linear map per 4x4 patch, then two dense layers: a few matrix products, made for small scenes on a CPU.
+`conv`: the usual four strided convolutions (Ha & Schmidhuber 2018, as in PlaNet), for everything else.
+
+The image networks of the state-space papers: PlaNet's and Dreamer's. Images are floats around 0, (..., C, Y, X).
+
+Encoder and decoder of a dict of observations: pixels through convolutions, vectors through perceptrons.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from isochrone.core.errors import UserError
-from isochrone.nets.norms import trunc_normal
+from isochrone.core.tensors import as_float
+from isochrone.nets.mlp import Perceptron, trunc_normal
+
+
+def _check(image: tuple[int, int, int], unit: int, kind: str) -> None:
+    _, y, x = image
+    if y % unit or x % unit or y < unit or x < unit:
+        raise UserError(
+            f"image size {y}x{x}: the '{kind}' encoder takes multiples of {unit} pixels (for example 64x64); "
+            "choose another encoder or resize the observations"
+        )
+
+
+class PatchEncoder(nn.Module):
+    """image (..., C, Y, X) -> embedding (..., out)."""
+
+    unit = 4
+
+    def __init__(self, image: tuple[int, int, int], out: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        _check(image, self.unit, "patch")
+        c, y, x = image
+        self.image = image
+        # No biases before the norm: an empty patch is exactly 0, so a small box is not drowned by a large black scene.
+        self.patch = nn.Linear(c * self.unit**2, depth, bias=False)
+        self.dense = nn.Linear(depth * (y // self.unit) * (x // self.unit), hidden, bias=False)
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, out)
+
+    def forward(self, image: Tensor) -> Float[Tensor, "... F"]:
+        c, y, x = self.image
+        lead, u = image.shape[:-3], self.unit
+        if image.dtype == torch.uint8:  # the four bytes of a patch's row move as one
+            words = image.contiguous().view(torch.int32).reshape(-1, c, y // u, u, x // u)
+            tiles = words.permute(0, 2, 4, 1, 3).reshape(-1, (y // u) * (x // u), c * u).view(torch.uint8)
+        else:
+            tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
+            tiles = tiles.reshape(-1, (y // u) * (x // u), c * u * u)
+        # Floats last: what was permuted is a quarter of the bytes.
+        code = nn.functional.silu(self.patch(as_float(tiles)))  # (N, tiles, depth)
+        hidden = nn.functional.silu(self.norm(self.dense(code.flatten(1))))
+        return self.head(hidden).reshape(*lead, -1)
+
+
+class PatchDecoder(nn.Module):
+    """embedding (..., F) -> image (..., C, Y, X), 0..1 by training, not by clamping."""
+
+    unit = 4
+
+    def __init__(self, image: tuple[int, int, int], size: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        _check(image, self.unit, "patch")
+        c, y, x = image
+        self.image, self.depth = image, depth
+        self.head = nn.Linear(size, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dense = nn.Linear(hidden, depth * (y // self.unit) * (x // self.unit))
+        self.patch = nn.Linear(depth, c * self.unit**2)
+        self.base = nn.Parameter(torch.zeros(c, y, x))  # what never moves is not the code's business
+
+    def forward(self, z: Float[Tensor, "... F"]) -> Float[Tensor, "... C Y X"]:
+        c, y, x = self.image
+        u = self.unit
+        hidden = nn.functional.silu(self.norm(self.head(z.reshape(-1, z.shape[-1]))))
+        code = nn.functional.silu(self.dense(hidden)).reshape(-1, (y // u) * (x // u), self.depth)
+        tiles = self.patch(code).reshape(-1, y // u, x // u, c, u, u).permute(0, 3, 1, 4, 2, 5)
+        return tiles.reshape(*z.shape[:-1], c, y, x) + self.base
+
+
+class ConvEncoder(nn.Module):
+    """Four k4 s2 convolutions with doubling channels, then flatten and one dense layer."""
+
+    unit = 16
+
+    def __init__(self, image: tuple[int, int, int], out: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        _check(image, self.unit, "conv")
+        c, y, x = image
+        widths = [c, depth, 2 * depth, 4 * depth, 4 * depth]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(a, b, 4, 2, 1), nn.SiLU()]
+        self.net = nn.Sequential(*layers)
+        self.dense = nn.Linear(widths[-1] * (y // 16) * (x // 16), hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, out)
+
+    def forward(self, image: Tensor) -> Float[Tensor, "... F"]:
+        lead = image.shape[:-3]
+        code = self.net(as_float(image).reshape(-1, *image.shape[-3:])).flatten(1)
+        return self.head(nn.functional.silu(self.norm(self.dense(code)))).reshape(*lead, -1)
+
+
+class ConvDecoder(nn.Module):
+    """The encoder's mirror: one dense layer, then four transposed convolutions."""
+
+    unit = 16
+
+    def __init__(self, image: tuple[int, int, int], size: int, depth: int, hidden: int) -> None:
+        super().__init__()
+        _check(image, self.unit, "conv")
+        c, y, x = image
+        widths = [4 * depth, 4 * depth, 2 * depth, depth, c]
+        self.start = (widths[0], y // 16, x // 16)
+        self.dense = nn.Sequential(
+            nn.Linear(size, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, widths[0] * (y // 16) * (x // 16)),
+        )
+        layers: list[nn.Module] = []
+        for a, b in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.SiLU(), nn.ConvTranspose2d(a, b, 4, 2, 1)]
+        self.net = nn.Sequential(*layers)
+        self.base = nn.Parameter(torch.zeros(c, y, x))
+
+    def forward(self, z: Float[Tensor, "... F"]) -> Float[Tensor, "... C Y X"]:
+        lead = z.shape[:-1]
+        image = self.net(self.dense(z.reshape(-1, z.shape[-1])).reshape(-1, *self.start))
+        return image.reshape(*lead, *image.shape[-3:]) + self.base
+
+
+ENCODERS = {"patch": (PatchEncoder, PatchDecoder), "conv": (ConvEncoder, ConvDecoder)}
+
 
 PLANET_SIDE = 64
 
@@ -122,3 +257,84 @@ def _dreamer_size(image: tuple[int, int, int]) -> None:
 
 
 IMAGE = {"planet": (PlanetEncoder, PlanetDecoder), "dreamer": (DreamerEncoder, DreamerDecoder)}
+
+
+KINDS = (*IMAGE, *ENCODERS)
+
+
+def _image_encoder(kind: str, image: tuple[int, int, int], depth: int, embed: int, hidden: int) -> tuple[Any, int]:
+    if kind in IMAGE:
+        made = IMAGE[kind][0](image, depth)
+        return made, made.out
+    return ENCODERS[kind][0](image, embed, depth, hidden), embed
+
+
+def _image_decoder(kind: str, image: tuple[int, int, int], size: int, depth: int, hidden: int) -> Any:
+    return IMAGE[kind][1](image, size, depth) if kind in IMAGE else ENCODERS[kind][1](image, size, depth, hidden)
+
+
+class Encoder(nn.Module):
+    """{'image': floats around 0, name: vector} -> embedding (..., E); `out` says E.
+
+    `embed` is the size of a patch or conv embedding, and of every vector's; planet and dreamer have sizes of their own.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        kind: str,
+        depth: int,
+        embed: int,
+        hidden: int,
+        layers: int,
+        norm: str,
+        act: str,
+    ) -> None:
+        super().__init__()
+        self.parts, self.out = nn.ModuleDict(), 0
+        for name, shape in shapes.items():
+            if name == "image":
+                c, y, x = shape
+                self.parts[name], size = _image_encoder(kind, (c, y, x), depth, embed, hidden)
+            else:
+                self.parts[name], size = Perceptron(prod(shape), embed, hidden, layers, norm, act), embed
+            self.out += size
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "*B E"]:
+        codes = [part(obs[name]) for name, part in self.parts.items()]
+        return codes[0] if len(codes) == 1 else torch.cat(codes, -1)
+
+
+class Decoder(nn.Module):
+    """Features -> {'image': floats around 0, name: vector}: the means of unit-variance Gaussians."""
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        kind: str,
+        size: int,
+        depth: int,
+        hidden: int,
+        layers: int,
+        norm: str,
+        act: str,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict()
+        for name, shape in shapes.items():
+            if name == "image":
+                c, y, x = shape
+                self.parts[name] = _image_decoder(kind, (c, y, x), size, depth, hidden)
+            else:
+                self.parts[name] = Perceptron(size, prod(shape), hidden, layers, norm, act)
+
+    def image(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B C Y X"]:
+        """The image alone."""
+        return self.parts["image"](feat)
+
+    def vectors(self, feat: Float[Tensor, "*B F"]) -> dict[str, Tensor]:
+        """Everything but the image."""
+        return {name: part(feat) for name, part in self.parts.items() if name != "image"}
+
+    def forward(self, feat: Float[Tensor, "*B F"]) -> dict[str, Tensor]:
+        return {name: part(feat) for name, part in self.parts.items()}

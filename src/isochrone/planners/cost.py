@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.types import ActionSpec, tree_map
 
 Distance = Callable[[Any, Any], Tensor]
@@ -78,7 +78,7 @@ class Reach(Formula):
 
     def __init__(self, distance: Distance, kind: str = "path", radius: float = 0.5) -> None:
         if kind not in KINDS:
-            raise UserError(f"no reach cost of kind '{kind}'{nearest(kind, KINDS)}")
+            raise UserError(f"no reach cost of kind '{kind}'{did_you_mean(kind, KINDS)}")
         if not radius >= 0:
             raise UserError(f"reach radius = {radius}: must be at least 0")
         self.distance, self.kind, self.radius = distance, kind, radius

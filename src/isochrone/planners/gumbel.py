@@ -13,13 +13,11 @@ from torch import Tensor
 
 from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError
+from isochrone.core.gradient import stop_gradient
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
-from isochrone.core.route import stop
 from isochrone.core.types import ActionSpec, Plan
-from isochrone.planners.descend import Descent, best_of, differentiable
-from isochrone.planners.score import Bound, extent, pick, score
-from isochrone.planners.warm import fitted
+from isochrone.planners.common import Bound, Descent, best_of, differentiable, extent, fitted, pick, score
 
 
 @register("planner", "gumbel")
@@ -92,4 +90,4 @@ class Gumbel:
         gumbel = -(-level.clamp(1e-9, 1 - 1e-7).log()).log()  # (R, H, A)
         soft = ((logits + self.config.noise * heat / self.config.hot * gumbel) / heat).softmax(-1)
         hard = self.action.project(soft)
-        return stop(hard - soft, "straight-through: the value of the draw, the gradient of the softmax") + soft
+        return stop_gradient(hard - soft, "straight-through: the value of the draw, the gradient of the softmax") + soft

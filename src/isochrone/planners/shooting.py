@@ -11,8 +11,7 @@ from isochrone.core.config import option, validate
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Plan
-from isochrone.planners.score import Bound, extent, pick, score
-from isochrone.planners.warm import fitted
+from isochrone.planners.common import Bound, extent, fitted, pick, score
 
 
 @register("planner", "shooting")

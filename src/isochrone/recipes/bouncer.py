@@ -8,9 +8,9 @@ from isochrone.core.config import part_config
 from isochrone.core.registry import register
 from isochrone.envs.bouncer import BouncerConfig
 from isochrone.evals.suite import EvalConfig
-from isochrone.models.rssm import RssmConfig
-from isochrone.objectives.belief import Kl
-from isochrone.recipes.planet_small import planet_small
+from isochrone.losses.elbo import Kl
+from isochrone.models.statespace import RssmConfig
+from isochrone.recipes.planet import planet_small
 from isochrone.recipes.schema import Config, DataConfig
 
 

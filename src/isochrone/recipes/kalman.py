@@ -7,7 +7,7 @@ from dataclasses import replace
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
-from isochrone.models.ssm import SsmConfig
+from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet
 from isochrone.recipes.schema import Config, DataConfig
 from isochrone.train.config import TrainConfig

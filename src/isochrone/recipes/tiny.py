@@ -7,7 +7,7 @@ from dataclasses import replace
 from isochrone.core.config import part_config
 from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
-from isochrone.objectives.reach import Bellman, Reach
+from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig
 from isochrone.recipes.zhp import staged, zhp
 

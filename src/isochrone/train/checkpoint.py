@@ -77,7 +77,7 @@ def save(root: Path, step: int, model: nn.Module, state: tree.Tree, keep: int = 
     }
     contents["manifest.json"] = json.dumps(manifest, indent=1).encode()
     _sweep(root)
-    with files.told_when_full(folder, "the checkpoints before it are intact"):
+    with files.report_full_disk(folder, "the checkpoints before it are intact"):
         try:
             aside.mkdir()
             for name, content in contents.items():

@@ -17,9 +17,8 @@ from isochrone.core.protocols import Sink
 from isochrone.core.types import Batch
 from isochrone.train import checkpoint, tree
 from isochrone.train.config import TrainConfig
-from isochrone.train.guard import Diverged
-from isochrone.train.launch import generator, launch
-from isochrone.train.meter import Meter, Stopwatch
+from isochrone.train.device import generator, launch
+from isochrone.train.monitor import Diverged, Meter, Stopwatch
 from isochrone.train.run import Run
 from isochrone.train.signals import stop_on_signal
 from isochrone.train.step import Stepper
@@ -65,7 +64,7 @@ def fit(
 ) -> Fitted:
     """Train `total` to `config.steps`, from the newest checkpoint of `run`, or from the weights at hand.
 
-    `total` is an `objectives.total.Total`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
+    `total` is an `objectives.total.TrainingObjective`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
     draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. If it has `drain()`,
     the numbers that this gives go into each row of metrics. Hooks
     `(step, total) -> {name: number}` run every `eval_every` steps and must not change the model. `progress(step)` is
@@ -108,7 +107,7 @@ class Loop:
         # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: kept, never seeded here
         self.random = {
             "sample": generator(config.seed, "sample"),
-            "term": generator(config.seed, "term", self.device),
+            "loss": generator(config.seed, "loss", self.device),
             "ambient": torch.default_generator,
         }
         if self.device.type == "cuda":
@@ -184,7 +183,7 @@ class Loop:
                 batch = batch.to(self.device)
         with self.watch.on("model"):
             try:
-                metrics = self.stepper(batch, self.random["term"])
+                metrics = self.stepper(batch, self.random["loss"])
             except Diverged as bad:
                 raise self.crash(bad) from None
         with self.watch.on("log"):

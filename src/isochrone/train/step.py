@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isochrone.core.errors import UserError, nearest
-from isochrone.core.route import stop
+from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.gradient import stop_gradient
 from isochrone.core.types import Batch
-from isochrone.train.config import TrainConfig, scales
-from isochrone.train.guard import Guard
-from isochrone.train.schedule import factor
+from isochrone.train.config import TrainConfig, factor, scales
+from isochrone.train.monitor import Guard
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -24,7 +23,7 @@ __all__ = ["Stepper", "Trained", "TrainConfig"]
 
 
 class Trained(Protocol):
-    """What is trained: `objectives.total.Total`, or any nn.Module of this shape.
+    """What is trained: `objectives.total.TrainingObjective`, or any nn.Module of this shape.
 
     `model` is the nn.Module that a checkpoint holds, with `groups() -> {name: [parameters]}` and `after_step()`.
     """
@@ -45,7 +44,9 @@ def parameter_groups(total: nn.Module, config: TrainConfig) -> list[dict[str, An
     wanted = scales(config.lr_scale)
     for name in wanted:
         if name not in groups:
-            raise UserError(f"lr_scale names the group '{name}', which this model does not have{nearest(name, groups)}")
+            raise UserError(
+                f"lr_scale names the group '{name}', which this model does not have{did_you_mean(name, groups)}"
+            )
     inside = {id(p) for ps in groups.values() for p in ps}
     groups[""] = [p for p in total.parameters() if id(p) not in inside]
     spans = cast(Any, total).group_spans() if hasattr(total, "group_spans") else {}
@@ -94,7 +95,7 @@ class Stepper:
         norm = self.fabric.clip_gradients(
             self.total, self._prepared, max_norm=self.config.clip or float("inf"), error_if_nonfinite=False
         )
-        metrics = {**told, "loss": stop(loss, "a number to report"), "grad_norm": cast(Tensor, norm)}
+        metrics = {**told, "loss": stop_gradient(loss, "a number to report"), "grad_norm": cast(Tensor, norm)}
         self.guard.watch(self.count + 1, batch, metrics["loss"], metrics["grad_norm"], told)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * factor(self.count + 1, self.config, group["span"]) * group["scale"]

@@ -26,8 +26,7 @@ from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec
-from isochrone.data.episode import Episode, check
-from isochrone.data.fields import fields_of, obs_dtype
+from isochrone.data.episode import Episode, check, fields_of, obs_dtype
 
 FORMAT, VERSION = "isochrone-episodes", 1
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from isochrone.core.errors import UserError, nearest
+from isochrone.core.errors import UserError, did_you_mean
 from isochrone.envs.whitebox.drawings import DRAWINGS
 
 CELLS = 16  # cells per side of the frame
@@ -108,7 +108,7 @@ def load(name: str, file: str | None = None) -> Map:
             ) from error
         return read(text, Path(file).stem, f"map file '{file}'")
     if name not in DRAWINGS:
-        raise UserError(f"no map called '{name}'{nearest(name, DRAWINGS)}")
+        raise UserError(f"no map called '{name}'{did_you_mean(name, DRAWINGS)}")
     return read(DRAWINGS[name], name)
 
 

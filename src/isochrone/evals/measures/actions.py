@@ -9,11 +9,11 @@ import torch
 
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import fresh, needs, numpy
-from isochrone.evals.truth import Truth
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import fresh, needs, numpy
 
 
-@register("measure", "actions")
+@register("metric", "actions")
 @needs("encode", "update")
 @torch.no_grad()
 def actions(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import both_ways, fresh, generator, needs, numpy
+from isochrone.evals.ground_truth import Truth, stepped
+from isochrone.evals.model_access import both_ways, fresh, generator, needs, numpy
 from isochrone.evals.stats import bootstrap_mean
-from isochrone.evals.truth import Truth, stepped
 
 DRIFT = 16
 WORD = 8
@@ -27,7 +27,7 @@ class Walks(NamedTuple):
     after: Any  # State[N, H]
 
 
-@register("measure", "algebra")
+@register("metric", "algebra")
 @needs("distance", "update", "step")
 @torch.no_grad()
 def algebra(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

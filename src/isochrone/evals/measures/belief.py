@@ -10,13 +10,13 @@ import torch
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import encode, filtered, flat, fresh, generator, needs, numpy
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import encode, filtered, flat, fresh, generator, needs, numpy
 from isochrone.evals.probe import r2, ridge
 from isochrone.evals.stats import bootstrap_mean
-from isochrone.evals.truth import Truth
 
 
-@register("measure", "belief")
+@register("metric", "belief")
 @needs("encode", "update", "step")
 @torch.no_grad()
 def belief(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import torch
 
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import filtered, flat, fresh, generator, needs, numpy
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import filtered, flat, fresh, generator, needs, numpy
 from isochrone.evals.stats import auroc, auroc_interval
-from isochrone.evals.truth import Truth
 
 
-@register("measure", "disagreement")
+@register("metric", "disagreement")
 @needs("distance", "update")
 @torch.no_grad()
 def disagreement(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import blind, device_of, filtered, generator, needs, numpy
+from isochrone.evals.model_access import blind, device_of, filtered, generator, needs, numpy
 from isochrone.evals.stats import bootstrap_mean
 
 BURN_IN = 5
@@ -21,7 +21,7 @@ FUTURES = 8
 FILM = 10
 
 
-@register("measure", "foresight")
+@register("metric", "foresight")
 @needs("decode", "rewards", "imagine", "observe")
 @blind
 @torch.no_grad()

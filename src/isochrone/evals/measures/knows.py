@@ -10,14 +10,14 @@ import torch
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import filtered, needs, numpy
+from isochrone.evals.model_access import filtered, needs, numpy
 from isochrone.evals.probe import r2, ridge
 
 SEEN = 3
 """Rows of an episode that must have been seen before a row counts."""
 
 
-@register("measure", "knows")
+@register("metric", "knows")
 @needs("rewards", "observe", "latent")
 @torch.no_grad()
 def knows(model: Any, batch: Batch, truth: Any, rng: torch.Generator) -> dict[str, Any]:

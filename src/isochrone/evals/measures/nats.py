@@ -9,14 +9,14 @@ import torch
 
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import blind, device_of, generator, needs, numpy
+from isochrone.evals.model_access import blind, device_of, generator, needs, numpy
 from isochrone.evals.stats import bootstrap_mean
 
 USED = 0.01
 """Nats per frame from which a dimension of z counts as used."""
 
 
-@register("measure", "nats")
+@register("metric", "nats")
 @needs("observe", "latent")
 @blind
 @torch.no_grad()

@@ -10,17 +10,17 @@ import torch
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import encode, generator, needs, numpy
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import encode, generator, needs, numpy
 from isochrone.evals.probe import crossed
 from isochrone.evals.stats import bootstrap_mean, pair_spearman, spearman
-from isochrone.evals.truth import Truth
 
 PAIRS = 4096
 ROWS = 1500
 FOLDS = 5
 
 
-@register("measure", "perception")
+@register("metric", "perception")
 @needs("encode")
 @torch.no_grad()
 def perception(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

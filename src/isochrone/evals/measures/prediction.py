@@ -11,9 +11,9 @@ from torch import Tensor
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import encode, filtered, generator, needs, numpy
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import encode, filtered, generator, needs, numpy
 from isochrone.evals.stats import bootstrap_mean
-from isochrone.evals.truth import Truth
 
 BURN_IN = 2
 """Rows seen before the first imagined step."""
@@ -21,7 +21,7 @@ GALLERY = 512
 FILM = 8
 
 
-@register("measure", "prediction")
+@register("metric", "prediction")
 @needs("encode", "update", "imagine")
 @torch.no_grad()
 def prediction(model: Any, batch: Batch, truth: Truth, rng: torch.Generator, horizon: int = 16) -> dict[str, Any]:

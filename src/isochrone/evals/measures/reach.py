@@ -9,16 +9,16 @@ import torch
 
 from isochrone.core.registry import register
 from isochrone.core.types import Batch
-from isochrone.evals.latent import between, fresh, generator, needs
+from isochrone.evals.ground_truth import Truth
+from isochrone.evals.model_access import between, fresh, generator, needs
 from isochrone.evals.stats import pair_mean, pair_spearman, spearman
-from isochrone.evals.truth import Truth
 
 LOPSIDED = 4
 """Actions by which the two directions must differ before their order is asked for."""
 SAMPLE = 4096
 
 
-@register("measure", "reach")
+@register("metric", "reach")
 @needs("distance", "update")
 @torch.no_grad()
 def reach(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""The way back: the white box as a Gymnasium environment, and any of our vector environments as a Gymnasium one.
+
+Importing this file registers 'isochrone/WhiteBox-v0'::
+
+    gymnasium.make("isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0", map="pipes", render_mode="rgb_array")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.protocols import VecEnv
+from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+
+WHITEBOX_ID = "isochrone/WhiteBox-v0"
+
+
+def action_space(spec: ActionSpec) -> spaces.Discrete | spaces.Box:
+    """Gymnasium's name for our action space."""
+    return spaces.Discrete(spec.size) if spec.discrete else spaces.Box(-1.0, 1.0, (spec.size,), np.float32)
+
+
+def to_action(spec: ActionSpec, actions: Any, count: int) -> Tensor:
+    """Gymnasium's batched actions (ints, or rows in [-1, 1]) as ours (count, A)."""
+    raw = torch.as_tensor(np.asarray(actions))
+    if not spec.discrete:
+        return raw.float().reshape(count, spec.size)
+    raw = raw.long().reshape(count)
+    if not bool(((raw >= 0) & (raw < spec.size)).all()):
+        raise UserError(f"actions {raw.tolist()} are out of range: must lie in 0..{spec.size - 1}")
+    return spec.one_hot(raw)
+
+
+class WhiteBoxEnv(gymnasium.Env):
+    """One white box. Keyword arguments are the fields of `WhiteBoxConfig`. Observations are uint8 (64, 64, 3).
+
+    Reward and end are those of the option `task`; with 'none' the reward is always 0 and no episode ends but by its
+    length. `info` has the position (px).
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        known = [f.name for f in dataclasses.fields(WhiteBoxConfig)]
+        for key in options:
+            if key not in known:
+                raise UserError(f"unknown option '{key}' of the white box{did_you_mean(key, known)}")
+        self.render_mode = render_mode
+        self.world = WhiteBoxWorld(WhiteBoxConfig(**options))
+        self.action_space = action_space(self.world.spec.action)
+        c, y, x = self.world.spec.image
+        self.observation_space = spaces.Box(0, 255, (y, x, c), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Begin an episode; without a seed the random numbers go on."""
+        super().reset(seed=seed)
+        self.world.reset(int(self.np_random.integers(2**31)))
+        return self._frame(), self._info()
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One action."""
+        row = self.world.step(to_action(self.world.spec.action, action, 1))
+        ends = bool(row.terminal[0]), bool(row.last[0] & ~row.terminal[0])
+        return self._frame(), float(row.reward[0]), *ends, self._info()
+
+    def render(self) -> np.ndarray | None:
+        """The frame (64, 64, 3) when render_mode is 'rgb_array'."""
+        return self._frame() if self.render_mode == "rgb_array" else None
+
+    def _frame(self) -> np.ndarray:
+        return np.ascontiguousarray(self.world.draw(self.world.state())[0].permute(1, 2, 0).cpu().numpy())
+
+    def _info(self) -> dict[str, Any]:
+        return {"position": self.world.state().position[0].cpu().numpy().copy()}
+
+
+class VectorAdapter(gymnasium.vector.VectorEnv):
+    """Any `VecEnv` behind Gymnasium's vector interface, with NEXT_STEP autoreset (our rows already mean that).
+
+    A single observation named 'image' comes as an array (B, C, Y, X), several come as a dict.
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env, self.num_envs = env, env.num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.render_mode = None
+        self.single_action_space = action_space(env.spec.action)
+        self.action_space = batch_space(self.single_action_space, env.num_envs)
+        self.single_observation_space = _observation_space(env.spec)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin anew everywhere. One seed serves all worlds; a list's first entry is taken."""
+        one = next((s for s in seed if s is not None), None) if isinstance(seed, list) else seed
+        if one is not None:
+            self._np_random, self._np_random_seed = seeding.np_random(one)
+        begin = one if one is not None else int(self.np_random.integers(2**31))
+        return self._out(self.env.reset(begin)), {}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """(obs, reward, terminated, truncated, info), each with one entry per world."""
+        row = self.env.step(to_action(self.env.spec.action, actions, self.num_envs))
+        flags = [x.cpu().numpy().copy() for x in (row.terminal, row.last & ~row.terminal)]
+        return self._out(row), row.reward.double().cpu().numpy(), flags[0], flags[1], {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environment underneath."""
+        self.env.close()
+
+    def _out(self, row: Step) -> Any:
+        arrays = {name: x.cpu().numpy() for name, x in row.obs.items()}
+        return arrays["image"] if list(arrays) == ["image"] else arrays
+
+
+def _observation_space(spec: Spec) -> spaces.Space:
+    def one(name: str, shape: tuple[int, ...]) -> spaces.Box:
+        if name == "image":
+            return spaces.Box(0, 255, shape, np.uint8)
+        return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    if list(spec.obs) == ["image"]:
+        return one("image", spec.obs["image"])
+    return spaces.Dict({name: one(name, shape) for name, shape in spec.obs.items()})
+
+
+if WHITEBOX_ID not in gymnasium.registry:
+    gymnasium.register(WHITEBOX_ID, entry_point="isochrone.envs.to_gymnasium:WhiteBoxEnv")

@@ -1,0 +1,154 @@
+"""What an action does: to belief (h), and to the pose (odometry). (spec section 3)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from isochrone.core.config import option
+from isochrone.core.gradient import frozen, stop_gradient
+from isochrone.losses.loss import loss
+from isochrone.losses.reductions import Robust, masked_mean, robust, sse
+
+ATTACHED_H = {"attached": {"encoder"}}
+ATTACHED_P = {"attached": {"encoder", "pose"}, "pose_shapes_h": {"predictor", "z2h"}}
+SUMMED = "with pose=running_sum p is the sum of its own steps, so this loss is zero whatever the weights"
+
+
+@dataclass(frozen=True)
+class ActionDelta:
+    """Which side of the equation is held."""
+
+    hold: Literal["change", "state"] = option("change", "with both sides live, a constant change is a free minimum")
+
+
+@loss(
+    "action_delta_h",
+    updates={"delta_h", "predictor", "z2h"},
+    also=ATTACHED_H,
+    reads={"h"},
+    source="seeds/002, action_delta_h; one side stopped (spec section 3); z2h through h_0",
+    settings=ActionDelta,
+)
+def action_delta_h(model, roll, cfg) -> Tensor:
+    """Ah(h, a) against h' - h: sum over D, mean over valid (B, T-1)."""
+    before, change = roll.h[:, :-1], roll.h.diff(dim=1)
+    if cfg.hold == "change":
+        change = stop_gradient(change, "the change is the target")
+    else:
+        before = stop_gradient(before, "the state is given")
+    guess = model.delta_h(torch.cat([before, roll.batch.action[:, :-1]], -1))
+    return masked_mean(sse(guess, change), roll.batch.connected(1))
+
+
+@loss(
+    "inverse_dynamics_h",
+    updates={"inverse_h", "predictor", "z2h"},
+    also=ATTACHED_H,
+    reads={"z_in", "h"},
+    source="seeds/002, inverse_dynamics_h; the second state is the observed-side belief Zh(z'), else F only stores a",
+)
+def inverse_dynamics_h(model, roll, cfg) -> Tensor:
+    """The action from (h_t, Zh(z_{t+1})): cross-entropy, or squared error summed over A; mean over valid rows."""
+    after = model.z2h(roll.z_in[:, 1:])
+    guess = model.inverse["h"](torch.cat([roll.h[:, :-1], after], -1))
+    return masked_mean(action_error(guess, roll.batch.action[:, :-1], model.action.discrete), roll.batch.connected(1))
+
+
+def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
+    """(B, T) error of a predicted action: cross-entropy of logits against one-hot, or summed squares."""
+    if discrete:
+        return -(F.log_softmax(guess, -1) * action).sum(-1)
+    return sse(guess, action)
+
+
+@loss(
+    "action_delta_dp",
+    updates={"delta_p", "prototypes_p"},
+    also=ATTACHED_P,
+    reads={"dp"},
+    source="seeds/002, action_delta_dp; the prototype is trained, rho so that blocked moves do not drag it",
+    settings=Robust,
+)
+def action_delta_dp(model, roll, cfg) -> Tensor:
+    """|dp - e_p(a)| through charbonnier: one number per step, mean over valid (B, T-1)."""
+    prototype = roll.batch.action[:, :-1] @ model.prototypes["p"]  # (B, T-1, P)
+    return masked_mean(robust(roll.dp - prototype, cfg), roll.batch.connected(1))
+
+
+@loss(
+    "additivity_dp",
+    updates={"delta_p"},
+    also=ATTACHED_P,
+    reads={"h", "p", "dp"},
+    source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
+    settings=Robust,
+    refuses={"running_sum": SUMMED},
+)
+def additivity_dp(model, roll, cfg) -> Tensor:
+    """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: robust length, mean over (B, T-2)."""
+    half = roll.p[:, :-2] + roll.dp[:, :-1]
+    second = model.odometry(half, roll.h[:, 1:-1], roll.batch.action[:, 1:-1])
+    target = stop_gradient(roll.p[:, 2:] - roll.p[:, :-2], "the measured pose is the target")
+    error = robust(roll.dp[:, :-1] + second - target, cfg)
+    return masked_mean(error, roll.batch.connected(2))
+
+
+@dataclass(frozen=True)
+class Steps(Robust):
+    """The longest sum, and the penalty's rounding."""
+
+    steps: int = option(8, "K: sums of 2..K steps are compared", ge=2)
+
+
+@loss(
+    "rollout_kstep_p",
+    updates={"delta_p", "pose"},
+    also=ATTACHED_P,
+    minus={"running_sum": {"pose"}},
+    reads={"p", "dp"},
+    source="seeds/002, rollout_kstep_p, on the measured pose, gradient on both sides",
+    settings=Steps,
+    refuses={"running_sum": SUMMED},
+)
+def rollout_kstep_p(model, roll, cfg) -> Tensor:
+    """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: robust length, mean over valid (t, k)."""
+    walked = torch.cat([torch.zeros_like(roll.dp[:, :1]), roll.dp.cumsum(1)], 1)  # (B, T, P)
+    lag = roll.p - walked  # constant along an episode when odometry and pose agree
+    longest = min(cfg.steps, lag.shape[1] - 1)
+    errors = [robust(lag[:, k:] - lag[:, :-k], cfg) for k in range(2, longest + 1)]
+    valid = [roll.batch.connected(k) for k in range(2, longest + 1)]
+    return masked_mean(torch.cat(errors, 1), torch.cat(valid, 1))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of each tail is left out."""
+
+    trim: float = option(0.1, "share of steps dropped at either end", ge=0, lt=0.5)
+
+
+@loss(
+    "scale_dp",
+    updates={"delta_p"},
+    also=ATTACHED_P,
+    reads={"p", "dp"},
+    source="seeds/002, scale_dp: a trimmed mean, for a median gives gradient to one sample",
+    settings=Scale,
+)
+def scale_dp(model, roll, cfg) -> Tensor:
+    """(trimmed mean of d_p(p, p + dp) over steps whose frame changed - 1)^2: one action is the unit."""
+    images = roll.batch.obs["image"].flatten(2)
+    moving = (images[:, 1:] != images[:, :-1]).any(-1) & roll.batch.connected(1)  # (B, T-1)
+    here = stop_gradient(roll.p[:, :-1], "the step's length is judged, not its origin")
+    size = frozen(model.metric)(here, here + roll.dp)
+    count = int(moving.sum())
+    if count == 0:
+        return size.sum() * 0
+    cut = int(cfg.trim * count)
+    kept = size[moving].sort().values[cut : count - cut]
+    return (kept.mean() - 1).square()

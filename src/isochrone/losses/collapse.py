@@ -1,0 +1,94 @@
+"""What keeps z from collapsing: VICReg with augmentations that keep position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isochrone.core.config import option
+from isochrone.core.errors import UserError
+from isochrone.core.tensors import as_float, rng_kwargs
+from isochrone.losses.loss import loss
+
+KEEPS_POSITION = ("noise", "blur", "brightness", "contrast")
+MOVES_THINGS = ("crop", "shift", "translate", "flip", "rotate", "cutout")
+
+
+@dataclass(frozen=True)
+class Vicreg:
+    """Weights inside the term (Bardes et al. 2022, section 4.2), and the augmentations."""
+
+    invariance: float = option(25.0, "two views of one frame agree", ge=0)
+    variance: float = option(25.0, "every coordinate of z spreads to 1", ge=0)
+    covariance: float = option(1.0, "coordinates do not repeat each other", ge=0)
+    augment: tuple[str, ...] = option(KEEPS_POSITION, "any of noise, blur, brightness, contrast")
+    rows: int = option(64, "frames per batch, each from a window of its own", ge=2)
+    strength: float = option(0.1, "their size, as a share of the full range", ge=0, le=0.5)
+
+    def check(self, path: str) -> None:
+        for name in self.augment:
+            if name in MOVES_THINGS:
+                raise UserError(
+                    f"{path}augment = '{name}': it moves things in the picture, and z would be taught that place "
+                    f"does not matter; choose from {', '.join(KEEPS_POSITION)}"
+                )
+            if name not in KEEPS_POSITION:
+                raise UserError(f"{path}augment = '{name}': choose from {', '.join(KEEPS_POSITION)}")
+
+
+def augment(image: Float[Tensor, "N C Y X"], cfg: Vicreg, rng: torch.Generator) -> Float[Tensor, "N C Y X"]:
+    """A view of each frame with everything still in its place. Noise is drawn on the generator's device."""
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image.device) * cfg.strength
+
+    n = image.shape[0]
+    for name in cfg.augment:
+        if name == "brightness":
+            image = image + draw(n, 1, 1, 1)
+        elif name == "contrast":
+            mean = image.mean((1, 2, 3), keepdim=True)
+            image = (image - mean) * (1 + 2 * draw(n, 1, 1, 1)) + mean
+        elif name == "blur":
+            soft = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+            image = torch.lerp(image, soft, draw(n, 1, 1, 1).abs() * 4)
+        else:
+            image = image + draw(*image.shape) * 0.5
+    return image
+
+
+def variance_hinge(z: Float[Tensor, "N Z"], target: float = 1.0) -> Float[Tensor, ""]:
+    """mean_j relu(target - std_j) (VICReg, eq. 1): zero once every coordinate has spread."""
+    std = (z.var(0) + 1e-4).sqrt()
+    return torch.relu(target - std).mean()
+
+
+def covariance(z: Float[Tensor, "N Z"]) -> Float[Tensor, ""]:
+    """Sum of squared off-diagonal covariances over Z (VICReg, eq. 4)."""
+    centred = z - z.mean(0)
+    cov = centred.T @ centred / (z.shape[0] - 1)
+    return (cov.square().sum() - cov.diagonal().square().sum()) / z.shape[1]
+
+
+@loss(
+    "vicreg",
+    updates={"encoder"},
+    reads={"z"},
+    source="seeds/000, section 5.2; Bardes et al. 2022, eq. 1-6",
+    settings=Vicreg,
+)
+def vicreg(model, roll, cfg) -> Tensor:
+    """Two views of one frame per window (rows are independent): invariance is a mean over rows and Z."""
+    frames = roll.batch.obs["image"]
+    b, length = frames.shape[:2]
+    rows = min(b, cfg.rows)  # windows come in random order
+    at = torch.randint(length, (rows,), **rng_kwargs(roll.rng)).to(frames.device)
+    image = as_float(frames[torch.arange(rows, device=frames.device), at])
+    left = model.encode(augment(image, cfg, roll.rng))
+    right = model.encode(augment(image, cfg, roll.rng))
+    loss = cfg.invariance * (left - right).square().mean()
+    loss = loss + cfg.variance * 0.5 * (variance_hinge(left) + variance_hinge(right))
+    return loss + cfg.covariance * (covariance(left) + covariance(right))

@@ -1,0 +1,233 @@
+"""The evidence lower bound of a state-space model, term by term, and overshooting. (spec/statespace sections 2 and 3)
+
+Every likelihood is in nats, without constants, summed over the event (pixels, groups of z) and averaged over batch and
+time: the sum of `image`, `reward`, `continue` and `kl` is the negative ELBO per step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from isochrone.core.config import option
+from isochrone.core.gradient import stop_gradient
+from isochrone.core.types import Struct
+from isochrone.losses.loss import loss
+from isochrone.losses.pixels import coarser
+from isochrone.losses.reductions import masked_mean
+
+BELIEF = {"encoder", "dynamics", "posterior"}  # what a loss on features of posteriors moves
+ALONE = {"decoupled_ssm": {"dynamics"}}  # features are z alone, and z comes from the frame alone
+PLANET = "Hafner et al. 2019 (PlaNet)"
+
+
+class HalfSquares(torch.autograd.Function):
+    """1/2 |shown - seen|^2 over the event. In one node: images are large, and each pass over them costs."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, shown: Tensor, lead: int) -> Tensor:
+        error = (shown - seen).flatten(lead)
+        ctx.save_for_backward(error)
+        ctx.shape = shown.shape
+        return 0.5 * torch.linalg.vecdot(error, error)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (error,) = ctx.saved_tensors
+        back = (error * grads[0][..., None]).reshape(ctx.shape)
+        return -back if ctx.needs_input_grad[0] else None, back if ctx.needs_input_grad[1] else None, None
+
+
+def halved(seen: Float[Tensor, "*N"], shown: Float[Tensor, "*N"], lead: int = 2) -> Float[Tensor, "*B"]:
+    """Half the squared error: minus the log of a unit-variance Gaussian without its constant.
+
+    Summed over the event, which is everything behind the first `lead` dimensions.
+    """
+    return HalfSquares.apply(seen, shown, lead)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A likelihood's own factor."""
+
+    scale: float = option(1.0, "factor of the log-likelihood (PlaNet's code: 10 for the reward)", gt=0)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Coarser views of the image that count as well."""
+
+    levels: int = option(1, "the image, its half, its quarter, ... (1: as the ELBO has it)", ge=1)
+    rise: float = option(2.0, "weight of a level against the finer one", gt=0)
+
+
+@loss(
+    "image",
+    updates={"decoder", *BELIEF},
+    reads={"target", "image_hat"},
+    source=f"{PLANET}, eq. 3; ln p(o_t | s_t)",
+    settings=Pyramid,
+    minus=ALONE,
+)
+def image(model, roll, cfg) -> Tensor:
+    """1/2 |o - o_hat|^2 over the pixels of the image as the encoder saw it: sum over the event, mean over (B, R).
+
+    With more `levels` also of sums over 2 x 2 pixels, halved (what is smooth keeps its energy): two small things that
+    do not overlap look equally far apart wherever they are, until they are seen from afar.
+    """
+    seen, shown = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
+    total = halved(seen, shown, 1).mean()
+    for level in range(1, cfg.levels):
+        if min(shown.shape[-2:]) < 2:
+            break
+        seen, shown = 2 * coarser(seen), 2 * coarser(shown)
+        total = total + cfg.rise**level * halved(seen, shown, 1).mean()
+    return total
+
+
+@loss(
+    "vectors",
+    updates={"decoder", *BELIEF},
+    reads={"target", "vectors_hat"},
+    source=f"{PLANET}, eq. 3; symlog: Hafner et al. 2023, eq. 1",
+    minus=ALONE,
+)
+def vectors(model, roll, cfg) -> Tensor:
+    """The same of every observation that is a vector, in symlog space: sum over the event, mean over (B, T)."""
+    errors = [halved(roll.target[name], shown) for name, shown in roll.vectors_hat.items()]
+    return torch.stack(errors).sum(0).mean()
+
+
+@loss(
+    "reward",
+    updates={"reward", *BELIEF},
+    reads={"reward_hat"},
+    source=f"{PLANET}, eq. 3; two-hot: Hafner et al. 2023, eq. 10",
+    settings=Scale,
+    minus=ALONE,
+)
+def reward(model, roll, cfg) -> Tensor:
+    """-ln p(r_t | s_t) of the reward on arrival; first rows have none and are left out. Mean over the other (B, T)."""
+    nll = model.reward_head.nll(roll.reward_hat, roll.batch.reward)
+    return cfg.scale * masked_mean(nll, ~roll.batch.first)
+
+
+@loss(
+    "continue",
+    updates={"continue", *BELIEF},
+    reads={"continue_hat"},
+    source="Hafner et al. 2021 (Dreamer v2), eq. 2",
+    settings=Scale,
+    minus=ALONE,
+)
+def goes_on(model, roll, cfg) -> Tensor:
+    """-ln p(c_t | s_t), c_t = 0 on terminal rows. Mean over (B, T)."""
+    return cfg.scale * model.continue_head.nll(roll.continue_hat, roll.batch.terminal).mean()
+
+
+@dataclass(frozen=True)
+class Kl:
+    """How hard prior and posterior are drawn to each other."""
+
+    dyn: float = option(1.0, "weight of KL(stopped posterior | prior): the prior learns", ge=0)
+    rep: float = option(1.0, "weight of KL(posterior | stopped prior): the posterior is held", ge=0)
+    free: float = option(0.0, "free nats: below them the KL costs nothing", ge=0)
+    averaged: bool = option(False, "apply them to the mean over batch and time (Dreamer v1, v2), not row by row")
+
+
+def charged(kl: Float[Tensor, "*B"], free: float, averaged: bool, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """Mean over the valid rows of max(free, KL), or max(free, the mean)."""
+    if averaged:
+        return masked_mean(kl, valid).clamp_min(free)
+    return masked_mean(kl.clamp_min(free), valid)
+
+
+def balanced(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """dyn KL(sg q || p) + rep KL(q || sg p), each over its free nats. Equal weights need one KL only."""
+    if cfg.dyn == cfg.rep:
+        return cfg.dyn * charged(q.kl(p).sum(-1), cfg.free, cfg.averaged, valid)
+    taught = stop_gradient(q, "the prior learns what the posterior says").kl(p).sum(-1)
+    kept = q.kl(stop_gradient(p, "the posterior is held to the prior, more gently")).sum(-1)
+    one, two = (charged(x, cfg.free, cfg.averaged, valid) for x in (taught, kept))
+    return cfg.dyn * one + cfg.rep * two
+
+
+@loss(
+    "kl",
+    updates={"prior", *BELIEF},
+    reads={"posterior", "prior"},
+    source=f"{PLANET}, eq. 3; balance: Hafner et al. 2021, alg. 2; free nats per row: Hafner et al. 2023, eq. 5",
+    settings=Kl,
+    wakes={"free": 0.0},
+)
+def kl(model, roll, cfg) -> Tensor:
+    """KL(q(z_t | h_t, o_t) || p(z_t | h_t)): sum over z, free nats per row or on the mean, mean over (B, T)."""
+    every = torch.ones_like(roll.batch.first)
+    return balanced(roll.posterior, roll.prior, cfg, every)
+
+
+@loss(
+    "kl_global",
+    updates=BELIEF,
+    reads={"posterior"},
+    source=f"{PLANET}, appendix; off in its released code",
+    minus={"decoupled": {"dynamics"}},
+)
+def kl_global(model, roll, cfg) -> Tensor:
+    """KL(q || fixed standard prior): N(0, I), or even odds. Sum over z, mean over (B, T)."""
+    return roll.posterior.kl(roll.posterior.standard()).sum(-1).mean()
+
+
+def deep(x: Tensor | Struct) -> Any:
+    """Depths d = 2..D of something (B, S, D, ...): depth 1 is the one-step loss."""
+    return x.map(deep) if isinstance(x, Struct) else x[:, :, 1:]
+
+
+@loss(
+    "overshoot_kl",
+    updates={"prior", *BELIEF},
+    reads={"posterior", "overshoot"},
+    source=f"{PLANET}, eq. 7; the posteriors of d > 1 are stopped",
+    settings=Kl,
+    wakes={"free": 0.0},
+)
+def overshoot_kl(model, roll, cfg) -> Tensor:
+    """KL(sg q(z_t) || p(z_t | posterior d steps before)), d = 2..D: sum over z, mean over starts and depths.
+
+    With `kl` at weight 1 / D and this at beta (D - 1) / D, the sum is the paper's average over d = 1..D.
+    """
+    over = roll.overshoot
+    q = stop_gradient(deep(over.target(roll.posterior)), "overshooting teaches the prior only (PlaNet, section 4)")
+    return cfg.dyn * charged(q.kl(deep(over.prior)).sum(-1), cfg.free, cfg.averaged, deep(over.valid))
+
+
+@loss(
+    "overshoot_reward",
+    updates={"reward", "prior", *BELIEF},
+    reads={"overshoot"},
+    source="Kaixhin/PlaNet, reward overshooting",
+    settings=Scale,
+)
+def overshoot_reward(model, roll, cfg) -> Tensor:
+    """-ln p(r_t | imagined s_t), d = 1..D steps after a posterior. Mean over starts and depths."""
+    over = roll.overshoot
+    nll = model.reward_head.nll(model.reward_head(over.feat), over.target(roll.batch.reward))
+    return cfg.scale * masked_mean(nll, over.valid)
+
+
+@loss(
+    "overshoot_image",
+    updates={"decoder", "prior", *BELIEF},
+    reads={"frames", "overshoot"},
+    source="Amos et al. 2018 (multi-step prediction); PlaNet, section 4, observation overshooting",
+)
+def overshoot_image(model, roll, cfg) -> Tensor:
+    """1/2 |o_t - imagined o_t|^2, d = 1..D steps after a posterior: sum over the event, mean over starts and depths."""
+    over = roll.overshoot
+    shown = model.decoder.image(over.feat)
+    came = stop_gradient(over.target(roll.frames), "frames are data")
+    return masked_mean(halved(came, shown, 3), over.valid)

@@ -1,0 +1,97 @@
+"""Is every loss alive? Value and gradient per term and group, and a sentence for each that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from isochrone.core.types import Batch
+from isochrone.losses.objective import TrainingObjective
+from isochrone.losses.routes import gradients
+
+ZERO = 1e-9  # summed squares of float32 rounding stay below this at the scale of one action
+COPY = 0.999
+
+
+@dataclass(frozen=True)
+class LossProbe:
+    """One term's value on each probe, and its gradient norm per group (largest over the probes)."""
+
+    values: list[float]
+    norms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """The pulse of every term, and what is wrong."""
+
+    pulses: dict[str, LossProbe]
+    faults: list[str]
+
+    def table(self) -> str:
+        """Plain text, one row per term: value, then gradient norm per group that moves."""
+        rows = []
+        for name, pulse in self.pulses.items():
+            moved = "  ".join(f"{g} {n:.2g}" for g, n in pulse.norms.items() if n > 0)
+            rows.append(f"{name:<24}{sum(pulse.values) / len(pulse.values):>11.4g}   {moved}")
+        return "\n".join(rows)
+
+
+def _flat(grads: dict[str, list[Tensor | None]], like: dict[str, list[Tensor]]) -> Tensor:
+    parts = [
+        torch.zeros_like(p).flatten() if g is None else g.flatten()
+        for name, gs in grads.items()
+        for g, p in zip(gs, like[name], strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -> Liveness:
+    """Measure every term on real batches (at least two). Draws inside terms repeat from `seed` on every call.
+
+    Free nats are left out: a loss that sleeps below them is not dead.
+    """
+    groups = {name: list(ps) for name, ps in total.model.groups().items()}
+    values: dict[str, list[float]] = {name: [] for name in total.terms}
+    norms = {name: dict.fromkeys(groups, 0.0) for name in total.terms}
+    vectors: dict[str, Tensor] = {}
+    for i, batch in enumerate(probes):
+        losses = total.losses(batch, torch.Generator().manual_seed(seed + i), awake=True)
+        for name, loss in losses.items():
+            grads = gradients(loss, groups)
+            values[name].append(loss.item())
+            for g, parts in grads.items():
+                size = sum(float(x.square().sum()) for x in parts if x is not None) ** 0.5
+                norms[name][g] = max(norms[name][g], size)
+            if i == 0:
+                vectors[name] = _flat(grads, groups)
+    pulses = {name: LossProbe(values[name], norms[name]) for name in total.terms}
+    return Liveness(pulses, [f for name, p in pulses.items() for f in _faults(name, p)] + _copies(vectors))
+
+
+def _faults(name: str, pulse: LossProbe) -> list[str]:
+    biggest = max(pulse.norms.values(), default=0.0)
+    if not all(torch.isfinite(torch.tensor([*pulse.values, biggest]))):
+        return [f"'{name}' is not finite: {pulse.values}"]
+    if all(abs(v) <= ZERO for v in pulse.values):
+        why = "an identity" if biggest <= 1e-3 and biggest > 0 else "identically zero or already satisfied"
+        return [f"'{name}' is {why}: value {max(map(abs, pulse.values)):.1e} on every probe, whatever the weights"]
+    if biggest == 0:
+        same = max(pulse.values) - min(pulse.values) == 0
+        return [f"'{name}' is {'a constant' if same else 'out of reach of every weight'}: it has no gradient"]
+    return []
+
+
+def _copies(vectors: dict[str, Tensor]) -> list[str]:
+    sizes = {name: float(v.norm()) for name, v in vectors.items()}
+    out = []
+    for a, b in combinations(vectors, 2):
+        if sizes[a] > 0 and sizes[b] > 0:
+            cos = float(vectors[a] @ vectors[b]) / (sizes[a] * sizes[b])
+            if cos > COPY:
+                out.append(f"'{a}' and '{b}' are copies: their gradients agree to a cosine of {cos:.5f}; keep one")
+    return out

@@ -1,0 +1,120 @@
+"""Hardness-weighted pixel losses (spec section 6): a small box on a black scene must not be cheaper to forget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isochrone.core.config import option
+from isochrone.core.gradient import stop_gradient
+from isochrone.core.tensors import as_float
+from isochrone.core.types import Rollout
+from isochrone.losses.loss import loss
+from isochrone.losses.reductions import masked_mean
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The pyramid: `scales` levels, each halving the image; level s weighs `decay`^s."""
+
+    scales: int = option(3, "levels of the pyramid", ge=1, le=6)
+    decay: float = option(0.5, "weight of a level against the one below", gt=0)
+    beta: float = option(1.0, "sharpness of the hardness weight", ge=0)
+    cap: float = option(4.0, "largest hardness weight", ge=1)
+    floor: float = option(
+        0.25, "local mean of the error below which nothing counts as hard; 1e-6 is an L1 on black", gt=0
+    )
+    box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
+
+
+@lru_cache(maxsize=32)
+def _box_rows(size: int, box: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
+    """Row i averages what lies within box // 2 of i."""
+    at = torch.arange(size, device=device)
+    near = ((at[:, None] - at).abs() <= box // 2).to(dtype)
+    return near / near.sum(1, keepdim=True)
+
+
+def local_mean(x: Float[Tensor, "N C Y X"], box: int) -> Float[Tensor, "N C Y X"]:
+    """Mean over a box around each pixel, pixels outside left out.
+
+    A box is separable: one banded matrix per axis, several times as fast as a sliding pool on a CPU.
+    """
+    along_y, along_x = (_box_rows(size, box, x.dtype, x.device) for size in x.shape[-2:])
+    return along_y @ (x @ along_x.T)
+
+
+def coarser(x: Float[Tensor, "N C Y X"]) -> Float[Tensor, "N C y x"]:
+    """Mean over 2 x 2 pixels; an odd last row or column is left out."""
+    y, x_ = (size // 2 * 2 for size in x.shape[-2:])
+    rows = x[..., 0:y:2, :x_] + x[..., 1:y:2, :x_]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+
+
+def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], cfg: Boxes) -> Float[Tensor, "N"]:
+    """sum_s decay^s sum_yx w e, e = mean_c |guess - truth| at scale s; w = min((e / local mean e)^beta, cap), stopped.
+
+    Sum over pixels and scales, one number per image.
+    """
+    total = guess.new_zeros(guess.shape[0])
+    error = guess - truth
+    for s in range(cfg.scales):
+        # Pooling is linear, so pooling the difference equals the difference of the pooled images.
+        e = error.abs().mean(1, keepdim=True)  # (N, 1, y, x)
+        held = stop_gradient(e, "the weight says where to look, it is not to be gamed")
+        near = local_mean(held, cfg.box).clamp_min(cfg.floor)
+        weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
+        total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
+        if s + 1 < cfg.scales:
+            error = coarser(error)
+    return total
+
+
+PIXELS: dict[str, Any] = {
+    "updates": {"encoder", "decoder"},
+    "minus": {"detach_decoder": {"encoder"}},
+    "reads": {"recon", "recon_rows"},
+    "settings": Boxes,
+}
+
+
+def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
+    """The true pictures of the rows that were decoded."""
+    return as_float(roll.batch.obs["image"].index_select(1, roll.recon_rows))
+
+
+@loss("recon_multi_box", source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
+def recon_multi_box(model, roll, cfg) -> Tensor:
+    """D(z) against the frame: sum over pixels and scales, mean over the decoded (B, R)."""
+    return multi_box(roll.recon.flatten(0, 1), decoded(roll).flatten(0, 1), cfg).mean()
+
+
+@loss("pixel_delta_multi_box", source="seeds/002, pixel_delta_multi_box", **PIXELS)
+def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
+    """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid neighbours among the decoded rows."""
+    truth, guess = decoded(roll).diff(dim=1), roll.recon.diff(dim=1)
+    error = multi_box(guess.flatten(0, 1), truth.flatten(0, 1), cfg).reshape(guess.shape[:2])
+    valid = roll.batch.connected(1).index_select(1, roll.recon_rows[:-1])
+    return masked_mean(error, valid)
+
+
+def centre_of_mass(image: Float[Tensor, "N C Y X"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N"]]:
+    """(x, y) in pixels of what stands out from the batch's mean picture, and how much of it there is.
+
+    Environment-only: what never moves is background, and a pixel's weight is its squared departure from it.
+    """
+    middle = image.mean(0)
+    # A few frames at a time: what lies between the operations stays in the cache.
+    away = torch.cat([(few - middle).square_().mean(1) for few in image.split(16)])  # (N, Y, X)
+    away = away * (away > 0.25 * away.amax((1, 2), keepdim=True))
+    mass = away.sum((1, 2)).clamp_min(1e-6)
+    ys = torch.arange(image.shape[2], device=image.device, dtype=image.dtype)
+    xs = torch.arange(image.shape[3], device=image.device, dtype=image.dtype)
+    x = (away.sum(1) * xs).sum(-1) / mass
+    y = (away.sum(2) * ys).sum(-1) / mass
+    return torch.stack([x, y], -1), mass

@@ -1,0 +1,113 @@
+"""What the next frame will be: jepa, the two bridges between z and h, and open-loop rollouts. (spec section 3)"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isochrone.core.gradient import frozen, stop_gradient
+from isochrone.losses.loss import loss
+from isochrone.losses.reductions import Robust, masked_mean, robust, sse
+
+ATTACHED = {"attached": {"encoder"}}
+
+
+@loss(
+    "jepa",
+    updates={"predictor", "h2z", "z2h"},
+    also=ATTACHED,
+    reads={"z", "z_hat"},
+    source="seeds/002, table row jepa; z2h through h_0 (the notes' table forgets it)",
+    settings=Robust,
+)
+def jepa(model, roll, cfg) -> Tensor:
+    """Predicted z against the z that came: robust length over Z, mean over valid (B, T-1). The target is stopped."""
+    target = stop_gradient(roll.z[:, 1:], "the target must not chase its prediction")
+    return masked_mean(robust(roll.z_hat - target, cfg), roll.batch.connected(1))
+
+
+@loss(
+    "h2z",
+    updates={"h2z", "z2h"},
+    also=ATTACHED,
+    reads={"z", "h"},
+    source="seeds/002, table row h2z; its rows t > 0 equal jepa, so only rows where belief starts are kept",
+)
+def h2z(model, roll, cfg) -> Tensor:
+    """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
+    starts = roll.batch.first.clone()
+    starts[:, 0] = True
+    error = sse(model.believe(roll.h[starts]), stop_gradient(roll.z[starts], "the encoder is the teacher"))
+    return error.mean()
+
+
+@loss("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
+def z2h(model, roll, cfg) -> Tensor:
+    """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
+    z = stop_gradient(roll.z, "the encoder is the teacher")
+    return sse(model.on_sphere(frozen(model.h2z)(model.z2h(z))), z).mean()
+
+
+@loss(
+    "h_start",
+    updates={"z2h"},
+    reads={"z_in", "h"},
+    source="spec section 2: a belief that starts on a lone frame must not be told from one that has run (clock probe)",
+)
+def h_start(model, roll, cfg) -> Tensor:
+    """Zh(z_t) against the running belief h_t, t > 0: sum over D, mean over valid (B, T-1). Moves the start alone."""
+    z = stop_gradient(roll.z_in[:, 1:], "the start of belief follows what is seen")
+    ran = stop_gradient(roll.h[:, 1:], "the running belief is the teacher")
+    return masked_mean(sse(model.z2h(z), ran), roll.batch.connected(1))
+
+
+def _from_second_step(error: Tensor, valid: Tensor) -> Tensor:
+    # k = 1 repeats the teacher's own step, where the error is zero by construction.
+    return masked_mean(error[..., 1:], valid[..., 1:])
+
+
+ROLLS = {"predictor", "h2z", "z2h"}
+
+
+@loss(
+    "rollout_kstep_h",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"h", "open_loop"},
+    source="seeds/002, table row rollout_kstep_h; spec section 3 starts at k = 2",
+)
+def rollout_kstep_h(model, roll, cfg) -> Tensor:
+    """Imagined belief against the taught one, k = 2..K: sum over D, mean over starts and k."""
+    loop = roll.open_loop
+    target = loop.target(stop_gradient(roll.h, "the taught belief is the target"))
+    return _from_second_step(sse(loop.h, target), loop.valid)
+
+
+@loss(
+    "rollout_kstep_delta_h",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"h", "open_loop"},
+    source="seeds/002, table row rollout_kstep_delta_h",
+)
+def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
+    """The same on one-step differences, k = 2..K. Nearly redundant: keep its weight low."""
+    loop = roll.open_loop
+    h = stop_gradient(roll.h, "the taught belief is the target")
+    real = torch.cat([loop.origin(h)[:, :, None], loop.target(h)], 2).diff(dim=2)  # (B, S, K, D)
+    return masked_mean(sse(loop.h.diff(dim=2), real[:, :, 1:]), loop.valid[..., 1:])
+
+
+@loss(
+    "rollout_kstep_z",
+    updates=ROLLS,
+    also=ATTACHED,
+    reads={"z", "open_loop"},
+    source="seeds/002, rollout_kstep_z (off in the notes; on in our recipe: plans are made of imagined z)",
+    settings=Robust,
+)
+def rollout_kstep_z(model, roll, cfg) -> Tensor:
+    """Imagined z against the z that came, k = 2..K: robust length over Z, mean over starts and k."""
+    loop = roll.open_loop
+    target = loop.target(stop_gradient(roll.z, "the encoder is the teacher"))
+    return _from_second_step(robust(loop.z - target, cfg), loop.valid)

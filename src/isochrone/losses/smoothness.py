@@ -1,0 +1,170 @@
+"""Robust, gated smoothness of z, and its opposite number: nearness in z ordered by visible displacement. (seeds/000)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isochrone.core.config import option
+from isochrone.core.gradient import stop_gradient
+from isochrone.core.tensors import as_float, rng_kwargs
+from isochrone.core.types import Rollout
+from isochrone.losses.loss import loss
+from isochrone.losses.pixels import centre_of_mass
+from isochrone.losses.reductions import Robust, charbonnier, huber, masked_mean, norm, robust, sse, truncated
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """The penalty on d_t / tau, tau the batch's median step."""
+
+    rho: Literal["huber", "charbonnier", "truncated"] = option("truncated", "truncated ignores jumps altogether")
+    delta: float = option(1.0, "where huber turns linear", gt=0)
+    eps: float = option(0.1, "charbonnier's rounding", gt=0)
+    cap: float = option(4.0, "where truncated stops", gt=0)
+    gate: bool = option(True, "fade where the model was surprised")
+    gate_scale: float = option(1.0, "surprise that fades it to 1/e, in medians", gt=0)
+
+
+def penalty(d: Float[Tensor, "*B"], cfg: Smooth) -> Float[Tensor, "*B"]:
+    """rho(d), seeds/000 section 6."""
+    if cfg.rho == "huber":
+        return huber(d, cfg.delta)
+    return charbonnier(d, cfg.eps) if cfg.rho == "charbonnier" else truncated(d, cfg.cap)
+
+
+def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
+    """exp(-(e - median e)_+ / (scale * median e)), in 0..1."""
+    middle = error.median()
+    return torch.exp(-(error - middle).clamp_min(0) / (scale * middle).clamp_min(1e-8))
+
+
+@loss(
+    "z_smooth",
+    updates={"encoder"},
+    reads={"z", "z_hat"},
+    source="seeds/000, section 6; spec section 4",
+    settings=Smooth,
+)
+def z_smooth(model, roll, cfg) -> Tensor:
+    """mean_t g_t rho(|z' - z| / tau): off across episode ends, faded where prediction failed. Needs a guard."""
+    step = norm(roll.z.diff(dim=1))  # (B, T-1)
+    valid = roll.batch.connected(1)
+    moving = valid & (step > 1e-3)
+    tau = (
+        stop_gradient(step, "the unit of smoothness is measured, not learned")[moving].median()
+        if bool(moving.any())
+        else step.new_ones(())
+    )
+    value = penalty(step / tau.clamp_min(1e-6), cfg)
+    if cfg.gate:
+        surprise = sse(roll.z_hat, roll.z[:, 1:])
+        value = value * gate(
+            stop_gradient(surprise, "the gate watches the error, it does not train it"), cfg.gate_scale
+        )
+    return masked_mean(value, valid)
+
+
+def _seen(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
+    """z of random frames of the batch, and where in the picture stands what moves: (x, y) in pixels."""
+    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], **rng_kwargs(roll.rng))[:frames].to(roll.z.device)
+    where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))
+    return roll.z.flatten(0, 1)[pick], where
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Triplets per batch, and the slope they ask for."""
+
+    triplets: int = option(2048, "random triplets of frames per batch", ge=1)
+    frames: int = option(64, "frames per batch that they are drawn from", ge=3)
+    power: float = option(0.5, "z distance grows as displacement^power: below 1 keeps near frames tellable", gt=0, le=1)
+    slope: float = option(1.0, "asked difference of z distance per pixel, against the batch's own rate", gt=0)
+
+
+@loss(
+    "displacement_rank",
+    updates={"encoder"},
+    reads={"z"},
+    source="seeds/000, section 5.4; spec section 4",
+    settings=Displacement,
+)
+def displacement_rank(model, roll, cfg) -> Tensor:
+    """Of two frames, the one displaced less (centre of mass, from pixels alone) must be nearer in z.
+
+    Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by
+    the batch's mean d: in units of a typical distance. Mean over triplets.
+    """
+    z, where = _seen(roll, cfg.frames)
+    i, j, k = torch.randint(len(z), (3, cfg.triplets), **rng_kwargs(roll.rng)).to(z.device)
+    near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
+    shift_near, shift_far = norm(where[i] - where[j]).pow(cfg.power), norm(where[i] - where[k]).pow(cfg.power)
+    unit = stop_gradient(near.mean(), "a unit is not a target").clamp_min(1e-6)
+    rate = unit / shift_near.mean().clamp_min(1e-6)
+    sign = torch.sign(shift_far - shift_near)
+    margin = cfg.slope * rate * (shift_far - shift_near).abs()
+    return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit
+
+
+def _misread(
+    ruler: nn.Module, latent: Float[Tensor, "*B F"], moved: Float[Tensor, "*B 2"], cfg: Robust
+) -> Float[Tensor, "*B"]:
+    """How far the ruler's reading, ten pixels per unit, is off what was seen to move: robust length."""
+    return robust(10 * ruler(latent) - moved, cfg)
+
+
+@dataclass(frozen=True)
+class Ruler(Robust):
+    """Pairs per batch, and the penalty's rounding."""
+
+    frames: int = option(128, "frames per batch; each is compared with one other", ge=2)
+    eps: float = option(2.0, "error in pixels at which its cost turns from its square to its size", gt=0)
+
+
+@loss(
+    "displacement_read",
+    updates={"encoder", "ruler"},
+    reads={"z"},
+    source="seeds/000, section 5.4 (visible displacement), as a linear read-out: spec section 2, 'keeps position'",
+    settings=Ruler,
+)
+def displacement_read(model, roll, cfg) -> Tensor:
+    """The displacement seen between two frames (centre of mass, from pixels alone) is linear in z' - z: 10 W (z' - z).
+
+    Charbonnier of the error's length in pixels, mean over pairs. Order alone (displacement_rank) leaves place curved.
+    """
+    z, where = _seen(roll, cfg.frames)
+    half = len(z) // 2
+    return _misread(model.ruler, z[half : 2 * half] - z[:half], where[half : 2 * half] - where[:half], cfg).mean()
+
+
+@dataclass(frozen=True)
+class Motion(Robust):
+    """Windows per batch, and the penalty's rounding."""
+
+    rows: int = option(16, "windows per batch whose motion is measured", ge=1)
+    eps: float = option(1.0, "error in pixels at which its cost turns from its square to its size", gt=0)
+
+
+@loss(
+    "motion_read",
+    updates={"ruler_h", "predictor", "z2h"},
+    also={"attached": {"encoder"}},
+    reads={"h"},
+    source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
+    settings=Motion,
+)
+def motion_read(model, roll, cfg) -> Tensor:
+    """The motion seen from one frame to the next is linear in the belief held before it: 10 W h_{t+1}, pixels.
+
+    Centre of mass, from pixels alone. Charbonnier of the error's length, mean over valid steps of some windows.
+    """
+    frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
+    where, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
+    moved = where.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
+    off = _misread(model.ruler_h, roll.h[: cfg.rows, 1:], moved, cfg)
+    return masked_mean(off, roll.batch.connected(1)[: cfg.rows])

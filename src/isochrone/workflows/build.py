@@ -1,0 +1,193 @@
+"""From a config to the things it names: world, replay, model, losses, planner, agent. No decisions of its own."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isochrone.agents.mpc import MPC
+from isochrone.core import registry
+from isochrone.core.config import override, part_config, validate
+from isochrone.core.errors import UserError
+from isochrone.core.types import Spec
+from isochrone.data.collect import collect, random_policy
+from isochrone.data.episode import Episode, load_json, save_json, spec_from_dict, spec_to_dict
+from isochrone.data.replay import Replay, row_bytes
+from isochrone.data.source import load_into, open_format
+from isochrone.data.window import split_lanes
+from isochrone.losses.liveness import Liveness, liveness
+from isochrone.losses.objective import TrainingObjective
+from isochrone.recipes.schema import Config
+from isochrone.train.device import generator
+
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def recipe(name: str, changes: Mapping[str, str] | None = None) -> Config:
+    """The recipe `name` with changes laid over it ('train.steps' -> '100'), checked. UserError names what is wrong."""
+    return configured(registry.get("recipe", name)(), changes or {})
+
+
+def configured(config: Config, changes: Mapping[str, str]) -> Config:
+    """`config` with changes laid over it. 'data' stands for 'data.path', 'loss.NAME.x' for 'term.NAME.x'."""
+    wanted = {}
+    for key, value in changes.items():
+        key = "data.path" if key == "data" else key
+        if key.startswith("loss.") and key.count(".") > 1:
+            key = "term." + key.removeprefix("loss.")
+        wanted[key] = value
+    return override(config, wanted)
+
+
+# --- world and data ---------------------------------------------------------------------------------------------------
+
+
+def make_env(config: Config, num_envs: int) -> Any:
+    """The world, `num_envs` of it."""
+    return registry.get("env", config.env.name)(config.env, num_envs)
+
+
+def spec_of(config: Config) -> Spec:
+    """What the frames of this run look like: told by the recording where there is one, else by the world."""
+    if config.data.path is not None:
+        spec = open_format(config.data.path).read(config.data.path)[0]
+    else:
+        env = make_env(config, 1)
+        spec = env.spec
+        env.close()
+    if registry.get("model", config.model.name).pixels:
+        _ = spec.image  # refuse a world without them now
+    return spec
+
+
+def check_budget(config: Config, spec: Spec) -> None:
+    """UserError where the collected frames would take more than the budget."""
+    data = config.data
+    spare = reserve(config)
+    need = data.lanes * (kept(config) + spare) * row_bytes(spec)
+    if data.path is None and need > data.budget_mb * 1e6:
+        more = f" + {spare} in reserve for a resume (fewer with a smaller train.save_every)" if spare else ""
+        raise UserError(
+            f"data.lanes = {data.lanes} x {kept(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
+            f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
+        )
+
+
+def kept(config: Config) -> int:
+    """Rows that a lane of the ring keeps."""
+    return max(config.data.rows, config.data.capacity)
+
+
+def reserve(config: Config) -> int:
+    """Rows kept per lane behind the ring, so that a killed run finds all it saw at its oldest checkpoint."""
+    every, save = config.data.refresh_every, config.train.save_every or config.train.steps
+    return math.ceil(save / every + 1) * config.train.keep * config.data.refresh_rows if every else 0
+
+
+def fill_replay(
+    config: Config, folder: Path | None, say: Say = silent, progress: Callable[[int], None] | None = None
+) -> Replay:
+    """The run's replay in `folder` (None: in RAM): opened if it is complete there, else recorded or loaded anew.
+
+    Recording depends on the config alone, so a run that is killed meanwhile starts over and gets the same rows.
+    """
+    done = None if folder is None else folder / "complete.json"
+    if folder is not None and done is not None and done.exists():
+        replay = Replay.open(folder)
+        say(replay.announce())
+        return replay
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if config.data.path is not None:
+        replay = load_into(config.data.path, folder)
+        say(replay.announce())
+    else:
+        replay = _collected(config, folder, say, progress)
+    replay.flush()
+    if folder is not None and done is not None:
+        save_json(done, {"rows": len(replay), "spec": spec_to_dict(replay.spec)})
+    return replay
+
+
+def _collected(config: Config, folder: Path | None, say: Say, progress: Callable[[int], None] | None) -> Replay:
+    data, env = config.data, make_env(config, config.data.lanes)
+    check_budget(config, env.spec)
+    replay = Replay(env.spec, data.lanes, kept(config), folder, reserve(config))
+    say(replay.announce())
+    rng = generator(config.train.seed, "collect")
+    act = random_policy(env.spec.action, rng, data.repeat)
+    collect(env, act, replay, data.lanes * data.rows, rng, progress)
+    env.close()
+    return replay
+
+
+def training_lanes(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
+    """(lanes to train on, lanes held out)."""
+    return split_lanes(replay.lanes, config.data.held, config.train.seed)
+
+
+def complete_episodes(replay: Replay) -> list[Episode]:
+    """Every whole episode in the replay. UserError when there is none."""
+    found = list(replay.episodes())
+    if not found:
+        raise UserError("no episode is complete yet: raise data.rows, or lower the world's episode_length")
+    return found
+
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """spec.json beside a run's config: what the frames look like, so that the replay may be deleted."""
+    save_json(path, spec_to_dict(spec))
+
+
+def read_spec(path: Path) -> Spec:
+    """What `write_spec` wrote."""
+    return spec_from_dict(load_json(path))
+
+
+# --- model, losses, agents --------------------------------------------------------------------------------------------
+
+
+def make_model(config: Config, spec: Spec) -> Any:
+    """The model with first weights that follow from `train.seed`; torch's own random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # modules draw their first weights from torch's own generator only
+        return registry.get("model", config.model.name)(config.model, spec)
+
+
+def make_objective(config: Config, model: Any) -> TrainingObjective:
+    """The weighted sum of losses. UserError where a loss does not fit the model."""
+    settings = _built(config.term, config)
+    unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
+    if unused:
+        raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
+    return TrainingObjective(
+        model, config.loss, settings, config.force, _built(config.after, config), _built(config.until, config)
+    )
+
+
+def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The entries of a table of losses whose loss is built at all."""
+    return {name: value for name, value in table.items() if config.loss.get(name, 0) > 0}
+
+
+def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:
+    """Model-predictive control with the run's planner, or with `planner` in its default settings."""
+    made = config.planner if planner in (None, config.planner.name) else validate(part_config("planner", planner))
+    return MPC(model, registry.get("planner", made.name)(made, model.action), config=config.mpc)
+
+
+def check_alive(config: Config, total: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:
+    """Every loss on two real batches: value, gradient per group, and what is wrong."""
+    rng = generator(config.train.seed, "liveness")
+    size, lanes = min(config.train.batch, windows), training_lanes(config, replay)[0]
+    probes = [replay.sample(size, config.train.length, rng, lanes) for _ in range(2)]
+    return liveness(total, probes, config.train.seed)

@@ -1,0 +1,157 @@
+"""Evaluate a trained run: every measure that applies, planning or returns beside their floors, results and figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isochrone.agents.mpc import MPC
+from isochrone.core.config import to_dict
+from isochrone.core.errors import UserError
+from isochrone.envs.whitebox.oracle import oracle_return
+from isochrone.evals import store, suite
+from isochrone.evals.bars import BARS
+from isochrone.evals.likelihood import bounds, linear
+from isochrone.evals.multimodality import forked, forks
+from isochrone.evals.returns import cost, earned
+from isochrone.evals.suite import Results
+from isochrone.train.device import generator
+from isochrone.workflows import build
+from isochrone.workflows.loaded_run import Trained, has_truth, held_out
+
+Say = Callable[[str], None]
+Found = tuple[Results, dict[str, Any]]
+"""(results, arrays of the figures)."""
+DARK = ".dark"
+"""Ending of the names of figures for dark screens."""
+
+
+def evaluate_run(trained: Trained, say: Say = build.silent, figures: bool = True) -> Results:
+    """Measure, write results.json and figures/STEP/; returns the results."""
+    config, run = trained.config, trained.run
+    results, arrays = measure(trained, say)
+    results = _unseen(trained) | results
+    about = {
+        "step": trained.step,
+        "train_seed": config.train.seed,
+        "eval_seed": config.eval.seed,
+        "env": to_dict(config.env),
+    }
+    if figures and arrays:
+        save_figures(run.figures(trained.step), arrays)
+    suite.write_results(run.path / "results.json", results, about)
+    return results
+
+
+def measure(trained: Trained, say: Say = build.silent) -> Found:
+    """Everything that can be measured of this model in this world.
+
+    Against the truth where the world tells it, else on windows never trained on; then plans between pairs of places, or
+    returns where the agent plans for reward.
+    """
+    config = trained.config
+    recorded = config.data.path is not None and not trained.asked_env
+    env: Any = None if recorded else trained.world(config.eval.episodes)
+    names = dict.fromkeys((config.planner.name, *config.compare))
+    agents = {name: build.make_agent(config, trained.model, name) for name in names}
+    seeks = all(agent.seeks for agent in agents.values())
+    try:
+        if env is not None and has_truth(env):
+            pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"
+            say(f"measuring {trained.run.path} at step {trained.step}{pairs if config.eval.pairs and seeks else ''}")
+            asked = config.eval if seeks else replace(config.eval, pairs=0)
+            found = suite.evaluate(trained.model, env, asked, agents=agents, clock=time.perf_counter)
+        else:
+            why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
+            say(f"measuring on held-out lanes; {why if recorded else 'this world has no ground truth to measure with'}")
+            found = _blind(trained)
+            found = found if env is None else _with(found, _special(trained, env))
+    finally:
+        if env is not None:
+            env.close()
+    if recorded or seeks or not config.loss.get("reward"):
+        return found
+    return _with(found, _earned(trained, agents, say))
+
+
+def _special(trained: Trained, env: Any) -> dict[str, Any]:
+    """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
+    seed, flat = trained.config.eval.seed, {}
+    if forked(env):
+        flat |= forks(trained.model, env, generator(seed, "forks"), trained.config.eval.horizon)
+    if linear(env):
+        flat |= bounds(trained.model, env, generator(seed, "likelihood"))
+    return flat
+
+
+def _with(found: Found, flat: dict[str, Any]) -> Found:
+    """Results and arrays, and more of both."""
+    return found[0] | suite.collect(flat, BARS), found[1] | suite.arrays(flat)
+
+
+def _blind(trained: Trained) -> Found:
+    """What needs no ground truth, on windows that were never trained on; nothing when the replay was deleted."""
+    folder, config = trained.run.path / "replay", trained.config
+    if not (folder / "complete.json").exists():
+        return {}, {}
+    replay = build.fill_replay(config, folder)
+    rng = generator(config.eval.seed, "blind")
+    lanes = build.training_lanes(config, replay)[1]
+    length = min(config.eval.length, int(replay.stored()[lanes].min()))
+    batch = replay.sample(config.eval.episodes, length, rng, lanes)
+    flat = suite.measured(trained.model, batch, None, config.eval, rng)
+    return suite.collect(flat, BARS), suite.arrays(flat)
+
+
+def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any]:
+    """Returns of whole episodes, one in each of `eval.returns` worlds, and what drawing frames would cost the planner;
+    the white box knows the best possible."""
+    config = trained.config
+    env = trained.world(config.eval.returns)
+    say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
+    try:
+        rng = generator(config.eval.seed, "returns")
+        found = earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
+        return found | (cost(trained.model, time.perf_counter) if "image" in env.spec.obs else {})
+    finally:
+        env.close()
+
+
+def best_return(env: Any) -> Callable[[Any], Any] | None:
+    """What tells the best possible return of each episode, where that is known."""
+    if getattr(env, "task", None) is None:
+        return None
+    try:
+        oracle_return(env)
+    except UserError:  # momentum, continuous actions
+        return None
+    return oracle_return
+
+
+def _unseen(trained: Trained) -> Results:
+    """{'held_out.NAME': ...} of every loss; empty when the replay was deleted."""
+    folder = trained.run.path / "replay"
+    if not (folder / "complete.json").exists():
+        return {}
+    replay = build.fill_replay(trained.config, folder)
+    total = build.make_objective(trained.config, trained.model)
+    found = held_out(trained.config, total, replay, build.training_lanes(trained.config, replay)[1])
+    return {f"held_out.{name.removeprefix('loss/')}": {"value": value} for name, value in found.items()}
+
+
+def save_figures(folder: Path, arrays: dict[str, Any]) -> None:
+    """Every figure in both themes, and the arrays that they were drawn from."""
+    store.save_figures(folder, suite.draw_all(arrays))
+    store.save_figures(folder, {f"{name}{DARK}": figure for name, figure in suite.draw_all(arrays, "dark").items()})
+    store.save_arrays(folder / "arrays.json", arrays)
+
+
+def newest_figures(run_figures: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """(light, dark) PNG bytes by name, of the newest step that has figures."""
+    steps = sorted(f for f in run_figures.glob("*") if f.name.isdigit() and any(f.glob("*.png")))
+    found = {f.stem: f.read_bytes() for f in sorted(steps[-1].glob("*.png"))} if steps else {}
+    light = {name: image for name, image in found.items() if not name.endswith(DARK)}
+    return light, {name.removesuffix(DARK): image for name, image in found.items() if name.endswith(DARK)}

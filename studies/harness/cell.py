@@ -1,0 +1,190 @@
+"""One cell of a study: train as `isochrone train` does, evaluate, store one small JSON.
+
+`python -m studies.harness.cell STUDY CELL` is what the runner starts. A cell that was killed goes on from its newest
+checkpoint in runs/study-STUDY/CELL; once its result is stored, its recording is deleted there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from studies.harness import result
+from studies.harness import study as plan
+from studies.harness.orphan import end_with_parent
+
+from isochrone.core.config import to_dict
+from isochrone.core.errors import UserError
+from isochrone.data.replay import Replay
+from isochrone.evals import suite
+from isochrone.evals.suite import FLOORS, Results
+from isochrone.losses.objective import TrainingObjective
+from isochrone.recipes.schema import Config
+from isochrone.train.checkpoint import config_hash
+from isochrone.train.console import Console
+from isochrone.train.run import Run
+from isochrone.train.sinks import open_sinks
+from isochrone.workflows import build, train
+from isochrone.workflows.evaluate import measure as measured
+from isochrone.workflows.loaded_run import Trained, load
+
+Say = Callable[[str], None]
+
+
+def run_folder(root: Path, study: str, cell: str) -> Path:
+    """Where a cell trains."""
+    return root / "runs" / f"study-{study}" / cell
+
+
+def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> str:
+    """Train (or go on training), evaluate and store the cell; the signal that ended it early, or ''."""
+    study = plan.load(name, root)
+    cell = study.cell(cell_name)
+    config, folder = study.config(cell), run_folder(root, name, cell_name)
+    run, total = _opened(config, folder)
+    with run:
+        began = time.perf_counter()
+        replay = build.fill_replay(config, run.path / "replay", say)
+        collecting = time.perf_counter() - began
+        values, sentences = control(config, replay) if config.force else ({}, {})
+        del replay
+        stopped = _train(run, config, total, say)
+    if stopped:
+        return stopped
+    began = time.perf_counter()
+    found, pairs = evaluate(load(folder), say)
+    seconds = {"collect": collecting, "train": training_seconds(run), "evaluate": time.perf_counter() - began}
+    values |= found | {f"seconds.{kind}": {"value": spent} for kind, spent in seconds.items()}
+    curve = learning_curve(run)
+    values |= rise(curve)
+    more = {"pairs": pairs, "sentences": sentences} | ({"curve": curve} if curve else {})
+    result.write(result.path_of(root, name, cell_name), result.pack(name, study, cell, root, values, more))
+    shutil.rmtree(folder / "replay", ignore_errors=True)
+    return ""
+
+
+def _opened(config: Config, folder: Path) -> tuple[Run, TrainingObjective]:
+    """The cell's run, continued if it has the same config, else begun anew."""
+    if (folder / "config.json").exists():
+        with Run.open(folder) as old:  # takes the lock: a folder in use is refused here
+            same = old.config_hash == config_hash(to_dict(config))
+            if not same:
+                shutil.rmtree(folder)
+        if same:
+            run, _, total = train.again(folder)
+            return run, total
+    run, _, total = train.begin(config, folder)
+    return run, total
+
+
+def _train(run: Run, config: Config, total: TrainingObjective, say: Say) -> str:
+    console = Console(Console.Config(), run, config.train.steps)
+    sinks = open_sinks(["jsonl"], run, config.train.steps)
+    try:
+        return train.train(run, config, total, [*sinks, console], say, console.tick).signal
+    finally:
+        for sink in (*sinks, console):
+            sink.close()
+
+
+def training_seconds(run: Run) -> float:
+    """Wall seconds of all steps, from the rates in metrics.jsonl, so that interruptions do not count."""
+    spent, before = 0.0, 0
+    for row in run.rows():
+        if row.get("steps_per_s"):
+            spent += (row["step"] - before) / row["steps_per_s"]
+            before = row["step"]
+    return spent
+
+
+def learning_curve(run: Run) -> list[list[float]]:
+    """[[frames seen so far, mean return of an episode]] of one that collects: of those played without noise every
+    `train.eval_every` steps, else of those collected since the last entry."""
+    rows = run.rows()
+    frames = {row["step"]: row["collect/frames"] for row in rows if "collect/frames" in row}
+    key = "eval/return" if any("eval/return" in row for row in rows) else "collect/return"
+    told = {row["step"]: result.short(row[key]) for row in rows if key in row}
+    return [[frames[max((s for s in frames if s <= step), default=min(frames))], value] for step, value in told.items()]
+
+
+def rise(curve: Sequence[Sequence[float]]) -> Results:
+    """'return.late': mean return over the last quarter of the curve; its floor is the first quarter's."""
+    if len(curve) < 4:
+        return {}
+    returns, quarter = [entry[1] for entry in curve], len(curve) // 4
+    return {"return.late": {"value": fmean(returns[-quarter:]), "floor": fmean(returns[:quarter])}}
+
+
+def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
+    """What a forced cell shows before its first step: the refusal without `force`, and every fault of its losses.
+
+    Numbers: 'control.refused' (1: refused without force) and 'control.faulty.TERM' (1: liveness says what the term is:
+    an identity, a constant, ...).
+    """
+    refused = ""
+    try:
+        total = train.assembled(replace(config, force=False), replay.spec)[1]
+        train.see_alive(replace(config, force=False), total, replay, build.silent)
+    except UserError as error:
+        refused = str(error)
+    total = train.assembled(config, replay.spec)[1]
+    faults = build.check_alive(config, total, replay).faults
+    values: Results = {"control.refused": {"value": float(bool(refused))}}
+    for term in total.terms:
+        values[f"control.faulty.{term}"] = {"value": float(any(fault.startswith(f"'{term}' is ") for fault in faults))}
+    return values, {"refused": refused, "liveness": faults}
+
+
+def evaluate(trained: Trained, say: Say = build.silent) -> tuple[Results, dict[str, dict[str, int]]]:
+    """(results, how often each of two planners reached the goal of the same pair)."""
+    results, arrays = measured(trained, say)
+    suite.write_results(trained.run.path / "results.json", results, {"step": trained.step})
+    return results, paired(arrays)
+
+
+def paired(arrays: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """{'a|b': {'both', 'first', 'second', 'neither'}}: enough for any paired statistic of two planners."""
+    if "planning.success" not in arrays:
+        return {}
+    rows = zip(arrays["planning.agents"], arrays["planning.success"], strict=True)
+    reached = {str(name): np.asarray(row, bool) for name, row in rows}
+    out = {}
+    for a, b in combinations([n for n in reached if n not in FLOORS], 2):
+        x, y = reached[a], reached[b]
+        counts = {"both": x & y, "first": x & ~y, "second": ~x & y, "neither": ~x & ~y}
+        out[f"{a}|{b}"] = {kind: int(where.sum()) for kind, where in counts.items()}
+    return out
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit code: 0 stored, 2 bad input, 130 or 143 stopped with a checkpoint."""
+    name, cell = words
+    root = plan.root()
+    os.chdir(root)  # a study names its files from there
+    end_with_parent()
+    try:
+        stopped = measure(name, cell, Path("."), _say)
+    except UserError as error:
+        _say(f"isochrone: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return {"": 0, "SIGINT": 130}.get(stopped, 143)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

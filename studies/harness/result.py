@@ -1,0 +1,130 @@
+"""The one small JSON of a finished cell: written whole or not at all, and compared with what the cell is now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from studies.harness.study import Cell, Study
+
+from isochrone.core.config import from_dict, to_dict
+from isochrone.core.errors import UserError
+from isochrone.core.files import atomic_write
+from isochrone.evals.suite import Results
+from isochrone.recipes.schema import Config
+from isochrone.train.checkpoint import config_hash
+from isochrone.train.versions import versions
+
+State = Literal["done", "missing", "stale"]
+KEPT = ("value", "low", "high", "floor", "refused")
+"""Parts of an entry of the results that are stored; bars are the claims' own."""
+
+
+def path_of(root: Path, study: str, cell: str) -> Path:
+    """studies/STUDY/results/CELL.json."""
+    return root / "studies" / study / "results" / f"{cell}.json"
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A stored result; None when there is none. UserError when it is not readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path.name} is no result ({error}): delete it, and run the study again") from None
+
+
+def read_all(root: Path, name: str, study: Study) -> dict[str, dict[str, Any]]:
+    """{cell: result} of every finished cell, in the order of the study."""
+    found = {cell.name: read(path_of(root, name, cell.name)) for cell in study.cells}
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def state(root: Path, study: Study, cell: Cell, result: Mapping[str, Any] | None) -> State:
+    """'stale': the result was measured with another config (or drawing) than the cell has now.
+
+    An option that the library has learned since, and that the recipe leaves at its default, changes nothing.
+    """
+    if result is None:
+        return "missing"
+    try:
+        then = to_dict(from_dict(Config, result["config"]))
+        now = study.config(cell)
+    except (UserError, KeyError):
+        return "stale"
+    same = (config_hash(then), result.get("drawing")) == (config_hash(to_dict(now)), drawing(root, now))
+    return "done" if same else "stale"
+
+
+def drawing(root: Path, config: Config) -> str | None:
+    """Twelve hex digits of the user's own map file; None without one."""
+    file = getattr(config.env, "map_file", None)
+    if not file:
+        return None
+    try:
+        return hashlib.sha256((root / file).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"map file '{file}' cannot be read: {error.strerror}; check the path in the study") from None
+
+
+def pack(
+    name: str,
+    study: Study,
+    cell: Cell,
+    root: Path,
+    values: Results,
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that is stored of a cell. `more`: its pairs of planners and its sentences."""
+    config, told = study.config(cell), versions()
+    return {
+        "study": name,
+        "cell": cell.name,
+        "role": cell.role,
+        "recipe": cell.recipe,
+        "seed": cell.seed,
+        "changes": {**study.changes, **cell.changes},
+        "config_hash": config_hash(to_dict(config)),
+        "drawing": drawing(root, config),
+        "code": {"isochrone": told["code"], "commit": told["commit"]},
+        "packages": {"python": told["python"], "torch": told["packages"]["torch"], "numpy": told["packages"]["numpy"]},
+        "machine": {
+            "cpu": processor(),
+            "cores": told["machine"]["cores"],
+            "threads": told["threads"],
+            "system": told["machine"]["system"],
+        },
+        "values": {key: {k: short(e[k]) for k in KEPT if k in e} for key, e in sorted(values.items())},
+        **more,
+        "config": to_dict(config),
+    }
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """The file at once; innermost groups on one line each, so that a change reads as one."""
+    text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
+    text = re.sub(r"[{\[][^{}\[\]]*[}\]]", lambda m: re.sub(r"\n\s*", " ", m[0]), text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text + "\n")
+
+
+def short(value: Any) -> Any:
+    """Six digits say all that a mean over seeds can use."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def processor() -> str:
+    """The processor's name as its maker writes it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        found = ""
+    return found or platform.processor() or os.uname().machine
