@@ -46,9 +46,22 @@ def launch(config: TrainConfig) -> Fabric:
     return fabric
 
 
+STREAMS = {
+    "losses": "term",
+    "collect while training": "refresh",
+    "calibrate": "prime",
+    "holdout": "held out",
+    "holdout losses": "held out terms",
+    "holdout evaluation": "blind",
+    "multimodality": "forks",
+}
+"""The text that stands for a use in the seed of its stream, where it is not the name of the use itself. These texts are
+data: with another text the same seed draws other numbers, and no published result could be repeated."""
+
+
 def generator(seed: int, use: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """An own stream of random numbers for each use ('sample', 'term', ...) of one run seed."""
-    digest = hashlib.sha256(f"{seed}/{use}".encode()).digest()
+    """A random generator of its own for each use ('sample', 'losses', ...) of one run seed."""
+    digest = hashlib.sha256(f"{seed}/{STREAMS.get(use, use)}".encode()).digest()
     rng = torch.Generator(device=device)
     rng.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return rng

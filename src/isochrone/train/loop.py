@@ -107,7 +107,7 @@ class Loop:
         # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: kept, never seeded here
         self.random = {
             "sample": generator(config.seed, "sample"),
-            "loss": generator(config.seed, "loss", self.device),
+            "losses": generator(config.seed, "losses", self.device),
             "ambient": torch.default_generator,
         }
         if self.device.type == "cuda":
@@ -183,7 +183,7 @@ class Loop:
                 batch = batch.to(self.device)
         with self.watch.on("model"):
             try:
-                metrics = self.stepper(batch, self.random["loss"])
+                metrics = self.stepper(batch, self.random["losses"])
             except Diverged as bad:
                 raise self.crash(bad) from None
         with self.watch.on("log"):

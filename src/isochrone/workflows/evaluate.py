@@ -81,7 +81,7 @@ def _special(trained: Trained, env: Any) -> dict[str, Any]:
     """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
     seed, flat = trained.config.eval.seed, {}
     if forked(env):
-        flat |= forks(trained.model, env, generator(seed, "forks"), trained.config.eval.horizon)
+        flat |= forks(trained.model, env, generator(seed, "multimodality"), trained.config.eval.horizon)
     if linear(env):
         flat |= bounds(trained.model, env, generator(seed, "likelihood"))
     return flat
@@ -98,7 +98,7 @@ def _blind(trained: Trained) -> Found:
     if not (folder / "complete.json").exists():
         return {}, {}
     replay = build.fill_replay(config, folder)
-    rng = generator(config.eval.seed, "blind")
+    rng = generator(config.eval.seed, "holdout evaluation")
     lanes = build.training_lanes(config, replay)[1]
     length = min(config.eval.length, int(replay.stored()[lanes].min()))
     batch = replay.sample(config.eval.episodes, length, rng, lanes)

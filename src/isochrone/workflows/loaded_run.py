@@ -87,7 +87,7 @@ def held_out(
 ) -> dict[str, float]:
     """Mean of every loss and of their weighted sum ('loss') over the same few batches of lanes never trained on."""
     device = next(total.model.parameters()).device
-    draw, inside = generator(config.train.seed, "held out"), generator(config.train.seed, "held out terms", device)
+    draw, inside = generator(config.train.seed, "holdout"), generator(config.train.seed, "holdout losses", device)
     sums: dict[str, float] = {}
     for _ in range(batches):
         batch = replay.sample(config.train.batch, config.train.length, draw, lanes).to(device)

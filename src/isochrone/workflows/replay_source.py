@@ -26,7 +26,7 @@ class Refresh:
         train = config.train
         drawn = (config.data.refresh_every or train.steps) * train.batch * train.length
         self.resting = Resting(total, replay, drawn)
-        self.rng = generator(config.train.seed, "refresh")
+        self.rng = generator(config.train.seed, "collect while training")
         self.drawn, self.returns = 0, Returns()
         self.env = build.make_env(config, replay.lanes) if config.data.refresh_every else None
 

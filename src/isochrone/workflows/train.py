@@ -113,7 +113,7 @@ def train(
 
 def prime(config: Config, total: TrainingObjective, replay: Replay, lanes: Sequence[int]) -> None:
     """Let the model measure what it does not learn, on frames of the lanes that it is trained on."""
-    (count, size), rng = PRIMING, generator(config.train.seed, "prime")
+    (count, size), rng = PRIMING, generator(config.train.seed, "calibrate")
     total.model.prime(replay.sample(size, 1, rng, lanes) for _ in range(count))
 
 
