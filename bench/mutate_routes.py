@@ -3,8 +3,8 @@
     python bench/mutate_routes.py [--only objectives/reach.py] [--list] [--timeout 120]
 
 Every call in src/isochrone (core/route.py, which defines them, left out) makes one mutant in a temporary copy of `src`:
-`stop_gradient(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with no_parameter_grad(m):` becomes
-`with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first failure.
+`stop_gradient(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with no_parameter_grad(m):`
+becomes `with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first failure.
 Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
 """
 

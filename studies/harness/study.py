@@ -134,7 +134,8 @@ def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
     of = str(entry.get("of", ""))
     if of and "." not in of and of not in (FLOOR, *study.roles):
         raise UserError(
-            f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a row nor a role{did_you_mean(of, study.roles)}"
+            f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a row nor a role"
+            f"{did_you_mean(of, study.roles)}"
         )
     if of in entry["roles"]:
         raise UserError(f"claim on {entry['row']}: role '{of}' is compared with itself; name another, or '{FLOOR}'")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def rng_kwargs(rng: torch.Generator | None) -> dict[str, Any]:
-    """Keywords for torch's drawing functions: torch.rand(3, **rng_kwargs(rng)). None: torch's own generator, on the CPU."""
+    """Keyword arguments for torch.rand and the like: torch.rand(3, **rng_kwargs(rng)). None: torch's global generator."""
     return {} if rng is None else {"generator": rng, "device": rng.device}
 
 

@@ -64,7 +64,7 @@ def fit(
 ) -> Fitted:
     """Train `total` to `config.steps`, from the newest checkpoint of `run`, or from the weights at hand.
 
-    `total` is an `objectives.total.TrainingObjective`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
+    `total` is a `TrainingObjective`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
     draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. If it has `drain()`,
     the numbers that this gives go into each row of metrics. Hooks
     `(step, total) -> {name: number}` run every `eval_every` steps and must not change the model. `progress(step)` is
