@@ -4,8 +4,8 @@
 
 Every call in src/isochrone (core/route.py, which defines them, left out) makes one mutant in a temporary copy of `src`:
 `stop_gradient(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with no_parameter_grad(m):`
-becomes `with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first failure.
-Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
+becomes `with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first
+failure. Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
 """
 
 from __future__ import annotations

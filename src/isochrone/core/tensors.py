@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def rng_kwargs(rng: torch.Generator | None) -> dict[str, Any]:
-    """Keyword arguments for torch.rand and the like: torch.rand(3, **rng_kwargs(rng)). None: torch's global generator."""
+    """Keyword arguments of torch.rand and the like: torch.rand(3, **rng_kwargs(rng)). None: the global generator."""
     return {} if rng is None else {"generator": rng, "device": rng.device}
 
 
