@@ -55,7 +55,7 @@ def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> s
         began = time.perf_counter()
         replay = build.fill_replay(config, run.path / "replay", say)
         collecting = time.perf_counter() - began
-        values, sentences = control(config, replay) if config.force else ({}, {})
+        values, sentences = control(config, replay) if config.allow_dead_losses else ({}, {})
         del replay
         stopped = _train(run, config, total, say)
     if stopped:
@@ -125,15 +125,15 @@ def rise(curve: Sequence[Sequence[float]]) -> Results:
 
 
 def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
-    """What a forced cell shows before its first step: the refusal without `force`, and every fault of its losses.
+    """What a cell with allow_dead_losses shows before its first step: the refusal without it, and every fault.
 
-    Numbers: 'control.refused' (1: refused without force) and 'control.faulty.TERM' (1: liveness says what the term is:
+    Numbers: 'control.refused' (1: refused without it) and 'control.faulty.TERM' (1: liveness says what the term is:
     an identity, a constant, ...).
     """
     refused = ""
     try:
-        total = train.assembled(replace(config, force=False), replay.spec)[1]
-        train.see_alive(replace(config, force=False), total, replay, build.silent)
+        total = train.assembled(replace(config, allow_dead_losses=False), replay.spec)[1]
+        train.see_alive(replace(config, allow_dead_losses=False), total, replay, build.silent)
     except UserError as error:
         refused = str(error)
     total = train.assembled(config, replay.spec)[1]

@@ -113,7 +113,7 @@ def _sentences(results: Sequence[dict[str, Any]]) -> list[str]:
     out = []
     refused = dict.fromkeys(r["sentences"]["refused"] for r in results if r["sentences"].get("refused"))
     if refused:
-        out += [f"Refused without force: “{text}”" for text in refused]
+        out += [f"Refused without --allow-dead-losses: “{text}”" for text in refused]
     faults = dict.fromkeys(_bare(text) for r in results for text in r["sentences"].get("liveness", []))
     return out + [f"Liveness, forced: “{text}”" for text in faults]
 

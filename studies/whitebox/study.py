@@ -18,9 +18,9 @@ for seed in range(5):
     add("zhp-four-rooms", "zhp", seed, "four-rooms", {"env.map": "four-rooms"})
 for seed in range(3):
     # the notes' own list of losses, and their literal pose as the negative control: plans that fail take longest
-    few = {"env.map": "pipes", "eval.pairs": "100", "compare": ""}
-    add("seed002-pipes", "zhp_seed002", seed, "seed002", few)
-    add("running-sum-pipes", "zhp_running_sum", seed, "running-sum", {**few, "force": "true"})
+    few = {"env.map": "pipes", "eval.pairs": "100", "compare_planners": ""}
+    add("seed002-pipes", "zhp_original", seed, "seed002", few)
+    add("running-sum-pipes", "zhp_summed_pose", seed, "running-sum", {**few, "allow_dead_losses": "true"})
 for seed in range(3):
     # a user's own map, which no choice of the recipe was ever made on
     add("zhp-own-map", "zhp", seed, "own-map", {"env.map_file": "studies/whitebox/own_map.txt"})
@@ -39,9 +39,9 @@ STUDY = Study(
         "four-rooms": "zhp on four-rooms",
         "own-map": "zhp on a map of one's own, never tuned for",
         "momentum": "zhp_hidden on four-rooms with momentum",
-        "seed002": "the notes' losses (zhp_seed002) on pipes",
+        "seed002": "the notes' losses (zhp_original) on pipes",
         "running-sum": "negative control: the notes' running-sum pose on pipes, forced",
     },
     # 500 pairs with the recipe's planner and CEM; nothing is measured while training, which would only take time
-    changes={"eval.pairs": "500", "compare": "cem", "train.eval_every": "0"},
+    changes={"eval.pairs": "500", "compare_planners": "cem", "train.eval_every": "0"},
 )

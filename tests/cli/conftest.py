@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of 'tiny' after six steps. Tests must not change it."""
     path = tmp_path_factory.mktemp("cli") / "run"
     words = ["--run", str(path), "--train.steps", "6", "--train.eval-every", "6", "--train.save-every", "3"]
-    assert run(["train", "tiny", *SMALL, *words, "--finish", ""]) == 0
+    assert run(["train", "tiny", *SMALL, *words, "--then", ""]) == 0
     return path
 
 

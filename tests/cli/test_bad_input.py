@@ -37,7 +37,7 @@ def refused(said, *words: str) -> None:
         (["--env", "whitebox:pipez"], ["no map called 'pipez'", "did you mean 'pipes'"]),
         (["--env", "gym:Nothing-v0"], ["Nothing-v0"]),
         (["--planner", "cam"], ["no planner called 'cam'", "cem"]),
-        (["--compare", "cem,lettice"], ["no planner called 'lettice'", "lattice"]),
+        (["--compare-planners", "cem,lettice"], ["no planner called 'lettice'", "lattice"]),
         (["--env.actions", "continuous"], ["lattice", "discrete", "cem"]),
         (["--data.budget-mb", "1"], ["data.budget_mb = 1", "raise the budget"]),
         (["--mpc.replan-every", "99"], ["replan_every = 99", "horizon"]),
@@ -211,7 +211,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(isochrone, small, tmp_path: Pat
 
     run = tmp_path / "r"
     monkeypatch.setattr(files, "write_synced", filling)  # two checkpoints of three files fit
-    words = ["--run", run, "--train.steps", 6, "--train.save-every", 2, "--finish", ""]
+    words = ["--run", run, "--train.steps", 6, "--train.save-every", 2, "--then", ""]
     refused(isochrone("train", "tiny", *small, *words), "disk is full", "checkpoints before it are intact")
     monkeypatch.undo()
     assert sorted(f.name for f in (run / "checkpoints").iterdir()) == ["00000000", "00000002"]
@@ -247,9 +247,9 @@ def test_planning_needs_a_white_box(isochrone, trained: Path) -> None:
 
 def test_the_running_sum_is_refused_and_forced_it_is_named(isochrone, small, tmp_path: Path) -> None:
     words = [*small, "--run", tmp_path / "r", "--train.steps", 1, "--train.warmup", 0, "--env", "whitebox:cabin"]
-    refused(isochrone("train", "zhp_running_sum", *words), "additivity_dp", "running_sum", "force")
+    refused(isochrone("train", "zhp_summed_pose", *words), "additivity_dp", "running_sum", "--allow-dead-losses")
     assert not (tmp_path / "r").exists()
-    done = isochrone("train", "zhp_running_sum", *words, "--force")
+    done = isochrone("train", "zhp_summed_pose", *words, "--allow-dead-losses")
     assert done.code == 0
     for name in ("additivity_dp", "rollout_kstep_p"):
         assert f"warning: '{name}' is an identity" in done.err
@@ -258,5 +258,5 @@ def test_the_running_sum_is_refused_and_forced_it_is_named(isochrone, small, tmp
 def test_a_dead_loss_is_an_error_and_leaves_no_run(isochrone, small, tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text(".\n")  # one cell: nothing ever moves
     words = ["--run", tmp_path / "r", "--env.map-file", tmp_path / "m.txt", "--train.steps", 1, "--train.warmup", 0]
-    refused(isochrone("train", "tiny", *small, *words), "--force")
+    refused(isochrone("train", "tiny", *small, *words), "--allow-dead-losses")
     assert not (tmp_path / "r").exists()

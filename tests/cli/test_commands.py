@@ -31,7 +31,7 @@ def test_a_run_is_a_folder(trained: Path) -> None:
 
 
 def test_training_says_what_it_does(isochrone, small: list[str], tmp_path: Path) -> None:
-    done = isochrone("train", "tiny", *small, "--run", tmp_path / "r", "--train.steps", 2, "--finish", "")
+    done = isochrone("train", "tiny", *small, "--run", tmp_path / "r", "--train.steps", 2, "--then", "")
     assert done.code == 0 and done.out == ""
     for words in ("replay: 8 lanes x 40 rows = 320 frames", "every loss is alive", "training on cpu, 1 thread"):
         assert words in done.err
@@ -42,13 +42,13 @@ def test_training_says_what_it_does(isochrone, small: list[str], tmp_path: Path)
 def test_the_default_folder_is_the_first_free_one(isochrone, small, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
-    done = isochrone("train", "tiny", *small, "--train.steps", 1, "--train.warmup", 0, "--finish", "report")
+    done = isochrone("train", "tiny", *small, "--train.steps", 1, "--train.warmup", 0, "--then", "report")
     assert done.code == 0 and (tmp_path / "runs" / "tiny-2" / "report.html").is_file()
     assert done.out.strip() == str(Path("runs/tiny-2/report.html"))
 
 
 def test_eval_plan_and_report(isochrone, run_folder: Path) -> None:
-    done = isochrone("eval", run_folder, "--compare", "lattice", "--mpc.replan-every", 3)
+    done = isochrone("eval", run_folder, "--compare-planners", "lattice", "--mpc.replan-every", 3)
     assert done.code == 0
     for words in ("Does it predict?", "Is z perceptual?", "Is p reachability?", "Can one plan here?", "lattice",
                   "replay (floor)", "Losses on lanes never trained on"):  # fmt: skip
@@ -101,7 +101,7 @@ def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> Non
     assert json.loads(isochrone("data", "info", h5, "--json").out)["rows"] == 404
     assert isochrone("data", "collect", "tiny", "--out", h5).code == 2
 
-    done = isochrone("train", "tiny", *small, "--run", run, "--data", h5, "--train.steps", 2, "--finish", "eval,report")
+    done = isochrone("train", "tiny", *small, "--run", run, "--data", h5, "--train.steps", 2, "--then", "eval,report")
     assert done.code == 0 and "held_out.jepa" in done.out and "a recording comes without ground truth" in done.err
     h5.unlink()  # the run holds its own copy
     assert isochrone("train", "--resume", run).code == 0
@@ -111,7 +111,7 @@ def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> Non
 
 def test_a_map_of_ones_own(isochrone, small: list[str], tmp_path: Path) -> None:
     (tmp_path / "my.txt").write_text("...\n.#.\n...\n")
-    words = ["--run", tmp_path / "r", "--env.map-file", tmp_path / "my.txt", "--train.steps", 2, "--finish", "plan"]
+    words = ["--run", tmp_path / "r", "--env.map-file", tmp_path / "my.txt", "--train.steps", 2, "--then", "plan"]
     assert isochrone("train", "tiny", *small, *words).code == 0
 
 

@@ -23,7 +23,7 @@ def weights(run: Path) -> bytes:
 @pytest.mark.parametrize("source", REFRESH)
 def test_resumed_is_the_same_bits(isochrone, small, tmp_path, monkeypatch, source: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    words = [*small, *REFRESH[source], "--train.steps", 6, "--finish", ""]
+    words = [*small, *REFRESH[source], "--train.steps", 6, "--then", ""]
     assert isochrone("train", "tiny", *words, "--run", whole).code == 0
 
     tick = Console.tick
@@ -52,7 +52,7 @@ def test_a_complete_run_stays_as_it_is(isochrone, trained: Path) -> None:
 def test_a_run_killed_while_recording_records_again(isochrone, small, tmp_path, monkeypatch) -> None:
     from isochrone.workflows import build
 
-    words = [*small, "--train.steps", 6, "--finish", ""]
+    words = [*small, "--train.steps", 6, "--then", ""]
     assert isochrone("train", "tiny", *words, "--run", tmp_path / "whole").code == 0
 
     def killed(*args, **kwargs):

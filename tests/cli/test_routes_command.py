@@ -31,13 +31,13 @@ def test_the_generated_page_is_up_to_date() -> None:
 
 
 def test_every_difference_from_the_notes_is_explained() -> None:
-    rows = routes.against_notes(found("zhp_seed002"))
+    rows = routes.against_notes(found("zhp_original"))
     assert len(rows) == len(routes.NOTES)
     assert not [row for row in rows if "unexplained" in row[3]]
 
 
 def test_the_command(isochrone) -> None:
-    done = isochrone("routes", "zhp_seed002")
+    done = isochrone("routes", "zhp_original")
     assert done.code == 0 and "Beside the notes" in done.out and "✗" not in done.out
     found = json.loads(isochrone("routes", "tiny", "--json").out)
     assert found["faults"] == [] and found["measured"]["jepa"]["encoder"] == 0.0

@@ -45,12 +45,12 @@ def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
 
 
 def test_every_other_term_of_the_notes_takes_a_running_sum() -> None:
-    notes = registry.get("recipe", "zhp_seed002")().loss
+    notes = registry.get("recipe", "zhp_original")().loss
     TrainingObjective(tiny(pose="running_sum"), {name: w for name, w in notes.items() if name not in IDENTITIES})
 
 
 def untrained(**changes: Any) -> Liveness:
-    notes = registry.get("recipe", "zhp_seed002")().loss
+    notes = registry.get("recipe", "zhp_original")().loss
     return liveness(TrainingObjective(tiny(pose="running_sum", **changes), notes, force=True), windows())
 
 
@@ -132,7 +132,7 @@ def fresh(name: str, **changes: Any) -> TrainingObjective:
     return TrainingObjective(tiny(**changes), registry.get("recipe", name)().loss)
 
 
-@pytest.mark.parametrize("name", ["zhp", "zhp_seed002"])
+@pytest.mark.parametrize("name", ["zhp", "zhp_original"])
 def test_every_term_of_the_recipe_is_alive_at_the_start(name: str) -> None:
     found = liveness(fresh(name), windows())
     assert found.faults == []

@@ -27,7 +27,7 @@ STUDY = Study(
     title="miniature",
     question="Does it run?",
     cells=[
-        Cell("good-0", "tiny", {"compare": "shooting"}, 0, "good"),
+        Cell("good-0", "tiny", {"compare_planners": "shooting"}, 0, "good"),
         Cell("bad-0", "tiny", NOTHING, 0, "bad"),
     ][:CELLS],
     roles={"good": "it runs", "bad": "it cannot"},
@@ -171,11 +171,11 @@ def test_the_negative_control_says_what_is_wrong(tmp_path: Path) -> None:
 
     from isochrone.workflows import build
 
-    few = {"data.lanes": "4", "data.rows": "60", "train.batch": "4", "force": "true"}
-    config = build.recipe("zhp_running_sum", few)
+    few = {"data.lanes": "4", "data.rows": "60", "train.batch": "4", "allow_dead_losses": "true"}
+    config = build.recipe("zhp_summed_pose", few)
     config = replace(config, model=replace(config.model, z=8, h=16, p=8, hidden=32))
     values, sentences = cells.control(config, build.fill_replay(config, None))
     faulty = {k.removeprefix("control.faulty.") for k, e in values.items() if k.startswith("control.f") and e["value"]}
     assert {"additivity_dp", "rollout_kstep_p"} <= faulty and values["control.refused"]["value"] == 1
-    assert "refused" in sentences["refused"] and "force" in sentences["refused"]
+    assert "refused" in sentences["refused"] and "--allow-dead-losses" in sentences["refused"]
     assert any("'additivity_dp' is an identity" in fault for fault in sentences["liveness"])

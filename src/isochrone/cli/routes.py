@@ -11,7 +11,7 @@ USAGE = """isochrone routes RECIPE [--json] [--OPTION VALUE ...]
 isochrone routes --all [--write FILE.md]
 
 Shows for every loss of a recipe the groups of weights that it declares to move and those that autograd found it to
-move, on small batches of the recipe's own world. For zhp_seed002 also the table of the notes it follows.
+move, on small batches of the recipe's own world. For zhp_original also the table of the notes it follows.
 
   isochrone routes zhp
   isochrone routes zhp --model.detach-z-from-h-and-p false
@@ -50,7 +50,7 @@ def command(words: list[str]) -> int:
         show_json({"declared": declared, "measured": found.moved, "faults": found.violations()})
         return bool(found.violations())
     print(routes.plain(found))
-    if name == "zhp_seed002":
+    if name == "zhp_original":
         print("\nBeside the notes (seeds/002)\n\n" + routes.plain_notes(found))
     for fault in found.violations():
         print(f"fault: {fault}")

@@ -9,6 +9,8 @@ from textwrap import fill
 from isochrone.cli.words import Words, asks_help, option_lines, say, split
 from isochrone.core.errors import UserError
 
+ALLOW = "allow-dead-losses"
+
 USAGE = """isochrone train RECIPE [--run DIR] [--data FILE.h5] [--OPTION VALUE ...]
 isochrone train --resume RUN
 
@@ -33,7 +35,7 @@ Every value of the recipe is an option. Often used:
   --train.accelerator X   auto, cpu or cuda; --train.precision bf16-mixed saves memory there
   --loss.NAME W           weight of a loss; 0 leaves it out (isochrone list term)
   --term.NAME.OPTION V    a setting of one loss
-  --force                 train although a loss is refused or dead
+  --allow-dead-losses     train although a loss is refused or has no effect
 
 `isochrone train RECIPE --help` lists all options with their values in that recipe.
 {recipes}
@@ -43,20 +45,20 @@ Every value of the recipe is an option. Often used:
 def command(words: list[str]) -> int:
     """0 when training is complete, 130 after Ctrl-C (143 after SIGTERM), each with a checkpoint."""
     if asks_help(words):
-        return _help(split([w for w in words if w not in ("-h", "--help")], ("force",)))
-    asked = split(words, ("force",))
+        return _help(split([w for w in words if w not in ("-h", "--help")], (ALLOW,)))
+    asked = split(words, (ALLOW,))
     if "resume" in asked.options:
         return _resume(asked)
     from isochrone.workflows import build, train
 
     name = asked.one("recipe", "tiny")
-    changes = asked.without("run") | ({"force": "true"} if "force" in asked.switches else {})
+    changes = asked.without("run") | ({"allow_dead_losses": "true"} if ALLOW in asked.switches else {})
     config = build.recipe(name, changes)
     path = Path(asked.options["run"]) if "run" in asked.options else train.free_folder(Path("runs"), name)
     run, _, total = train.begin(config, path)
     with run:
         code = _train(run, config, total)
-    return code or _finish(path, config.finish)
+    return code or _finish(path, config.then)
 
 
 def _resume(asked: Words) -> int:
@@ -69,7 +71,7 @@ def _resume(asked: Words) -> int:
     run, config, total = train.again(path)
     with run:
         code = _train(run, config, total)
-    return code or _finish(path, config.finish)
+    return code or _finish(path, config.then)
 
 
 def _train(run, config, total) -> int:
@@ -92,7 +94,7 @@ def _train(run, config, total) -> int:
         return 130 if done.signal == "SIGINT" else 143
     already = " (it already was)" if done.began == done.step else ""
     say(f"step {done.step} of {config.train.steps}: training is complete{already}")
-    if not config.finish:
+    if not config.then:
         say(f"next: isochrone eval {run.path}")
     return 0
 

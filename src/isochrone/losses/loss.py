@@ -60,7 +60,8 @@ class Loss:
         for mode, why in self.refuses.items():
             if mode in model.modes and not force:
                 raise UserError(
-                    f"term '{self.name}' is refused: {why}. Set loss.{self.name}=0 (or force=true to see it fail)"
+                    f"term '{self.name}' is refused: {why}. "
+                    f"Set loss.{self.name}=0 (or pass --allow-dead-losses to see it fail)"
                 )
 
 

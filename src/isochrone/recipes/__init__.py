@@ -1,1 +1,1 @@
-"""Runnable setups, one small file each: dataclasses only, no logic."""
+"""Runnable configurations, one file per family: dataclasses only, no logic."""

@@ -1,41 +1,33 @@
-"""Dreamer v1's world model (Hafner et al. 2020), planned in by CEM. (spec/statespace 3.1)
-
-Dreamer v2's world model (Hafner et al. 2021), as for DMC, planned in by CEM. (spec/statespace 3.1)
-
-Dreamer v3's world model (Hafner et al. 2023, size S), planned in by CEM. (spec/statespace 1.2 and 3.1)
-"""
+"""The world models of Dreamer v1 (Hafner et al. 2020), v2 (2021) and v3 (2023), with CEM in place of an actor."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from isochrone.core.registry import register
 from isochrone.losses.elbo import Kl
 from isochrone.models.statespace import RssmConfig
 from isochrone.recipes.planet import planet
-from isochrone.recipes.schema import Config
+from isochrone.recipes.schema import Config, recipe
 
 
-@register("recipe", "dreamer_v1")
+@recipe
 def dreamer_v1() -> Config:
-    """Gaussian z of 30, h of 200, one-sided KL with 3 free nats on its mean, Adam 6e-4."""
+    """Dreamer v1: Gaussian z of size 30, h of size 200, KL with 3 free nats on its batch mean, Adam 6e-4."""
     base = planet()
     return replace(
         base,
-        recipe="dreamer_v1",
         model=RssmConfig(act="elu", units=400, layers=2),
         term={"kl": Kl(free=3.0, averaged=True)},
         train=replace(base.train, lr=6e-4, eps=1e-7, clip=100.0),
     )
 
 
-@register("recipe", "dreamer_v2")
+@recipe
 def dreamer_v2() -> Config:
-    """32 x 32 classes, LayerNorm-GRU of 200, KL balance 0.8 with 1 free nat on its mean, AdamW 3e-4."""
+    """Dreamer v2 for DMC: 32 x 32 classes, LayerNorm-GRU of 200, KL balance 0.8 with 1 free nat, AdamW 3e-4."""
     base = planet()
     return replace(
         base,
-        recipe="dreamer_v2",
         model=RssmConfig(
             stoch=32, classes=32, unimix=0.0, cell="ln_gru", act="elu", depth=48, units=400, layers=4, encoder="planet"
         ),
@@ -59,20 +51,28 @@ SIZE_S = RssmConfig(
     units=512,
     reward="symlog_two_hot",
 )
-"""As dreamerv3-torch: 5.8 M weights between embedding and features."""
+"""Size S of dreamerv3-torch: 5.8 M weights between embedding and features."""
 
-SIZE_12M = replace(SIZE_S, deter=2048, hidden=256, classes=16, cell="block_gru", norm="rms", initial="zeros", units=256)
-SIZE_12M = replace(SIZE_12M, reward="symexp_two_hot")
-"""The block GRU of 2025: 8 blocks of 256."""
+SIZE_12M = replace(
+    SIZE_S,
+    deter=2048,
+    hidden=256,
+    classes=16,
+    cell="block_gru",
+    norm="rms",
+    initial="zeros",
+    units=256,
+    reward="symexp_two_hot",
+)
+"""Size 12M of Dreamer v3 (2025): a block GRU of 8 blocks of 256."""
 
 
-@register("recipe", "dreamer_v3")
+@recipe
 def dreamer_v3() -> Config:
-    """32 x 32 classes with 1 % unimix, LayerNorm-GRU of 512, two-hot rewards, KL 0.5 and 0.1 with 1 free nat a row."""
+    """Dreamer v3, size S: 32 x 32 classes, 1 % unimix, GRU of 512, two-hot reward, KL 0.5 and 0.1, 1 free nat a row."""
     base = planet()
     return replace(
         base,
-        recipe="dreamer_v3",
         model=SIZE_S,
         loss=base.loss | {"image": 2.0, "continue": 1.0},  # v3 sums squared errors without the half
         term={"kl": Kl(dyn=0.5, rep=0.1, free=1.0)},

@@ -1,24 +1,22 @@
-"""A linear SSM of a linear-Gaussian world: the ELBO beside the exact likelihood."""
+"""A linear SSM of a linear-Gaussian environment: the ELBO beside the exact likelihood."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from isochrone.core.config import part_config
-from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
 from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet
-from isochrone.recipes.schema import Config, DataConfig
+from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
 
 
-@register("recipe", "kalman")
+@recipe
 def kalman() -> Config:
-    """A linear SSM learned from a linear-Gaussian world, where the Kalman filter tells the exact likelihood."""
+    """A linear SSM of a linear-Gaussian environment, whose exact likelihood the Kalman filter computes."""
     return replace(
         planet(),
-        recipe="kalman",
         env=part_config("env", "linear"),
         model=SsmConfig(
             stoch=2, hidden=16, act="none", norm="none", prior_layers=0, layers=0, embed=16, symlog=False, floor=0.01
@@ -26,7 +24,7 @@ def kalman() -> Config:
         loss={"vectors": 1.0, "kl": 1.0},
         term={},
         data=DataConfig(lanes=64, rows=4000),
-        # windows of several episodes: the first row of a window seldom is that of an episode, but is taken for one
+        # long windows over several episodes: the model takes the first row of a window for that of an episode
         train=TrainConfig(
             steps=1200, batch=32, length=100, lr=1e-2, schedule="cosine", clip=100.0, save_every=400, eval_every=0
         ),

@@ -1,7 +1,4 @@
-"""PlaNet as published: an RSSM learned from pixels, and CEM in its belief. (Hafner et al. 2019; spec/statespace 2)
-
-PlaNet made small, for a laptop: the same losses and planner on the white box with a goal.
-"""
+"""PlaNet (Hafner et al. 2019): an RSSM learned from pixels and CEM in its latent state; as published, and small."""
 
 from __future__ import annotations
 
@@ -9,24 +6,22 @@ from dataclasses import replace
 
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
-from isochrone.core.registry import register
 from isochrone.envs.whitebox import WhiteBoxConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.losses.elbo import Kl, Pyramid, Scale
 from isochrone.models.statespace import RssmConfig
 from isochrone.planners.cem import CEM
-from isochrone.recipes.schema import Config, DataConfig
+from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
 
 
-@register("recipe", "planet")
+@recipe
 def planet() -> Config:
-    """PlaNet at the paper's size, for episodes of 125 actions (cartpole): up to 1000 of them, one every 100 updates."""
-    world = part_config("env", "whitebox:empty")  # needs no simulator; the paper's is --env dmc:cartpole-swingup
-    assert isinstance(world, WhiteBoxConfig)
+    """PlaNet at the paper's size: up to 1000 episodes of 125 actions (as cartpole), one more every 100 updates."""
+    env = part_config("env", "whitebox:empty")  # needs no simulator; the paper uses --env dmc:cartpole-swingup
+    assert isinstance(env, WhiteBoxConfig)
     return Config(
-        recipe="planet",
-        env=replace(world, task="reach", actions="continuous", episode_length=125),
+        env=replace(env, task="reach", actions="continuous", episode_length=125),
         model=RssmConfig(act="relu", bits=5, units=300, layers=3),
         loss={"image": 1.0, "reward": 1.0, "kl": 1.0},
         term={"reward": Scale(10.0), "kl": Kl(free=3.0)},
@@ -44,24 +39,23 @@ def planet() -> Config:
             horizon=12, candidates=1000, iterations=10, elites=100, momentum=0.0, std=1.0, floor=0.0, returns="mean"
         ),
         mpc=MPC.Config(space="reward", warm=False, explore=0.0, noise=0.3),
-        compare=(),
+        compare_planners=(),
         eval=EvalConfig(pairs=0, episodes=32, length=50, horizon=40, returns=10),
-        finish=("eval", "report"),
+        then=("eval", "report"),
     )
 
 
-@register("recipe", "planet_small")
+@recipe
 def planet_small() -> Config:
-    """A small PlaNet that learns to reach a goal in the white box within 200 episodes of 50 actions."""
+    """PlaNet for a laptop: learns to reach a goal in the white box within 200 episodes of 50 actions."""
     base = planet()
-    world = part_config("env", "whitebox:cabin")
-    assert isinstance(world, WhiteBoxConfig)
+    env = part_config("env", "whitebox:cabin")
+    assert isinstance(env, WhiteBoxConfig)
     return replace(
         base,
-        recipe="planet_small",
-        env=replace(world, task="reach", goal="10,6", episode_length=50),
-        # z says what one frame shows, wherever it came from: then the same place has the same z, and the prior can
-        # learn the way from z to z as a table
+        env=replace(env, task="reach", goal="10,6", episode_length=50),
+        # a posterior that does not depend on h: the same place always has the same z, so the prior only has to learn
+        # which z follows which
         model=RssmConfig(
             hidden=128,
             deter=128,
@@ -75,11 +69,11 @@ def planet_small() -> Config:
             units=128,
             decode=2,
         ),
-        # Seeing comes first: seen from afar a small box already pulls, and the posterior is held to its prior gently
-        # but to the standard normal as well, or its codes grow until no recurrence can read them.
+        # The image loss dominates and compares coarser levels too (a gradient even without overlap); the posterior is
+        # tied weakly to its prior, and also to the standard normal, or z grows until the GRU cannot read it.
         loss=base.loss | {"image": 3.0, "kl_global": 0.3},
         term={"image": Pyramid(levels=5), "reward": Scale(100.0), "kl": Kl(rep=0.1, free=1.0)},
-        # Half of the episodes are random: those that end early on the goal show little of the way.
+        # Half of the episodes are random: those that end early at the goal show little of the map.
         data=DataConfig(lanes=8, rows=12 * 51, capacity=25 * 51, held=0.125, refresh_every=450, refresh_rows=51),
         train=replace(
             base.train,

@@ -1,13 +1,16 @@
-"""What a recipe can say: the whole of a run as one frozen dataclass. `isochrone train NAME --help` prints it."""
+"""The configuration of a run as one frozen dataclass. `isochrone train RECIPE --help` prints it with all values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, Literal
 
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import option, part_config
 from isochrone.core.errors import UserError
+from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
 from isochrone.train.config import TrainConfig
 
@@ -52,12 +55,23 @@ class Config:
     train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
     planner: Any = option(lambda: part_config("planner", "lattice"), "how plans are found", part="planner")
     mpc: MPC.Config = option(MPC.Config(), "how plans are carried out")
-    compare: tuple[str, ...] = option(("cem",), "further planners that `eval` tries on the same pairs")
+    compare_planners: tuple[str, ...] = option(("cem",), "further planners that `eval` runs on the same pairs")
     eval: EvalConfig = option(EvalConfig(), "what an evaluation costs and covers")
-    finish: tuple[Literal["eval", "plan", "report"], ...] = option((), "what `train` goes on to do when it is done")
-    force: bool = option(False, "go on where a loss is refused or found dead; to show that it is")
+    then: tuple[Literal["eval", "plan", "report"], ...] = option((), "commands that `train` runs after training")
+    allow_dead_losses: bool = option(False, "only warn where a loss is refused or has no effect")
 
     def check(self, path: str = "") -> None:
         """What one part asks of another. UserError."""
         if hasattr(self.model, "check_window"):
             self.model.check_window(self.train.length, f"{path}model.")
+
+
+def recipe(build: Callable[[], Config]) -> Callable[[], Config]:
+    """Register `build` as a recipe under its own name, which is also stored in the Config that it returns."""
+    name = build.__name__
+
+    @wraps(build)
+    def named() -> Config:
+        return replace(build(), recipe=name)
+
+    return register("recipe", name)(named)

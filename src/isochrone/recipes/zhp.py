@@ -1,13 +1,4 @@
-"""The z/h/p model with the losses that work best here (the evidence is in docs/evidence.md).
-
-zhp with belief and pose losses reaching the encoder: the attached JEPA.
-
-zhp where one frame does not show everything: longer windows, a larger belief, and most of the time to learn it.
-
-The losses that the notes (seeds/002) enable by default, with the notes' weights and the corrected definitions.
-
-The notes' literal pose, the running sum of its own steps: a negative control that is refused unless forced.
-"""
+"""Recipes of the z/h/p model: the best one, variants of its gradient routes and its pose, and its original losses."""
 
 from __future__ import annotations
 
@@ -16,14 +7,13 @@ from dataclasses import replace
 
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
-from isochrone.core.registry import register
 from isochrone.losses.reach import Bellman, Reach
-from isochrone.recipes.schema import Config, DataConfig
+from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
 
-SEEING = {"recon_multi_box": 0.3, "vicreg": 0.02, "displacement_rank": 20.0, "displacement_read": 0.5}
-BELIEVING = {"jepa": 1.0, "h2z": 1.0, "z2h": 1.0, "h_start": 0.1, "rollout_kstep_z": 1.0}
-REACHING = {
+ENCODER_LOSSES = {"recon_multi_box": 0.3, "vicreg": 0.02, "displacement_rank": 20.0, "displacement_read": 0.5}
+DYNAMICS_LOSSES = {"jepa": 1.0, "h2z": 1.0, "z2h": 1.0, "h_start": 0.1, "rollout_kstep_z": 1.0}
+POSE_LOSSES = {
     "reach_p": 0.1,
     "bellman_p": 10.0,
     "additivity_dp": 0.05,
@@ -33,10 +23,14 @@ REACHING = {
 
 
 def staged(config: Config, stages: Sequence[Mapping[str, float]], ends: Sequence[float]) -> Config:
-    """`config` with the losses of `stages` one stage after the other; `ends`: the shares at which all but the last end.
+    """`config` with the losses of `stages` active one stage after the other.
 
-    With the default detach no stage moves what an earlier one has learned, so each stands on firm ground, and a step
-    costs only what its own stage needs.
+    With the default stop-gradients no stage changes the weights that an earlier one trained, and a step only costs what
+    its own stage needs.
+
+    Args:
+        stages: name -> weight of each stage's losses.
+        ends: progress (fraction of the training) at which each stage but the last ends.
     """
     loss, after, until = {}, {}, {}
     for weights, begin, end in zip(stages, (0.0, *ends), (*ends, 1.0), strict=True):
@@ -46,11 +40,10 @@ def staged(config: Config, stages: Sequence[Mapping[str, float]], ends: Sequence
     return replace(config, loss=loss, after=after, until=until)
 
 
-@register("recipe", "zhp")
+@recipe
 def zhp() -> Config:
-    """z sees, h believes, p counts actions: our best, on the map with pipes."""
+    """The z/h/p model with the losses that work best (docs/evidence.md), on the map with pipes."""
     config = Config(
-        recipe="zhp",
         env=part_config("env", "whitebox:pipes"),
         term={
             "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5),
@@ -60,45 +53,44 @@ def zhp() -> Config:
         mpc=MPC.Config(replan_every=2),
         train=TrainConfig(
             steps=5400,
-            batch=107,  # many short windows: neighbours in time are neighbours in place, and say little new
+            batch=107,  # many short windows: the frames of one window are close together and add little
             length=3,
             lr=4e-3,
             lr_scale=("encoder:0.5", "decoder:0.5", "ruler:0.5", "pose:0.75", "delta_p:0.75", "dual:0.75"),
             warmup=50,
             schedule="cosine",
-            clip=0.0,  # a rare door pulls hard, and should; the guard stops what explodes
+            clip=0.0,  # no clipping: rare one-way doors give legitimately large gradients
             betas=(0.9, 0.99),
             eval_every=0,
             save_every=500,
         ),
     )
-    return staged(config, (SEEING, BELIEVING, REACHING), (0.11, 0.39))
+    return staged(config, (ENCODER_LOSSES, DYNAMICS_LOSSES, POSE_LOSSES), (0.11, 0.39))
 
 
-@register("recipe", "zhp_attached")
+@recipe
 def zhp_attached() -> Config:
-    """zhp with detach_z_from_h_and_p off: prediction and pose shape z too; vicreg keeps it from collapsing."""
+    """zhp where the prediction and pose losses also train the encoder (attached JEPA); vicreg prevents collapse."""
     base = zhp()
     model = replace(base.model, detach_z_from_h_and_p=False)
     train = replace(base.train, lr=1e-3, lr_scale=(), clip=100.0)
-    # everything moves z, so all at once
-    return replace(base, recipe="zhp_attached", model=model, after={}, until={}, train=train)
+    # every loss moves the encoder, so no stages
+    return replace(base, model=model, after={}, until={}, train=train)
 
 
-@register("recipe", "zhp_hidden")
+@recipe
 def zhp_hidden() -> Config:
-    """zhp for worlds with hidden state (velocity, timers): belief gets long windows and two thirds of the training."""
+    """zhp for environments with hidden state (velocity, timers): longer windows, larger h, more training of h."""
     base = zhp()
     config = replace(
         base,
-        recipe="zhp_hidden",
         model=replace(base.model, h=256, fourier_h2z=512, frequency_predictor=5.0, open_loop=3, starts=2),
         train=replace(base.train, steps=4800, batch=40, length=10),
     )
-    return staged(config, (SEEING, BELIEVING | {"motion_read": 0.3}, REACHING), (0.1, 0.76))
+    return staged(config, (ENCODER_LOSSES, DYNAMICS_LOSSES | {"motion_read": 0.3}, POSE_LOSSES), (0.1, 0.76))
 
 
-LOSSES = (
+ORIGINAL_LOSSES = (
     "jepa",
     "recon_multi_box",
     "pixel_delta_multi_box",
@@ -116,25 +108,24 @@ LOSSES = (
 )
 
 
-@register("recipe", "zhp_seed002")
-def zhp_seed002() -> Config:
-    """The notes' list of losses, each with weight 1, on the measured pose."""
+@recipe
+def zhp_original() -> Config:
+    """The losses of the original z/h/p design, each with weight 1, on the measured pose."""
     base = zhp()
     return replace(
         base,
-        recipe="zhp_seed002",
         model=replace(base.model, open_loop=8, starts=4, decode=4),
-        loss=dict.fromkeys(LOSSES, 1.0),
+        loss=dict.fromkeys(ORIGINAL_LOSSES, 1.0),
         term={},
         after={},
         until={},
-        # first-hit times need windows in which one gets somewhere
+        # first-hit times need windows long enough to get somewhere
         train=replace(base.train, steps=2400, batch=32, length=10, lr=1e-3, lr_scale=(), clip=100.0),
     )
 
 
-@register("recipe", "zhp_running_sum")
-def zhp_running_sum() -> Config:
-    """Negative control: zhp_seed002 with p as the sum of its own steps; needs --force."""
-    base = zhp_seed002()
-    return replace(base, recipe="zhp_running_sum", model=replace(base.model, pose="running_sum"))
+@recipe
+def zhp_summed_pose() -> Config:
+    """Negative control: zhp_original with p as the sum of its own steps; needs --allow-dead-losses."""
+    base = zhp_original()
+    return replace(base, model=replace(base.model, pose="running_sum"))

@@ -169,9 +169,8 @@ def make_objective(config: Config, model: Any) -> TrainingObjective:
     unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
     if unused:
         raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
-    return TrainingObjective(
-        model, config.loss, settings, config.force, _built(config.after, config), _built(config.until, config)
-    )
+    after, until = _built(config.after, config), _built(config.until, config)
+    return TrainingObjective(model, config.loss, settings, config.allow_dead_losses, after, until)
 
 
 def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:

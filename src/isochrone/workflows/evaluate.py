@@ -55,7 +55,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     config = trained.config
     recorded = config.data.path is not None and not trained.asked_env
     env: Any = None if recorded else trained.world(config.eval.episodes)
-    names = dict.fromkeys((config.planner.name, *config.compare))
+    names = dict.fromkeys((config.planner.name, *config.compare_planners))
     agents = {name: build.make_agent(config, trained.model, name) for name in names}
     seeks = all(agent.seeks for agent in agents.values())
     try:

@@ -21,7 +21,7 @@ from isochrone.train.run import Run
 from isochrone.workflows import build
 
 TRUTH = ("places", "table", "teleported", "transition")
-LATER = ("env", "eval", "planner", "mpc", "compare", "train.threads", "train.accelerator", "train.device")
+LATER = ("env", "eval", "planner", "mpc", "compare_planners", "train.threads", "train.accelerator", "train.device")
 """Options that may differ between training and using: where, with which planner, and how thoroughly."""
 
 

@@ -77,7 +77,7 @@ def routes_of(config: Config, spec: Spec | None = None, model: Any = None) -> Gr
     """Declared and measured routes of every loss of a config, on a fresh or given model; forced where refused."""
     spec = spec or build.spec_of(config)
     model = model if model is not None else build.make_model(config, spec)
-    total = build.make_objective(replace(config, force=True), model.cpu())
+    total = build.make_objective(replace(config, allow_dead_losses=True), model.cpu())
 
     def loss(name: str) -> Any:
         term, settings = total.terms[name], total.settings[name]
@@ -168,7 +168,7 @@ def page(tables: Mapping[str, GradientReport]) -> str:
         small, idle = narrow(found)
         rest = [f"Moved by no loss: {', '.join(idle)}."] if idle else []
         parts += [f"## {name}", str(thing.__doc__).split("\n")[0], small.table(), *rest, *faults(found)]
-        if name == "zhp_seed002":
+        if name == "zhp_original":
             parts += ["### Beside the notes (seeds/002)", notes_table(found)]
     return "\n\n".join(parts) + "\n"
 

@@ -69,7 +69,7 @@ def assembled(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingO
     if config.data.path is None:
         build.check_budget(config, spec)
     model = build.make_model(config, spec)
-    for planner in (None, *config.compare):
+    for planner in (None, *config.compare_planners):
         build.make_agent(config, model, planner)
     return spec, build.make_objective(config, model)
 
@@ -118,19 +118,19 @@ def prime(config: Config, total: TrainingObjective, replay: Replay, lanes: Seque
 
 
 def see_alive(config: Config, total: TrainingObjective, replay: Replay, say: Say) -> None:
-    """Say the pulse of every loss on two real batches. A dead one is a UserError, or a warning under `force`."""
+    """Log each loss's value and gradient norms on two real batches; raise on a dead one unless `allow_dead_losses`."""
     found = build.check_alive(config, total, replay)
     say("losses on two real batches: value, then gradient per group of weights")
     for line in found.table().splitlines():
         say(f"  {line}")
     if not found.faults:
         say("every loss is alive")
-    elif config.force:
+    elif config.allow_dead_losses:
         for fault in found.faults:
             say(f"warning: {fault}")
     else:
         more = "" if len(found.faults) == 1 else f" (and {len(found.faults) - 1} more)"
-        raise UserError(f"{found.faults[0]}{more}: set its weight to 0, or --force to train all the same")
+        raise UserError(f"{found.faults[0]}{more}: set its weight to 0, or pass --allow-dead-losses")
 
 
 def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
