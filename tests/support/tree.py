@@ -1,4 +1,4 @@
-"""The project's own source, parsed once: what the house tests look at."""
+"""The project's own source, parsed once: what the tests of the repository's rules look at."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "isochrone"
-FLOORS = ("core", "nets", "envs", "data", "planners", "evals", "models", "objectives", "agents", "train")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One Python file. `name` is its path below the package ('core/route.py'), `module` its dotted name."""
+    """One Python file. `name` is its path below the package ('core/gradient.py'), `module` its dotted name."""
 
     name: str
     module: str
@@ -22,17 +21,17 @@ class Source:
 
     @property
     def tree(self) -> ast.Module:
-        return _parsed(self.text)
+        return _parse(self.text)
 
     @property
-    def floor(self) -> str:
-        """'core' for core/route.py, 'cli' for cli.py and cli_plan.py, '' for the package's own __init__."""
+    def layer(self) -> str:
+        """'core' for core/gradient.py, 'cli' for __main__.py, '' for the package's own __init__."""
         head = self.name.split("/")[0].removesuffix(".py")
-        return "" if head == "__init__" else "cli" if head.startswith("cli") or head == "__main__" else head
+        return {"__init__": "", "__main__": "cli"}.get(head, head)
 
 
 @cache
-def _parsed(text: str) -> ast.Module:
+def _parse(text: str) -> ast.Module:
     return ast.parse(text)
 
 
@@ -52,7 +51,7 @@ def library() -> tuple[Source, ...]:
 
 
 def dotted(node: ast.expr) -> str:
-    """'torch.random.seed' for that expression; calls and subscripts on the way are looked through; '' if unnamed."""
+    """'torch.random.seed' for that expression; calls and subscripts inside are skipped; '' if it has no name."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
