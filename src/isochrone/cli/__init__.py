@@ -13,7 +13,6 @@ COMMANDS = {
     "report": "write report.html of a run: one file, no network needed",
     "routes": "which loss moves which weights, declared and measured",
     "data": "record episodes, and check or describe recordings",
-    "study": "run a study: a grid of trainings, and its table with intervals",
     "list": "what there is: recipes, maps, losses, planners, ...",
     "doctor": "check this machine and installation",
 }
@@ -80,8 +79,6 @@ def _call(name: str, words: list[str]) -> int:
         from isochrone.cli.routes import command
     elif name == "data":
         from isochrone.cli.data import command
-    elif name == "study":
-        from isochrone.cli.study import command
     elif name == "list":
         from isochrone.cli.listing import command
     elif name == "doctor":
