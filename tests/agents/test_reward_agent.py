@@ -61,7 +61,7 @@ def test_it_walks_to_where_the_reward_is() -> None:
     model = Plane()
     mpc, at = agent(model), torch.tensor([[0.0, 0.0], [2.0, 2.0]])
     carry = mpc.start(2, rng=generator())
-    assert not mpc.seeks and carry.goal is None
+    assert not mpc.needs_goal and carry.goal is None
     for _ in range(14):
         action, carry, _ = mpc.act({"at": at}, carry)
         at = at + 0.3 * action

@@ -98,37 +98,33 @@ def test_collection_in_pieces_equals_collection_at_once():
         assert np.array_equal(whole.column(1, name), pieces.column(1, name)), name
 
 
-@pytest.mark.parametrize("told", ["obs", "restart"])
-def test_an_agent_is_started_and_told_where_episodes_begin(told):
-    class Agent:
-        """Counts the rows since the last `first`: its action is a function of what it was told."""
+@pytest.mark.parametrize("kind", ["function", "agent"])
+def test_the_policy_learns_where_episodes_begin(kind):
+    def count(obs, carry, mode):
+        """The action is the number of rows since the last `first`, modulo 3."""
+        carry = torch.where(obs["first"], 0, 0 if carry is None else carry + 1)
+        return torch.nn.functional.one_hot(carry % 3, 3).float(), carry, {}
 
-        def start(self, batch):
-            return torch.full((batch,), -1)
+    class Counter:
+        """The same as an agent: it ignores obs['first'] and relies on `restart`."""
 
-        def act(self, obs, carry, mode):
-            assert mode == "eval"
-            carry = torch.where(obs["first"], 0, carry + 1)
-            return torch.nn.functional.one_hot(carry % 3, 3).float(), carry, {"rows": carry}
-
-    class Restarted(Agent):
-        """The same, told by `restart`; `rng` shows that it was given."""
+        name, needs_goal = "counter", False
 
         def start(self, batch, goal=None, rng=None):
             assert isinstance(rng, torch.Generator)
-            return super().start(batch)
+            return torch.full((batch,), -1)
 
-        def restart(self, carry, rows):
+        def restart(self, carry, rows, goal=None):
             return torch.where(rows, -1, carry)
 
-        def act(self, obs, carry, mode):
-            return super().act({"first": torch.zeros(len(carry), dtype=torch.bool)}, carry, mode)
+        def act(self, obs, carry, mode="eval"):
+            assert mode == "eval"
+            return count({"first": torch.zeros(len(carry), dtype=torch.bool)}, carry, mode)
 
     env = Counting(2)
     replay = Replay(env.spec, 2, 40)
-    carry = collect(
-        env, Agent() if told == "obs" else Restarted(), replay, 61, torch.Generator().manual_seed(0), mode="eval"
-    )
+    policy = count if kind == "function" else Counter()
+    carry = collect(env, policy, replay, 61, torch.Generator().manual_seed(0), mode="eval")
     assert len(replay) == 62  # whole rows of 2 lanes
     for batch in windows(replay, 8):
         assert torch.equal(batch.action.argmax(-1), batch.obs["state"][..., 2].long() % 3)

@@ -1,4 +1,4 @@
-"""Pairs, floors and what is reported of an agent."""
+"""Pairs, baselines and what is reported of an agent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import pytest
 import torch
 from perfect import Perfect, world
 
+from isochrone.agents.baselines import NoOp
 from isochrone.core.errors import UserError
 from isochrone.core.types import Struct
-from isochrone.evals.planning import evaluate_agent, floors, narrowed, narrows, plan_pairs, summary
+from isochrone.evals.planning import baseline_agents, evaluate_agent, narrowed, narrows, plan_pairs, summary
 
 
 class Greedy:
     """Takes the action after which the model's d_p to the goal is least."""
+
+    name, needs_goal = "greedy", True
 
     def __init__(self, model: Perfect) -> None:
         self.model = model
@@ -23,7 +26,12 @@ class Greedy:
     def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, torch.Tensor]:
         return {"goal": self.model.pose(self.model.encode(goal["image"]))}
 
-    def act(self, obs: dict[str, torch.Tensor], carry: Any, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+    def restart(self, carry: Any, rows: torch.Tensor, goal: Any = None) -> Any:
+        return carry
+
+    def act(
+        self, obs: dict[str, torch.Tensor], carry: Any, mode: str = "eval"
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         size, count = self.model.action.size, len(carry["goal"])
         state = self.model.update(self.model.start(count), torch.eye(size)[[0] * count], obs)
         tries = torch.eye(size)[None, :, None].expand(count, -1, -1, -1)
@@ -52,16 +60,16 @@ def test_a_map_where_nothing_can_be_reached_is_refused(rng: torch.Generator) -> 
         plan_pairs(world("..."), 0, rng)
 
 
-def test_floors_and_a_perfect_planner(rng: torch.Generator) -> None:
+def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
     env = world()
     pairs = plan_pairs(env, 120, rng)
     budget = 2 * int(pairs.shortest.max())
-    found = floors(env, pairs, rng)
+    found = baseline_agents(env, pairs)
     replay = evaluate_agent(env, found["replay"], pairs, budget)
     assert replay.any.all() and replay.end.all() and np.array_equal(replay.steps, pairs.shortest.numpy())
     noop = evaluate_agent(env, found["noop"], pairs, budget)
     assert not noop.any.any() and (noop.steps == budget).all() and np.isnan(noop.ratio).all()
-    wander = evaluate_agent(env, found["random"], pairs, budget)
+    wander = evaluate_agent(env, found["random"], pairs, budget, rng=rng)
     assert 0 < wander.any.mean() < 0.6 and wander.end.mean() < wander.any.mean()
     ticks = iter(range(10**6))
     greedy = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget, clock=lambda: float(next(ticks)))
@@ -76,10 +84,10 @@ def test_floors_and_a_perfect_planner(rng: torch.Generator) -> None:
     assert "seconds" not in told and "evaluations" not in told
 
 
-def test_continuous_floors(rng: torch.Generator) -> None:
+def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
     env = world(".....\n.....\n.....\n.....", actions="continuous")
     pairs = plan_pairs(env, 40, rng)
-    found = floors(env, pairs, rng)
+    found = baseline_agents(env, pairs)
     outcome = evaluate_agent(env, found["replay"], pairs, 2 * int(pairs.shortest.max()))
     assert outcome.any.all() and outcome.end.all()
     assert not evaluate_agent(env, found["noop"], pairs, 5).any.any()
@@ -111,4 +119,4 @@ def test_carries_are_cut_by_rows() -> None:
 def test_zero_budget_is_refused(rng: torch.Generator) -> None:
     env = world("...")
     with pytest.raises(UserError, match="budget = 0"):
-        evaluate_agent(env, floors(env, plan_pairs(env, 2, rng), rng)["noop"], plan_pairs(env, 2, rng), 0)
+        evaluate_agent(env, NoOp(env.spec.action), plan_pairs(env, 2, rng), 0)

@@ -26,10 +26,15 @@ class Always:
     def __init__(self, index: int, actions: int = 5) -> None:
         self.index, self.actions = index, actions
 
-    def start(self, batch: int, rng: Any = None) -> int:
+    name, needs_goal = "always", False
+
+    def start(self, batch: int, goal: Any = None, rng: Any = None) -> int:
         return batch
 
-    def act(self, obs: Any, carry: int, mode: str) -> tuple[Tensor, int, dict[str, Any]]:
+    def restart(self, carry: int, rows: Tensor, goal: Any = None) -> int:
+        return carry
+
+    def act(self, obs: Any, carry: int, mode: str = "eval") -> tuple[Tensor, int, dict[str, Any]]:
         assert mode == "eval"
         return torch.nn.functional.one_hot(torch.full((carry,), self.index), self.actions).float(), carry, {}
 
@@ -40,7 +45,7 @@ class Knows(Always):
     def __init__(self, world: WhiteBoxWorld) -> None:
         self.world = world
 
-    def act(self, obs: Any, carry: int, mode: str) -> tuple[Tensor, int, dict[str, Any]]:
+    def act(self, obs: Any, carry: int, mode: str = "eval") -> tuple[Tensor, int, dict[str, Any]]:
         return oracle_action(self.world), carry, {}
 
 
@@ -96,7 +101,7 @@ class Boasts(Always):
         self.calls = 0
         return super().start(batch)
 
-    def act(self, obs: Any, carry: int, mode: str) -> Any:
+    def act(self, obs: Any, carry: int, mode: str = "eval") -> Any:
         action, carry, _ = super().act(obs, carry, mode)
         self.calls += 1
         due = self.calls % 2 == 1

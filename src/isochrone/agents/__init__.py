@@ -1,1 +1,1 @@
-"""Agents: what acts. A planner inside a model (mpc), and the floors (random, noop, replay)."""
+"""Agents choose actions: model-predictive control (mpc), and the baselines that use no model."""

@@ -59,6 +59,7 @@ class MPC:
     def __init__(self, model: Any, planner: Any, cost: Formula | None = None, config: Config | None = None) -> None:
         self.config: MPC.Config = validate(config or MPC.Config(), "mpc.")
         self.model, self.planner, self.action = model, planner, planner.action
+        self.name: str = planner.config.name
         horizon = planner.config.horizon
         if self.config.replan_every > horizon:
             raise UserError(
@@ -68,18 +69,18 @@ class MPC:
         self.cost = cost or self._cost()
 
     @property
-    def seeks(self) -> bool:
+    def needs_goal(self) -> bool:
         """Does it need a goal?"""
         return self.config.space != "reward"
 
     def _cost(self) -> Formula:
         c, model = self.config, self.model
-        method = "distance" if self.seeks else "rewards"
+        method = "distance" if self.needs_goal else "rewards"
         if not hasattr(model, method):
             kind = type(model).__name__.lower()
-            mend = "set mpc.space = reward" if self.seeks else "set mpc.space = p, or choose model = rssm"
+            mend = "set mpc.space = reward" if self.needs_goal else "set mpc.space = p, or choose model = rssm"
             raise UserError(f"mpc.space = {c.space}: model '{kind}' tells no {method}; {mend}")
-        if self.seeks:
+        if self.needs_goal:
             return Reach(partial(model.distance, space=c.space), c.kind)
         return Return(model.rewards, model.continues if c.ends else None, c.discount)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from isochrone.core.types import Batch, Plan, Rollout, Spec, Step
@@ -86,10 +86,43 @@ class Planner(Protocol):
 
 @runtime_checkable
 class Agent(Protocol):
-    """MPC and actor are both this. `carry` is everything the agent remembers between calls."""
+    """Chooses actions in B environments. Everything it remembers between calls is in `carry`.
 
-    def start(self, batch: int) -> Any: ...
-    def act(self, obs: Mapping[str, Tensor], carry: Any, mode: str) -> tuple[Tensor, Any, dict[str, Any]]: ...
+    `start` begins an episode in every row; `goal` holds observations (B, ...) of where to go, for agents that need one,
+    and all sampling is done by `rng`. `restart` begins a new episode in the rows where `rows` is true, with new goals
+    there if `goal` (B, ...) is given. `act` filters one observation per row and returns (action, carry, info); `mode`
+    is 'eval', or 'train' where the agent should explore.
+
+    Keys of info, all optional: 'evaluations' (imagined steps per row in this call: a number, or (B)); from agents that
+    plan, also 'plan' (B,H,A), 'cost' (B), 'replanned' (bool) and 'trace' of the planner.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def needs_goal(self) -> bool: ...
+
+    def start(
+        self, batch: int, goal: Mapping[str, Tensor] | None = None, rng: torch.Generator | None = None
+    ) -> Any: ...
+    def restart(self, carry: Any, rows: Bool[Tensor, "B"], goal: Mapping[str, Tensor] | None = None) -> Any: ...
+    def act(
+        self, obs: Mapping[str, Tensor], carry: Any, mode: str = "eval"
+    ) -> tuple[Float[Tensor, "B A"], Any, dict[str, Any]]: ...
+
+
+@runtime_checkable
+class AgentComponent(Agent, Protocol):
+    """An agent that a recipe chooses by name: a class registered under kind 'agent', with a Config.
+
+    `modules` makes the parts that the agent adds to the learner, by name (an actor, a critic); {} where there is
+    nothing to train. `build` makes the agent from its Config and the learner, whose parts hold the trained modules.
+    """
+
+    @classmethod
+    def build(cls, config: Any, learner: Any) -> Agent: ...
+    @staticmethod
+    def modules(config: Any, model: Any, spec: Spec) -> dict[str, nn.Module]: ...
 
 
 Measure = Callable[..., Mapping[str, Any]]

@@ -5,7 +5,6 @@ Collection: environments and something that acts, one row per lane and step into
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.errors import UserError
-from isochrone.core.protocols import VecEnv
+from isochrone.core.protocols import Agent, VecEnv
 from isochrone.core.types import ActionSpec, Step, Struct
 from isochrone.data.replay import Replay
 
@@ -71,7 +70,7 @@ class Carry(Struct):
 @torch.no_grad()
 def collect(
     env: VecEnv,
-    act: Any,
+    act: Agent | Act,
     replay: Replay,
     steps: int,
     rng: torch.Generator,
@@ -82,28 +81,29 @@ def collect(
 ) -> Carry:
     """Record at least `steps` env steps (a row of B lanes counts B); returns where to continue.
 
-    `act` is an Agent or an `Act`. An agent's `start` is given `rng` if it takes one, and its `restart(carry, rows)`, if
-    it has one, is called where episodes begin; otherwise obs['first'] tells it. Without `start` the environments are
-    reset with a seed drawn from `rng`. `progress` is called with the env steps done so far in this call, `watch` with
-    every row that is recorded, and with the one that follows the last.
+    `act` is an Agent, started with `rng` and restarted where episodes begin, or an `Act`, which reads obs['first'].
+    Without `start` the environments are reset with a seed drawn from `rng`. `progress` is called with the env steps
+    done so far in this call, `watch` with every row that is recorded, and with the one that follows the last.
     """
     if steps < 1:
         raise UserError(f"collect: {steps} steps; ask for at least 1")
     if env.num_envs != replay.lanes:
         raise UserError(f"collect: {env.num_envs} environments but {replay.lanes} replay lanes; make them equal")
     seen = watch or (lambda step: None)
-    begun = start is None  # a memory that has just been started needs no restart
+    agent = act if isinstance(act, Agent) else None
+    fresh = start is None  # a carry that has just been started needs no restart
     if start is None:
         seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
-        start = Carry(env.reset(seed), _started(act, env.num_envs, rng))
+        step = env.reset(seed)
+        start = Carry(step, agent.start(env.num_envs, rng=rng) if agent is not None else None)
     step, memory = start.step, start.agent
     seen(step)
-    choose: Act = act.act if hasattr(act, "act") else act
+    choose: Act = act.act if isinstance(act, Agent) else act
     done = 0
     while done < steps:
-        if hasattr(act, "restart") and not begun and bool(step.first.any()):
-            memory = act.restart(memory, step.first)
-        begun = False
+        if agent is not None and not fresh and bool(step.first.any()):
+            memory = agent.restart(memory, step.first)
+        fresh = False
         action, memory, _ = choose({**step.obs, "first": step.first}, memory, mode)  # (B, A)
         replay.add(step, action)
         step = env.step(action)
@@ -112,14 +112,6 @@ def collect(
         if progress is not None:
             progress(done)
     return Carry(step, memory)
-
-
-def _started(agent: Any, batch: int, rng: torch.Generator) -> Any:
-    """What the agent remembers at first; None for a plain function."""
-    if not hasattr(agent, "start"):
-        return None
-    takes = inspect.signature(agent.start).parameters
-    return agent.start(batch, rng=rng) if "rng" in takes else agent.start(batch)
 
 
 def random_policy(spec: ActionSpec, rng: torch.Generator, repeat: float = 1.0) -> Act:

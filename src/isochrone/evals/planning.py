@@ -1,8 +1,7 @@
-"""Can one plan here? Held-out start and goal pairs, solved ones dropped, every success beside its floors."""
+"""Can one plan here? Held-out start and goal pairs, solved ones dropped, every success beside its baselines."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isochrone.agents.baselines import NoOp, Random, Replay
 from isochrone.core.errors import UserError
+from isochrone.core.protocols import Agent
 from isochrone.core.types import Struct
-from isochrone.evals.floors import Idle, Replay, Wander, shortest
 from isochrone.evals.ground_truth import tried
 from isochrone.evals.model_access import generator
 from isochrone.evals.stats import bootstrap_mean, wilson
@@ -80,7 +80,7 @@ def at_goal(state: Any, goal: Any, within: float) -> Tensor:
 @torch.no_grad()
 def evaluate_agent(
     env: Any,
-    agent: Any,
+    agent: Agent,
     pairs: PlanPairs,
     budget: int,
     within: float | None = None,
@@ -91,8 +91,8 @@ def evaluate_agent(
     """Play every pair as one batch on the true physics; runs that are over leave the batch.
 
     Args:
-        agent: `start(P, goal, rng) -> carry` (or `start(P)`), `act(obs, carry, mode) -> (action, carry, info)`. `goal`
-            and obs hold 'image', uint8 (P, C, Y, X). info['evaluations'], imagined steps per row, is added up if given.
+        agent: an Agent. Goal and observations hold 'image', uint8 (P, C, Y, X). info['evaluations'], imagined steps per
+            row, is summed where the agent reports it.
         budget: raw environment steps per pair.
         within: goal tolerance in px (default `tolerance(env)`).
         clock: seconds, e.g. time.perf_counter; without one `seconds` is NaN.
@@ -106,7 +106,7 @@ def evaluate_agent(
     path[:, 0] = pairs.start.position
     rows, state, goal = torch.arange(count), pairs.start, pairs.goal
     began = clock() if clock else 0.0
-    carry, evaluations = _begin(agent, count, {"image": env.draw(goal).to(device)}, rng), []
+    carry, evaluations = agent.start(count, {"image": env.draw(goal).to(device)}, rng), []
     seconds = clock() - began if clock else 0.0
     for step in range(1, budget + 1):
         began = clock() if clock else 0.0
@@ -126,11 +126,6 @@ def evaluate_agent(
             carry = narrowed(carry, keep, len(rows))
             rows, state, goal = rows[keep], state[keep], goal[keep]
     return _outcome(reached, ended, pairs, path, budget, evaluations, seconds if clock else float("nan"), count)
-
-
-def _begin(agent: Any, count: int, goal: Mapping[str, Tensor], rng: torch.Generator | None) -> Any:
-    known = inspect.signature(agent.start).parameters
-    return agent.start(count, **{k: v for k, v in (("goal", goal), ("rng", rng)) if k in known})
 
 
 def _per_row(told: Any, rows: int) -> float:
@@ -186,15 +181,42 @@ def narrowed(carry: Any, keep: Tensor, rows: int) -> Any:
     return carry
 
 
-def floors(env: Any, pairs: PlanPairs, rng: torch.Generator) -> dict[str, Any]:
-    """{'replay', 'noop', 'random'}: agents that know nothing of the model."""
+def baseline_agents(env: Any, pairs: PlanPairs) -> dict[str, Agent]:
+    """{'replay', 'noop', 'random'}: agents that use no model; 'replay' follows a shortest path."""
     action = env.spec.action
     options = tried(env.spec)
     if not action.discrete:
         # The true optimum of a box action space goes full speed on every axis, diagonals included.
         options = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=action.size)))
-    replay = Replay(shortest(env, pairs.start, pairs.goal, options), action)
-    return {"replay": replay, "noop": Idle(action), "random": Wander(action, rng)}
+    replay = Replay(action, shortest(env, pairs.start, pairs.goal, options))
+    return {agent.name: agent for agent in (replay, NoOp(action), Random(action))}
+
+
+def shortest(env: Any, start: Any, goal: Any, options: Float[Tensor, "K A"]) -> Float[Tensor, "P L A"]:
+    """Actions that descend the true distance: a shortest path where the distance is exact.
+
+    In a continuous environment the true distance is interpolated between grid points, and one step may not lower it:
+    there two steps are searched, and the path may be twice as long.
+    """
+    left = env.distance(start, goal)
+    longest = int(left[torch.isfinite(left)].max().item()) if len(left) else 0
+    state, actions = start, []
+    for _ in range(longest if env.spec.action.discrete else 2 * longest):
+        here = _after(env, state, goal, options)  # (P, K)
+        if not env.spec.action.discrete:
+            ahead = [
+                _after(env, env.transition(state, a.expand(len(left), -1)), goal, options).amin(-1) for a in options
+            ]
+            here = torch.stack(ahead, -1) + 0.01 * here
+        actions.append(options[here.argmin(-1)])
+        state = env.transition(state, actions[-1])
+    return torch.stack(actions, 1) if actions else torch.zeros(len(left), 0, options.shape[-1])
+
+
+def _after(env: Any, state: Any, goal: Any, options: Float[Tensor, "K A"]) -> Float[Tensor, "P K"]:
+    """True distance left after each option."""
+    count = len(state.position)
+    return torch.stack([env.distance(env.transition(state, a.expand(count, -1)), goal) for a in options], -1)
 
 
 def summary(outcome: Outcome, rng: torch.Generator) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 What it costs to imagine in pixels rather than in latents. For measuring only.
 
-What an agent earns: returns of whole episodes beside their floors, and beside the oracle where there is one.
+What an agent earns: returns of whole episodes beside their baselines, and beside the oracle where there is one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isochrone.evals.floors import Idle, Wander
+from isochrone.agents.baselines import NoOp, Random
+from isochrone.core.protocols import Agent
 from isochrone.evals.model_access import generator, numpy
 from isochrone.evals.stats import bootstrap_mean
 
@@ -98,18 +99,18 @@ def cost(model: Any, clock: Callable[[], float]) -> dict[str, float]:
 @torch.no_grad()
 def played(
     env: Any,
-    agent: Any,
+    agent: Agent,
     seed: int,
     device: torch.device | str = "cpu",
     promises: Promises | None = None,
-    **started: Any,
+    rng: torch.Generator | None = None,
 ) -> Float[Tensor, "B"]:
     """The return of one whole episode in every world, acted in mode 'eval'; worlds that have ended wait for the rest.
 
-    `agent` is an Agent: `start(batch, **started)` and `act(obs, carry, 'eval')`, on `device`. `promises` listens.
+    `agent` acts on `device` and is started with `rng`. `promises` listens.
     """
     step = env.reset(seed)
-    carry = agent.start(env.num_envs, **started)
+    carry = agent.start(env.num_envs, rng=rng)
     total = torch.zeros(env.num_envs, dtype=torch.float64)
     alive = torch.ones(env.num_envs, dtype=torch.bool)
     while True:
@@ -127,7 +128,7 @@ def played(
 
 def earned(
     env: Any,
-    agents: Mapping[str, Any],
+    agents: Mapping[str, Agent],
     seed: int,
     rng: torch.Generator,
     device: torch.device | str = "cpu",
@@ -138,11 +139,11 @@ def earned(
     'return.promised', 'came' and 'overpromise' compare the first agent's plans for reward with what came of them.
     `best(env)` after a reset tells the best possible returns; then 'return.share' is the first agent's part of them.
     """
-    floors = {"noop": Idle(env.spec.action), "random": Wander(env.spec.action, rng)}
+    baselines = {agent.name: agent for agent in (NoOp(env.spec.action), Random(env.spec.action))}
     discounts = {name: getattr(getattr(agent, "cost", None), "discount", None) for name, agent in agents.items()}
     heard = {name: Promises(d) for name, d in discounts.items() if d is not None}  # of those that plan for reward
     found = {name: played(env, agent, seed, device, heard.get(name), rng=rng) for name, agent in agents.items()}
-    found |= {name: played(env, agent, seed) for name, agent in floors.items()}
+    found |= {name: played(env, agent, seed, rng=rng) for name, agent in baselines.items()}
     out: dict[str, Any] = {}
     for name, values in found.items():
         out[f"return.{name}"] = float(values.mean())

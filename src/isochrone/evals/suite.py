@@ -20,7 +20,7 @@ from isochrone.core.types import Batch
 from isochrone.evals.bars import BARS, Bar
 from isochrone.evals.ground_truth import Act, random_act, record
 from isochrone.evals.model_access import applies, device_of
-from isochrone.evals.planning import Outcome, PlanPairs, evaluate_agent, floors, plan_pairs, summary
+from isochrone.evals.planning import Outcome, PlanPairs, baseline_agents, evaluate_agent, plan_pairs, summary
 
 FLOORS = ("replay", "noop", "random")
 Results = dict[str, dict[str, Any]]
@@ -91,7 +91,7 @@ def plan_all(
     pairs = plan_pairs(env, config.pairs, rng)
     budget = config.budget or 2 * int(pairs.shortest.max()) + 8
     done: dict[str, Outcome] = {}
-    for name, agent in {**agents, **floors(env, pairs, rng)}.items():
+    for name, agent in {**agents, **baseline_agents(env, pairs)}.items():
         place = "cpu" if name in FLOORS else device
         done[name] = evaluate_agent(env, agent, pairs, budget, clock=clock, device=place, rng=rng)
     out: dict[str, Any] = {"planning.dropped": float(pairs.dropped), "planning.budget": float(budget)}

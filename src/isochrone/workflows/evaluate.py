@@ -57,7 +57,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     env: Any = None if recorded else trained.world(config.eval.episodes)
     names = dict.fromkeys((config.planner.name, *config.compare_planners))
     agents = {name: build.make_agent(config, trained.model, name) for name in names}
-    seeks = all(agent.seeks for agent in agents.values())
+    seeks = all(agent.needs_goal for agent in agents.values())
     try:
         if env is not None and has_truth(env):
             pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"

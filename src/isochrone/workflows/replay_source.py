@@ -46,7 +46,7 @@ class Refresh:
         act: Any = random_policy(env.spec.action, self.rng, data.repeat)
         if data.refresh_by == "agent":
             agent, goal = build.make_agent(self.config, self.total.model), None
-            if agent.seeks:
+            if agent.needs_goal:
                 seen = self.replay.sample(self.replay.lanes, 1, self.rng)
                 goal = {name: x[:, 0] for name, x in seen.obs.items()}
             act = Placed(agent, goal)
@@ -83,13 +83,20 @@ class Placed:
     def __init__(self, agent: MPC, goal: Mapping[str, torch.Tensor] | None = None) -> None:
         self.agent, self.goal = agent, goal
 
-    def start(self, batch: int, rng: torch.Generator) -> Any:
-        return self.agent.start(batch, None if self.goal is None else self._here(self.goal), rng)
+        self.name, self.needs_goal = agent.name, False  # it has its goal already
 
-    def restart(self, carry: Any, rows: torch.Tensor) -> Any:
-        return self.agent.restart(carry, rows.to(self._device))
+    def start(
+        self, batch: int, goal: Mapping[str, torch.Tensor] | None = None, rng: torch.Generator | None = None
+    ) -> Any:
+        goal = self.goal if goal is None else goal
+        return self.agent.start(batch, None if goal is None else self._here(goal), rng)
 
-    def act(self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+    def restart(self, carry: Any, rows: torch.Tensor, goal: Mapping[str, torch.Tensor] | None = None) -> Any:
+        return self.agent.restart(carry, rows.to(self._device), None if goal is None else self._here(goal))
+
+    def act(
+        self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str = "eval"
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         action, carry, info = self.agent.act(self._here(obs), carry, mode)
         return action.cpu(), carry, info
 
