@@ -98,7 +98,7 @@ def milliseconds(step: Callable[[], object], steps: int, gpu: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--recipes", default="zhp,planet,dreamer_v3")
-    parser.add_argument("--runs", default="loop,step")
+    parser.add_argument("--runs", default="none,step")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
@@ -109,9 +109,9 @@ def main() -> None:
     found: dict[str, Any] = {"bench": "gpu", "card": card, "torch": torch.__version__, "recipes": {}}
     for recipe in args.recipes.split(","):
         said: dict[str, Any] = {"agree": agreement(recipe, spec, args.device), "ms": {}}
-        runs = args.runs.split(",") if recipe != "zhp" else ["loop"]
+        runs = args.runs.split(",") if recipe != "zhp" else ["none"]
         for run in runs:
-            step = stepper(recipe, {} if run == "loop" else {"model.run": run}, spec, args.device)
+            step = stepper(recipe, {} if run == "none" else {"model.compile": run}, spec, args.device)
             for _ in range(3):
                 step()
             if gpu:

@@ -4,7 +4,7 @@
 
 The operations of one plan are counted (multiply and add are two), not estimated; the rate of the machine is the best of
 several square products. Rounds alternate, so that a busy machine slows both. The bar is a share of 0.6.
-Other options go to the model: `--h 256`. PlaNet's is `--model rssm --hidden 200 --units 200 --act relu`.
+Other options go to the model: `--h 256`. PlaNet's is `--model rssm --hidden 200 --head_units 200 --act relu`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RSSM: observe, KL and backward, beside a peer in the same run. Prints JSON with seconds, ratio and operations.
 
-    python bench/rssm.py [--size S|12M] [--peer DIR] [--threads 2] [--rounds 7] [--run loop|step|full]
+    python bench/rssm.py [--size S|12M] [--peer DIR] [--threads 2] [--rounds 7] [--compile none|step|unroll]
 
 DIR is a checkout of NM512/dreamerv3-torch (size S) or NM512/r2dreamer (size 12M), used as it is; nothing is copied.
 Both see the same batch of 16 windows of 64 rows with embeddings of 4096 numbers; rounds alternate, so that a busy
@@ -55,9 +55,9 @@ class Ops(TorchDispatchMode):
         return sum(self.seen[name] for name in SYNCS)
 
 
-def ours(size: str, run: str) -> Callable[[Tensor, Tensor], Tensor]:
+def ours(size: str, compile: str) -> Callable[[Tensor, Tensor], Tensor]:
     """(embed, action) -> loss, by our loop."""
-    config = replace({"S": SIZE_S, "12M": replace(SIZE_12M, prior_layers=2)}[size], run=run)
+    config = replace({"S": SIZE_S, "12M": replace(SIZE_12M, prior_layers=2)}[size], compile=compile)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", ACTIONS))
     model = RSSM(config, spec)
     first = torch.zeros(ROWS, LENGTH, dtype=torch.bool)
@@ -135,12 +135,12 @@ def main() -> None:
     parser.add_argument("--peer", default=None, help="a checkout of the peer")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--run", choices=("loop", "step", "full"), default="loop")
+    parser.add_argument("--compile", choices=("none", "step", "unroll"), default="none")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     data = (torch.randn(ROWS, LENGTH, EMBED), torch.rand(ROWS, LENGTH, ACTIONS) * 2 - 1)
-    mine = ours(args.size, args.run)
+    mine = ours(args.size, args.compile)
     runs = {"isochrone": mine}
     if args.peer:
         runs["peer"] = dreamerv3_torch(args.peer) if args.size == "S" else r2dreamer(args.peer)
@@ -151,12 +151,13 @@ def main() -> None:
             if turn:  # the first round warms up
                 spent[name].append(took)
     found: dict[str, Any] = {
-        "bench": "rssm", "size": args.size, "run": args.run, "threads": args.threads, "torch": torch.__version__,
+        "bench": "rssm", "size": args.size, "compile": args.compile, "threads": args.threads,
+        "torch": torch.__version__,
         "batch": ROWS, "length": LENGTH, "embed": EMBED,
         "seconds": {name: statistics.median(times) for name, times in spent.items()},
         "fastest": {name: min(times) for name, times in spent.items()},
     }  # fmt: skip
-    if args.run == "loop":
+    if args.compile == "none":
         found["per_time_step"] = {name: counted(loss, data) for name, loss in runs.items()}
     if args.peer:
         found["ratio"] = found["seconds"]["peer"] / found["seconds"]["isochrone"]

@@ -9,7 +9,7 @@ for seed in range(5):  # each seed is a system of its own
     # one state more than the truth has: room for what the past says of what comes
     CELLS.append(Cell(f"wider-{seed}", "kalman", {**system, "model.stoch": "4"}, seed, "wider"))
     # the paper's mean over d = 1..5, every beta one
-    ahead = {"model.overshoot": "5", "model.starts": "20", "loss.kl": "0.2", "loss.overshoot_kl": "0.8"}
+    ahead = {"model.overshoot": "5", "model.rollout_starts": "20", "loss.kl": "0.2", "loss.overshoot_kl": "0.8"}
     CELLS.append(Cell(f"overshot-{seed}", "kalman", {**system, **ahead}, seed, "overshot"))
 
 STUDY = Study(

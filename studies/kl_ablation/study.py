@@ -13,7 +13,7 @@ CELLS = [
     for beta in BETAS
 ]
 # its "KL" is half a squared distance, which a small z satisfies as well: images foretold many steps ahead teach it
-RNN = {"model": "rnn", "loss.overshoot_image": "1", "model.overshoot": "8", "model.starts": "1"}
+RNN = {"model": "rnn", "loss.overshoot_image": "1", "model.overshoot": "8", "model.rollout_starts": "1"}
 CELLS += [Cell(f"rnn-{seed}", "planet_small", {**RNN, "eval.seed": str(100 + seed)}, seed, "rnn") for seed in range(3)]
 
 STUDY = Study(

@@ -6,7 +6,7 @@ CELLS = [Cell(f"reach-{seed}", "planet_small", {"eval.seed": str(100 + seed)}, s
 
 # Continuous actions: CEM needs its last iterations to be exact, and explores by noise as in the paper. The scenes are
 # bright and stand still, so the model is told to look at what differs.
-MOVED = {"model.centre": "true", "mpc.explore": "0"}
+MOVED = {"model.subtract_mean_frame": "true", "mpc.explore": "0"}
 PENDULUM = {"env": "gym:Pendulum-v1", "env.action_repeat": "4", "term.reward.scale": "0.1", "mpc.noise": "0.3"}
 PENDULUM |= {"planner.candidates": "120", "planner.iterations": "5", "planner.elites": "12", "planner.repeat": "1.5"}
 PENDULUM |= {"eval.returns": "32"}
@@ -24,7 +24,7 @@ for seed in range(3):
 BALANCE = {"env": "dmc:cartpole-balance", "env.fast_render": "true", "mpc.noise": "0.1", "mpc.draws": "false"}
 BALANCE |= {"loss.image": "10", "term.reward.scale": "60"}
 BALANCE |= {"data.rows": "126", "data.capacity": "5200", "data.refresh_every": "125", "data.refresh_rows": "66"}
-BALANCE |= {"train.batch": "8", "train.length": "50", "model.decode": "10"}
+BALANCE |= {"train.batch": "8", "train.length": "50", "model.decode_rows": "10"}
 BALANCE |= {"train.steps": "6000", "train.eval_every": "1200", "eval.returns": "12"}
 BALANCE |= {"planner.horizon": "12", "planner.candidates": "120", "planner.iterations": "6", "planner.elites": "12"}
 BALANCE |= {"planner.repeat": "1", "planner.returns": "mean"}

@@ -247,7 +247,7 @@ def test_planning_needs_a_white_box(isochrone, trained: Path) -> None:
 
 def test_the_running_sum_is_refused_and_forced_it_is_named(isochrone, small, tmp_path: Path) -> None:
     words = [*small, "--run", tmp_path / "r", "--train.steps", 1, "--train.warmup", 0, "--env", "whitebox:cabin"]
-    refused(isochrone("train", "zhp_summed_pose", *words), "additivity_dp", "running_sum", "--allow-dead-losses")
+    refused(isochrone("train", "zhp_summed_pose", *words), "additivity_dp", "summed", "--allow-dead-losses")
     assert not (tmp_path / "r").exists()
     done = isochrone("train", "zhp_summed_pose", *words, "--allow-dead-losses")
     assert done.code == 0

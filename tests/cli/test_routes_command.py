@@ -41,6 +41,6 @@ def test_the_command(isochrone) -> None:
     assert done.code == 0 and "Beside the notes" in done.out and "✗" not in done.out
     found = json.loads(isochrone("routes", "tiny", "--json").out)
     assert found["faults"] == [] and found["measured"]["jepa"]["encoder"] == 0.0
-    attached = json.loads(isochrone("routes", "tiny", "--model.detach-z-from-h-and-p", "false", "--json").out)
+    attached = json.loads(isochrone("routes", "tiny", "--model.stop-grad-to-encoder", "false", "--json").out)
     assert attached["measured"]["jepa"]["encoder"] > 0
     assert isochrone("routes", "tiny", "--write", "x.md").code == 2

@@ -113,7 +113,7 @@ def test_the_global_prior_is_the_standard_one() -> None:
 
 def test_overshooting_is_its_double_sum() -> None:
     """Eq. 7 by loops: from every posterior, d = 2..D imagined steps, the KL of the posterior there, in its episode."""
-    model = tiny("rnn", starts=0, overshoot=4)
+    model = tiny("rnn", rollout_starts=0, overshoot=4)
     batch = windows(1)[0]
     roll = model.observe(batch, {"posterior", "overshoot", "feat", "frames"}, generator())
     joint, size = batch.connected(1), model.latent.flat
@@ -139,7 +139,7 @@ def test_overshooting_is_its_double_sum() -> None:
 
 
 def test_overshot_rewards_are_those_of_the_foretold_rows() -> None:
-    model, batch = tiny("rnn", counter().spec, starts=0, overshoot=2), counted(1)[0]
+    model, batch = tiny("rnn", counter().spec, rollout_starts=0, overshoot=2), counted(1)[0]
     roll = model.observe(batch, {"overshoot"}, generator())
     joint = batch.connected(1)
     costs = []
@@ -154,7 +154,7 @@ def test_overshot_rewards_are_those_of_the_foretold_rows() -> None:
 
 def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
     """The gradient of overshooting goes through the imagined path back into the posterior it began from."""
-    model = tiny("rssm", overshoot=3, starts=0)
+    model = tiny("rssm", overshoot=3, rollout_starts=0)
     total = TrainingObjective(model, {"overshoot_kl": 1.0})
     total(windows(1)[0], generator())[0].backward()
     assert any(p.grad is not None and p.grad.any() for p in model.groups()["posterior"])

@@ -21,23 +21,29 @@ from isochrone.models.base import check_partition
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
-    "attached": {"detach_z_from_h_and_p": False},
-    "pose shapes h": {"pose_delta_detach_h": False},
-    "attached, pose shapes h": {"detach_z_from_h_and_p": False, "pose_delta_detach_h": False},
-    "decoder detached": {"detach_decoder": True},
+    "attached": {"stop_grad_to_encoder": False},
+    "pose shapes h": {"stop_grad_to_predictor": False},
+    "attached, pose shapes h": {"stop_grad_to_encoder": False, "stop_grad_to_predictor": False},
+    "decoder detached": {"stop_grad_from_decoder": True},
     "residual": {"metric": "residual"},
-    "residual, attached": {"metric": "residual", "detach_z_from_h_and_p": False},
+    "residual, attached": {"metric": "residual", "stop_grad_to_encoder": False},
     "residual, odometry": {"metric": "residual", "imagine_p": "odometry"},
     "interval": {"metric": "interval"},
     "euclidean": {"metric": "euclidean"},
-    "running sum": {"pose": "running_sum"},
-    "running sum, residual": {"pose": "running_sum", "metric": "residual"},
+    "running sum": {"pose": "summed"},
+    "running sum, residual": {"pose": "summed", "metric": "residual"},
     "conv": {"encoder": "conv"},
     "continuous": {},
     "vectors": {"symlog": True},
     "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "reward": "symexp_two_hot"},
-    "blocks": {"classes": 6, "cell": "block_gru", "norm": "rms", "initial": "learned", "reward": "symlog_two_hot"},
-    "decoupled": {"posterior": "decoupled", "starts": 3},
+    "blocks": {
+        "classes": 6,
+        "cell": "block_gru",
+        "norm": "rms",
+        "initial_state": "learned",
+        "reward": "symlog_two_hot",
+    },
+    "decoupled": {"posterior": "decoupled", "rollout_starts": 3},
 }
 CASES = [(model, mode) for model in registry.names("model") for mode, changes in MODES.items() if fits(model, changes)]
 # Settings that choose another path through a formula; routes must not depend on them.

@@ -38,20 +38,20 @@ def faults(**terms: Callable[..., Any]) -> list[str]:
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        TrainingObjective(tiny(pose="running_sum"), {"jepa": 1.0, name: 1.0})
+        TrainingObjective(tiny(pose="summed"), {"jepa": 1.0, name: 1.0})
     said = str(caught.value)
-    assert said.startswith(f"term '{name}' is refused: with pose=running_sum p is the sum of its own steps")
+    assert said.startswith(f"term '{name}' is refused: with pose=summed p is the sum of its own steps")
     assert f"loss.{name}=0" in said and "\n" not in said
 
 
 def test_every_other_term_of_the_notes_takes_a_running_sum() -> None:
     notes = registry.get("recipe", "zhp_original")().loss
-    TrainingObjective(tiny(pose="running_sum"), {name: w for name, w in notes.items() if name not in IDENTITIES})
+    TrainingObjective(tiny(pose="summed"), {name: w for name, w in notes.items() if name not in IDENTITIES})
 
 
 def untrained(**changes: Any) -> Liveness:
     notes = registry.get("recipe", "zhp_original")().loss
-    return liveness(TrainingObjective(tiny(pose="running_sum", **changes), notes, force=True), windows())
+    return liveness(TrainingObjective(tiny(pose="summed", **changes), notes, force=True), windows())
 
 
 def test_forced_liveness_names_both_as_identities_and_nothing_else() -> None:
@@ -64,7 +64,7 @@ def test_forced_liveness_names_both_as_identities_and_nothing_else() -> None:
 @pytest.mark.parametrize("scale", [0.1, 3.0])  # steps of 0.04 and of 10 actions
 def test_they_are_identities_at_any_size_of_step(scale: float) -> None:
     """Rounding grows with the steps; the verdict must not turn on it within what steps can be."""
-    model = tiny(pose="running_sum")
+    model = tiny(pose="summed")
     with torch.no_grad():
         for weight in model.delta_p.parameters():
             weight *= scale

@@ -43,7 +43,10 @@ class Table(nn.Module):
 
     def __init__(self, table: Tensor, metric: str = "max") -> None:
         super().__init__()
-        self.table, self.dual = nn.Parameter(table.clone()), nn.Parameter(torch.zeros((), dtype=table.dtype))
+        self.table, self.lagrange_log_multiplier = (
+            nn.Parameter(table.clone()),
+            nn.Parameter(torch.zeros((), dtype=table.dtype)),
+        )
         self.metric = METRICS[metric](table.shape[1])
         self.action = ActionSpec("discrete", 3)
         self.register_buffer("next", torch.tensor(NEXT))
@@ -91,7 +94,9 @@ def spearman(x: Tensor, y: Tensor) -> float:
 def test_reach_p_drives_a_free_table_to_the_shortest_distances() -> None:
     model, rng, truth = Table(torch.randn(STATES, 64, generator=generator())), generator(), shortest()
     cfg = Reach(reach=20.0, softness=3.0, pairs=48)
-    optimizer = torch.optim.Adam([{"params": [model.table], "lr": 0.5}, {"params": [model.dual], "lr": 0.003}])
+    optimizer = torch.optim.Adam(
+        [{"params": [model.table], "lr": 0.5}, {"params": [model.lagrange_log_multiplier], "lr": 0.003}]
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, 1000)
     for _ in range(1000):
         optimizer.zero_grad()
@@ -112,7 +117,7 @@ def test_reach_p_is_its_formula(metric: str) -> None:
     torch.manual_seed(1)
     model = Table(torch.randn(STATES, 8, dtype=torch.float64) * 3, metric).double()
     with torch.no_grad():
-        model.dual.add_(0.3)
+        model.lagrange_log_multiplier.add_(0.3)
     roll = transitions(model, 20, generator(3))
     roll.batch.first[4, 1] = True  # an episode's end: this step is no step
     cfg = Reach(multiplier=11.0, pairs=9, reach=4.0, softness=1.5, slack=0.2, price_rate=0.7)

@@ -208,7 +208,7 @@ class Ruled(torch.nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.ruler, self.ruler_h = (torch.nn.Linear(size, 2, bias=False) for _ in range(2))
+        self.displacement_head, self.displacement_head_h = (torch.nn.Linear(size, 2, bias=False) for _ in range(2))
 
 
 def test_a_z_that_keeps_place_plainly_is_read_without_error() -> None:
@@ -216,7 +216,7 @@ def test_a_z_that_keeps_place_plainly_is_read_without_error() -> None:
     turn = torch.linalg.qr(torch.randn(8, 2, generator=generator()))[0]  # (8, 2), orthonormal columns
     model = Ruled(8)
     with torch.no_grad():
-        model.ruler.weight.copy_(turn.T / 10)
+        model.displacement_head.weight.copy_(turn.T / 10)
     z = (where @ turn.T + 3).unflatten(0, (6, 12))
     assert READ(model, Rollout(batch, {"z": z}, generator())) < 1e-6
     assert READ(model, Rollout(batch, {"z": z.flip(0)}, generator())) > 1
@@ -231,7 +231,7 @@ def test_displacement_read_is_its_formula() -> None:
     where = centre_of_mass(as_float(batch.obs["image"].flatten(0, 1)[pick]))[0].double()
     flat, costs = z.flatten(0, 1)[pick], []
     for i in range(15):
-        read = 10 * model.ruler.weight @ (flat[15 + i] - flat[i])
+        read = 10 * model.displacement_head.weight @ (flat[15 + i] - flat[i])
         off = (read - (where[15 + i] - where[i])).norm().item()
         costs.append(math.hypot(off, 1.5) - 1.5)
     assert ours.item() == pytest.approx(sum(costs) / 15, rel=1e-5)
@@ -250,7 +250,7 @@ def test_motion_read_is_its_formula_and_stops_at_episode_ends() -> None:
     for b in range(4):
         for t in range(11):
             if not (batch.last[b, t] or batch.first[b, t + 1]):
-                read = 10 * model.ruler_h.weight @ h[b, t + 1]
+                read = 10 * model.displacement_head_h.weight @ h[b, t + 1]
                 costs.append(math.hypot((read - (where[b, t + 1] - where[b, t])).norm().item(), 0.7) - 0.7)
     assert 0 < len(costs) < 44  # some windows cross an episode's end
     assert ours.item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
@@ -261,6 +261,6 @@ def test_a_belief_that_knows_the_motion_costs_nothing() -> None:
     moved = torch.nn.functional.pad(where.unflatten(0, (6, 12)).diff(dim=1), (0, 0, 1, 0))  # (6, 12, 2), known before
     model = Ruled(2)
     with torch.no_grad():
-        model.ruler_h.weight.copy_(torch.eye(2) / 10)
+        model.displacement_head_h.weight.copy_(torch.eye(2) / 10)
     assert MOTION(model, Rollout(batch, {"h": moved}), Motion(rows=6)) < 1e-6
     assert MOTION(model, Rollout(batch, {"h": -moved}), Motion(rows=6)) > 0.1

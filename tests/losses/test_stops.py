@@ -53,7 +53,7 @@ BELIEFS = {
     "overshoot_reward": {"overshoot.feat"},
     "overshoot_image": {"overshoot.feat"},
 }
-ATTACHED = {"detach_z_from_h_and_p": False, "pose_delta_detach_h": False, "metric": "residual"}
+ATTACHED = {"stop_grad_to_encoder": False, "stop_grad_to_predictor": False, "metric": "residual"}
 
 
 def leaf(x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_each_half_of_a_balanced_kl_pulls_one_side() -> None:
 @pytest.mark.parametrize("detach", [True, False])
 def test_odometry_reads_the_pose_without_choosing_it(detach: bool) -> None:
     """With the default detach the second half-step of additivity_dp must not move p or h through G's inputs."""
-    model = tiny(detach_z_from_h_and_p=detach, pose_delta_detach_h=detach)
+    model = tiny(stop_grad_to_encoder=detach, stop_grad_to_predictor=detach)
     p, h = torch.randn(4, 8, requires_grad=True), torch.randn(4, 16, requires_grad=True)
     step = model.odometry(p, h, torch.eye(5)[:4])
     grads = torch.autograd.grad(step.sum(), [p, h], allow_unused=True)
@@ -134,7 +134,8 @@ def test_action_delta_h_holds_the_side_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"detach_z_from_h_and_p": False}, {"pose_delta_detach_h": False}, {"detach_decoder": True}, {}]
+    "changes",
+    [{"stop_grad_to_encoder": False}, {"stop_grad_to_predictor": False}, {"stop_grad_from_decoder": True}, {}],
 )
 def test_observe_stops_where_the_config_says(changes: dict[str, Any]) -> None:
     """The same from the model's side: which parts of the model each field hangs on."""
@@ -150,8 +151,8 @@ def test_observe_stops_where_the_config_says(changes: dict[str, Any]) -> None:
         parts = [p for ps in groups.values() for p in ps]
         grads = iter(torch.autograd.grad(field.square().sum(), parts, allow_unused=True, retain_graph=True))
         reach[name] = {g for g, ps in groups.items() if any([next(grads) is not None for _ in ps])}
-    eye = {"encoder"} if "detach_z_from_h_and_p" in changes else set()
-    mind = {"predictor", "z2h"} if "pose_delta_detach_h" in changes else set()
+    eye = {"encoder"} if "stop_grad_to_encoder" in changes else set()
+    mind = {"predictor", "z2h"} if "stop_grad_to_predictor" in changes else set()
     assert reach == {
         "z": {"encoder"},
         "z_in": eye,
@@ -159,7 +160,7 @@ def test_observe_stops_where_the_config_says(changes: dict[str, Any]) -> None:
         "z_hat": eye | {"predictor", "z2h", "h2z"},
         "p": eye | {"pose"},
         "dp": eye | mind | {"delta_p"} | ({"pose"} if eye else set()),
-        "recon": {"decoder"} | ({"encoder"} if not model.config.detach_decoder else set()),
+        "recon": {"decoder"} | ({"encoder"} if not model.config.stop_grad_from_decoder else set()),
     }
 
 
@@ -180,10 +181,10 @@ def test_the_price_of_reach_p_rises_with_the_violation_and_the_pose_never_sets_i
         cfg = term.settings(multiplier=7.0, slack=0.1)
         p = (named["p"] / model.metric(named["p"][:, :-1], named["p"][:, 1:]).max() * reached).detach().requires_grad_()
         loss = term(model, Rollout(roll.batch, {"p": p}, generator()), cfg)
-        dual, pull = torch.autograd.grad(loss, [model.dual, p])
+        dual, pull = torch.autograd.grad(loss, [model.lagrange_log_multiplier, p])
         step = model.metric(p[:, :-1], p[:, 1:])
         over = (step - 1).clamp_min(0).square()[roll.batch.connected(1)].mean() - cfg.slack**2
-        price = cfg.multiplier * torch.exp(cfg.price_rate * model.dual)
+        price = cfg.multiplier * torch.exp(cfg.price_rate * model.lagrange_log_multiplier)
         torch.testing.assert_close(dual, -price * over)
         assert (dual < 0) == (reached > 1), "broken: the optimiser raises the dual; kept: it lowers it"
         push = term(model, Rollout(roll.batch, {"p": p}, generator()), term.settings(multiplier=1e-9, slack=0.1))

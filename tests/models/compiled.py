@@ -11,7 +11,7 @@ from torch import Tensor
 
 WAYS: dict[str, dict[str, Any]] = {
     "gaussian": {},
-    "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "initial": "learned"},
+    "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "initial_state": "learned"},
     "blocks": {"classes": 4, "cell": "block_gru", "norm": "rms", "act": "silu"},
 }
 

@@ -126,7 +126,15 @@ def model_of(world: LinearGaussian, full: bool = False) -> SSM:
     """Our SSM with the system's own transition and emission."""
     size, seen = world.sizes
     config = SsmConfig(
-        stoch=size, hidden=size, act="none", norm="none", prior_layers=0, layers=0, embed=seen, symlog=False, floor=0.01
+        stoch=size,
+        hidden=size,
+        act="none",
+        norm="none",
+        prior_layers=0,
+        head_layers=0,
+        embed=seen,
+        symlog=False,
+        min_std=0.01,
     )
     made = SSM(config, Spec({"state": (seen,)}, ActionSpec("continuous", 1))).double()
     with torch.no_grad():

@@ -21,7 +21,7 @@ KINDS = ("rnn", "ssm", "rssm")
 each_kind = pytest.mark.parametrize("name", KINDS)
 WAYS: dict[str, dict[str, Any]] = {
     "gaussian": {},
-    "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "initial": "learned"},
+    "categorical": {"classes": 6, "cell": "ln_gru", "norm": "layer", "act": "silu", "initial_state": "learned"},
     "blocks": {"classes": 4, "cell": "block_gru", "norm": "rms", "act": "silu"},
     "decoupled": {"posterior": "decoupled"},
 }
@@ -152,7 +152,7 @@ def test_foretold_rows_stay_in_their_episode() -> None:
 @each_kind
 @each_way
 def test_overshooting_is_imagining_from_each_posterior(name: str, way: str) -> None:
-    model, batch = tiny(name, starts=0, **WAYS[way]), windows(1)[0]
+    model, batch = tiny(name, rollout_starts=0, **WAYS[way]), windows(1)[0]
     roll = model.observe(batch, {"feat", "prior", "overshoot"})
     over, states = roll.overshoot, filtered(model, batch)
     for t in (0, 4, 8):
@@ -173,7 +173,7 @@ def test_overshooting_beyond_the_window_is_refused_before_and_while_observing() 
 
 
 def test_a_random_start_needs_a_generator() -> None:
-    model, batch = tiny("rssm", starts=2), windows(1)[0]
+    model, batch = tiny("rssm", rollout_starts=2), windows(1)[0]
     with pytest.raises(UserError, match="give observe an rng"):
         model.observe(batch, {"overshoot"})
     assert model.observe(batch, {"overshoot"}, generator()).overshoot.start.shape == (6, 2)
@@ -234,24 +234,24 @@ def test_vectors_are_seen_beside_pixels_or_alone() -> None:
 
 
 def test_five_bits_keep_five_bits_and_noise_fills_the_rest() -> None:
-    model, batch = tiny("rssm", bits=5), windows(1)[0]
+    model, batch = tiny("rssm", image_bits=5), windows(1)[0]
     image = batch.obs["image"]
     drawn = model.observe(batch, {"target"}, generator(1)).target["image"]
     still = model.observe(batch, {"target"}).target["image"]
     low = (image // 8).float() / 32 - 0.5
     assert ((drawn >= low) & (drawn <= low + 1 / 32)).all() and drawn.unique().numel() > 1000
     torch.testing.assert_close(still, low + 1 / 64)
-    eight = replace(model.config, bits=8)
+    eight = replace(model.config, image_bits=8)
     torch.testing.assert_close(tiny("rssm").observe(batch, {"target"}).target["image"], image / 255 - 0.5)
-    assert eight.bits == 8
+    assert eight.image_bits == 8
 
 
 @pytest.mark.parametrize(("encoder", "bits"), [("planet", 8), ("planet", 5), ("patch", 8)])
 def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder: str, bits: int) -> None:
     (batch,) = windows(1)
     image = batch.obs["image"]
-    plain = tiny("rssm", encoder=encoder, depth=4, bits=bits)
-    model = tiny("rssm", encoder=encoder, depth=4, bits=bits, centre=True)
+    plain = tiny("rssm", encoder=encoder, depth=4, image_bits=bits)
+    model = tiny("rssm", encoder=encoder, depth=4, image_bits=bits, subtract_mean_frame=True)
     fields = {"target", "image_hat", "embed", "feat"}
     raw, blank = plain.observe(batch, fields), model.observe(batch, fields)
     torch.testing.assert_close(blank.target["image"], raw.target["image"])  # not primed: nothing is taken off
@@ -264,12 +264,12 @@ def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder
     torch.testing.assert_close(roll.target["image"], kept - mean)
     torch.testing.assert_close(model.look(image), roll.embed)
     torch.testing.assert_close(model.look(kept), roll.embed, atol=1e-5, rtol=1e-4)
-    other = tiny("rssm", encoder=encoder, depth=4, bits=bits, centre=True)
+    other = tiny("rssm", encoder=encoder, depth=4, image_bits=bits, subtract_mean_frame=True)
     other.load_state_dict(model.state_dict())  # the mean frame is kept in checkpoints
     torch.testing.assert_close(other.look(image), roll.embed, atol=0, rtol=0)
     assert "still" not in plain.state_dict()
     with pytest.raises(UserError, match="no 'image'"):
-        tiny("rssm", Spec({"state": (4,)}, ActionSpec("continuous", 2)), centre=True)
+        tiny("rssm", Spec({"state": (4,)}, ActionSpec("continuous", 2)), subtract_mean_frame=True)
 
 
 def test_blocks_must_divide_the_memory() -> None:

@@ -30,7 +30,7 @@ def test_open_loop_against_a_loop() -> None:
 
 
 def test_open_loop_starts_cover_every_row_that_has_room() -> None:
-    model, batch = tiny(starts=50), windows(1)[0]
+    model, batch = tiny(rollout_starts=50), windows(1)[0]
     starts = model.observe(batch, {"open_loop"}, generator()).open_loop.start
     assert sorted(set(starts.flatten().tolist())) == list(range(8))
 
@@ -52,7 +52,7 @@ def test_open_loop_needs_room_and_an_rng() -> None:
 
 def test_only_so_many_rows_are_decoded_in_training_and_all_without_an_rng() -> None:
     batch, begins = windows(1)[0], set()
-    model = tiny(decode=4)
+    model = tiny(decode_rows=4)
     for seed in range(40):
         roll = model.observe(batch, {"recon"}, generator(seed))
         assert roll.recon.shape == (6, 4, 3, 64, 64)
@@ -61,9 +61,9 @@ def test_only_so_many_rows_are_decoded_in_training_and_all_without_an_rng() -> N
         begins.add(rows[0])
         torch.testing.assert_close(roll.recon, model.decode(roll.z[:, rows]))
     assert begins == set(range(9))
-    for roll in (model.observe(batch, {"recon"}), tiny(decode=0).observe(batch, {"recon"}, generator())):
+    for roll in (model.observe(batch, {"recon"}), tiny(decode_rows=0).observe(batch, {"recon"}, generator())):
         assert roll.recon_rows.tolist() == list(range(12)) and roll.recon.shape[1] == 12
-    assert tiny(decode=99).observe(batch, {"recon"}, generator()).recon.shape[1] == 12
+    assert tiny(decode_rows=99).observe(batch, {"recon"}, generator()).recon.shape[1] == 12
 
 
 def test_a_measured_pose_is_the_same_in_every_window() -> None:
@@ -99,9 +99,9 @@ def test_distances_and_disagreement() -> None:
 
 def test_the_running_sum_is_the_notes_own_mode_only() -> None:
     config = registry.get("model", "zhp").Config
-    for flag in ("detach_z_from_h_and_p", "pose_delta_detach_h"):
+    for flag in ("stop_grad_to_encoder", "stop_grad_to_predictor"):
         with pytest.raises(UserError, match="keep both of its detach flags true"):
-            validate(config(pose="running_sum", **{flag: False}))
+            validate(config(pose="summed", **{flag: False}))
 
 
 def test_the_metric_must_fit_the_pose() -> None:

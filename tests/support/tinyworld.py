@@ -18,8 +18,18 @@ from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
 
-SMALL = {"z": 8, "h": 16, "p": 8, "hidden": 32, "depth": 4, "fourier": 8, "open_loop": 4, "starts": 3, "decode": 4}
-SMALL |= {"deter": 16, "stoch": 5, "embed": 8, "units": 16, "encoder": "patch", "overshoot": 3}
+SMALL = {
+    "z": 8,
+    "h": 16,
+    "p": 8,
+    "hidden": 32,
+    "depth": 4,
+    "fourier": 8,
+    "open_loop": 4,
+    "rollout_starts": 3,
+    "decode_rows": 4,
+}
+SMALL |= {"deter": 16, "stoch": 5, "embed": 8, "head_units": 16, "encoder": "patch", "overshoot": 3}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -88,15 +98,15 @@ def counted(count: int = 2, batch: int = 6, length: int = 12) -> list[Batch]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "odometry": {"imagine_p": "odometry"},
-    "running sum": {"pose": "running_sum"},
+    "running sum": {"pose": "summed"},
     "residual": {"metric": "residual"},
     "conv": {"encoder": "conv"},
     "no Fourier": {"fourier": 0},
     "categorical": {"classes": 6},
-    "layer norm, learned start": {"cell": "ln_gru", "norm": "layer", "initial": "learned", "classes": 6},
+    "layer norm, learned start": {"cell": "ln_gru", "norm": "layer", "initial_state": "learned", "classes": 6},
     "blocks": {"cell": "block_gru", "norm": "rms", "act": "silu"},
     "decoupled": {"posterior": "decoupled"},
-    "deeper": {"prior_layers": 2, "posterior_layers": 2, "bits": 5},
+    "deeper": {"prior_layers": 2, "posterior_layers": 2, "image_bits": 5},
 }
 
 

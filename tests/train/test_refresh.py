@@ -20,9 +20,9 @@ SMALL = {
     "env.episode_length": "8", "data.lanes": "3", "data.rows": "18", "data.capacity": "40", "data.refresh_rows": "9",
     "data.refresh_every": "3", "data.held": "0.34", "train.steps": "10", "train.batch": "2", "train.length": "6",
     "train.save_every": "2", "train.log_every": "2", "train.eval_every": "5", "train.keep": "9", "eval.returns": "2",
-    "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.units": "16",
-    "model.decode": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
-    "planner.horizon": "3", "train.warmup": "0", "model.centre": "true",
+    "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.head_units": "16",
+    "model.decode_rows": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
+    "planner.horizon": "3", "train.warmup": "0", "model.subtract_mean_frame": "true",
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def test_there_exactly_while_the_encoder_rests(resting):
 
 
 def test_an_attached_encoder_is_never_at_rest(resting):
-    attached = Resting(TrainingObjective(tiny(detach_z_from_h_and_p=False), {"jepa": 1.0}), resting.replay, 10_000)
+    attached = Resting(TrainingObjective(tiny(stop_grad_to_encoder=False), {"jepa": 1.0}), resting.replay, 10_000)
     attached.at(0.9)
     assert sampled(attached).known == {}
 

@@ -14,7 +14,7 @@ Shows for every loss of a recipe the groups of weights that it declares to move 
 move, on small batches of the recipe's own world. For zhp_original also the table of the notes it follows.
 
   isochrone routes zhp
-  isochrone routes zhp --model.detach-z-from-h-and-p false
+  isochrone routes zhp --model.stop-grad-to-encoder false
   isochrone routes --all --write docs/routes.md
 
 Exit code 1 when a loss moves what it does not declare, or declares what it does not move.

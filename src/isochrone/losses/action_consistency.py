@@ -14,9 +14,9 @@ from isochrone.core.gradient import frozen, stop_gradient
 from isochrone.losses.loss import loss
 from isochrone.losses.reductions import Robust, masked_mean, robust, sse
 
-ATTACHED_H = {"attached": {"encoder"}}
-ATTACHED_P = {"attached": {"encoder", "pose"}, "pose_shapes_h": {"predictor", "z2h"}}
-SUMMED = "with pose=running_sum p is the sum of its own steps, so this loss is zero whatever the weights"
+ATTACHED_H = {"encoder_attached": {"encoder"}}
+ATTACHED_P = {"encoder_attached": {"encoder", "pose"}, "predictor_attached": {"predictor", "z2h"}}
+SUMMED = "with pose=summed p is the sum of its own steps, so this loss is zero whatever the weights"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     reads={"h", "p", "dp"},
     source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
     settings=Robust,
-    refuses={"running_sum": SUMMED},
+    refuses={"summed_pose": SUMMED},
 )
 def additivity_dp(model, roll, cfg) -> Tensor:
     """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: robust length, mean over (B, T-2)."""
@@ -109,11 +109,11 @@ class Steps(Robust):
     "rollout_kstep_p",
     updates={"delta_p", "pose"},
     also=ATTACHED_P,
-    minus={"running_sum": {"pose"}},
+    minus={"summed_pose": {"pose"}},
     reads={"p", "dp"},
     source="seeds/002, rollout_kstep_p, on the measured pose, gradient on both sides",
     settings=Steps,
-    refuses={"running_sum": SUMMED},
+    refuses={"summed_pose": SUMMED},
 )
 def rollout_kstep_p(model, roll, cfg) -> Tensor:
     """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: robust length, mean over valid (t, k)."""

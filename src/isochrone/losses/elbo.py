@@ -21,7 +21,7 @@ from isochrone.losses.pixels import coarser
 from isochrone.losses.reductions import masked_mean
 
 BELIEF = {"encoder", "dynamics", "posterior"}  # what a loss on features of posteriors moves
-ALONE = {"decoupled_ssm": {"dynamics"}}  # features are z alone, and z comes from the frame alone
+ALONE = {"decoupled_memoryless": {"dynamics"}}  # features are z alone, and z comes from the frame alone
 PLANET = "Hafner et al. 2019 (PlaNet)"
 
 
@@ -175,7 +175,7 @@ def kl(model, roll, cfg) -> Tensor:
     updates=BELIEF,
     reads={"posterior"},
     source=f"{PLANET}, appendix; off in its released code",
-    minus={"decoupled": {"dynamics"}},
+    minus={"decoupled_posterior": {"dynamics"}},
 )
 def kl_global(model, roll, cfg) -> Tensor:
     """KL(q || fixed standard prior): N(0, I), or even odds. Sum over z, mean over (B, T)."""

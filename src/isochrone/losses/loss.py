@@ -3,7 +3,7 @@
     @loss("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
     def z2h(model, roll, cfg): ...
 
-`also` adds groups in a mode of the model, e.g. {"attached": {"encoder"}}; `minus` takes them away, and wins.
+`also` adds groups in a mode of the model, e.g. {"encoder_attached": {"encoder"}}; `minus` takes them away, and wins.
 """
 
 from __future__ import annotations

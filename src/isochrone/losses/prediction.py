@@ -9,7 +9,7 @@ from isochrone.core.gradient import frozen, stop_gradient
 from isochrone.losses.loss import loss
 from isochrone.losses.reductions import Robust, masked_mean, robust, sse
 
-ATTACHED = {"attached": {"encoder"}}
+ATTACHED = {"encoder_attached": {"encoder"}}
 
 
 @loss(

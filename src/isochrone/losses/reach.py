@@ -17,8 +17,8 @@ from isochrone.core.types import ActionSpec, Rollout
 from isochrone.losses.loss import loss
 from isochrone.losses.reductions import masked_mean, norm
 
-ALSO = {"attached": {"encoder"}, "running_sum": {"delta_p"}}
-MINUS = {"running_sum": {"pose"}}
+ALSO = {"encoder_attached": {"encoder"}, "summed_pose": {"delta_p"}}
+MINUS = {"summed_pose": {"pose"}}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
 
 @loss(
     "reach_p",
-    updates={"pose", "metric", "dual"},
+    updates={"pose", "metric", "lagrange_log_multiplier"},
     reads={"p"},
     source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10; spec section 5",
     settings=Reach,
@@ -89,7 +89,7 @@ def reach_p(model, roll, cfg) -> Tensor:
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
-    price = cfg.multiplier * torch.exp(cfg.price_rate * model.dual)
+    price = cfg.multiplier * torch.exp(cfg.price_rate * model.lagrange_log_multiplier)
     held = stop_gradient(price, "the pose pays the price, it does not set it")
     pressed = stop_gradient(excess, "the price follows the violation, it does not cause it")
     return push + held * excess - price * pressed
@@ -112,8 +112,8 @@ class Bellman(Thin):
     reads={"z_in", "h", "p"},
     source="Bellman's optimality equation for unit costs (Kaelbling 1993), on one imagined step",
     settings=Bellman,
-    also={"attached": {"encoder"}},
-    refuses={"running_sum": "a running sum gives an imagined place no p of its own"},
+    also={"encoder_attached": {"encoder"}},
+    refuses={"summed_pose": "a running sum gives an imagined place no p of its own"},
 )
 def bellman_p(model, roll, cfg) -> Tensor:
     """d_p(s, g) against 1 + min_a d_p(s_a, g), s_a imagined, target stopped: smooth L1, mean over unlike pairs.

@@ -127,7 +127,7 @@ class Ruler(Robust):
 
 @loss(
     "displacement_read",
-    updates={"encoder", "ruler"},
+    updates={"encoder", "displacement_head"},
     reads={"z"},
     source="seeds/000, section 5.4 (visible displacement), as a linear read-out: spec section 2, 'keeps position'",
     settings=Ruler,
@@ -139,7 +139,9 @@ def displacement_read(model, roll, cfg) -> Tensor:
     """
     z, where = _seen(roll, cfg.frames)
     half = len(z) // 2
-    return _misread(model.ruler, z[half : 2 * half] - z[:half], where[half : 2 * half] - where[:half], cfg).mean()
+    return _misread(
+        model.displacement_head, z[half : 2 * half] - z[:half], where[half : 2 * half] - where[:half], cfg
+    ).mean()
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ class Motion(Robust):
 
 @loss(
     "motion_read",
-    updates={"ruler_h", "predictor", "z2h"},
-    also={"attached": {"encoder"}},
+    updates={"displacement_head_h", "predictor", "z2h"},
+    also={"encoder_attached": {"encoder"}},
     reads={"h"},
     source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
     settings=Motion,
@@ -166,5 +168,5 @@ def motion_read(model, roll, cfg) -> Tensor:
     frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
     where, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
     moved = where.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
-    off = _misread(model.ruler_h, roll.h[: cfg.rows, 1:], moved, cfg)
+    off = _misread(model.displacement_head_h, roll.h[: cfg.rows, 1:], moved, cfg)
     return masked_mean(off, roll.batch.connected(1)[: cfg.rows])

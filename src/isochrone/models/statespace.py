@@ -58,24 +58,30 @@ class StateSpaceConfig:
     norm: Literal["none", "layer", "rms"] = option("none", "normalisation inside the perceptrons")
     act: Literal["relu", "elu", "silu", "none"] = option("elu", "their activation")
     unimix: float = option(0.01, "share of even odds in a categorical z", ge=0, lt=1)
-    floor: float = option(0.1, "least standard deviation of a Gaussian z", gt=0)
+    min_std: float = option(0.1, "least standard deviation of a Gaussian z", gt=0)
     prior_layers: int = option(1, "hidden layers of the prior", ge=0)
     posterior_layers: int = option(1, "hidden layers of the posterior", ge=1)
     posterior: Literal["coupled", "decoupled"] = option("coupled", "decoupled: q(z | o) does not look at h")
-    initial: Literal["zeros", "learned"] = option("zeros", "state before the first frame")
+    initial_state: Literal["zeros", "learned"] = option("zeros", "state before the first frame")
     encoder: Literal["planet", "dreamer", "patch", "conv"] = option("planet", "image networks")
-    centre: bool = option(False, "see and show only what differs from the mean frame of the first recordings")
+    subtract_mean_frame: bool = option(
+        False, "see and show only what differs from the mean frame of the first recordings"
+    )
     depth: int = option(32, "channels of the encoder's first layer", ge=4)
     embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4)
     symlog: bool = option(True, "pass vector observations through symlog, in and out")
-    bits: int = option(8, "bits of an image that are kept (PlaNet: 5, the rest noise)", ge=1, le=8)
-    units: int = option(200, "width of the reward and continue heads", ge=4)
-    layers: int = option(2, "their hidden layers, and those of vectors", ge=0)
+    image_bits: int = option(8, "bits of an image that are kept (PlaNet: 5, the rest noise)", ge=1, le=8)
+    head_units: int = option(200, "width of the reward and continue heads", ge=4)
+    head_layers: int = option(2, "their hidden layers, and those of vectors", ge=0)
     reward: Literal["normal", "symlog_two_hot", "symexp_two_hot"] = option("normal", "likelihood of the reward")
-    decode: int = option(0, "rows of each window that are decoded in training, drawn anew each time (0: all)", ge=0)
+    decode_rows: int = option(
+        0, "rows of each window that are decoded in training, drawn anew each time (0: all)", ge=0
+    )
     overshoot: int = option(0, "D: steps imagined from posteriors for the overshooting losses; 0: none", ge=0)
-    starts: int = option(0, "posteriors per window that they begin from; 0: every row", ge=0)
-    run: Literal["loop", "step", "full"] = option("loop", "torch.compile nothing, the step, or the whole loop")
+    rollout_starts: int = option(0, "posteriors per window that they begin from; 0: every row", ge=0)
+    compile: Literal["none", "step", "unroll"] = option(
+        "none", "torch.compile the step, the whole loop over time, or nothing"
+    )
 
     def check(self, path: str) -> None:
         """Sizes that must divide. UserError."""
@@ -205,7 +211,7 @@ def starts_of(batch: Batch, count: int, rng: torch.Generator | None) -> Int64[Te
     if not count:
         return torch.arange(length - 1, device=device).expand(b, -1)
     if rng is None:
-        raise UserError("overshooting draws its starts (model.starts > 0): give observe an rng")
+        raise UserError("overshooting draws its starts (model.rollout_starts > 0): give observe an rng")
     return torch.randint(length - 1, (b, count), generator=rng, device=rng.device).to(device)
 
 
@@ -230,7 +236,7 @@ def overshoot(
             f"model.overshoot = {depth}: the overshooting losses need 1 to {length - 1} steps in windows of "
             f"{length} rows; change it or train.length"
         )
-    start = starts_of(batch, model.config.starts, rng)  # (B, S)
+    start = starts_of(batch, model.config.rollout_starts, rng)  # (B, S)
     rows, valid = rows_after(batch, start, depth)  # (B, S, D)
     moves = gather_rows(batch.action, rows - 1).flatten(0, 1).transpose(0, 1)  # (D, B S, A)
     ahead = model.dynamics.ahead(moves.to(h.dtype)).unbind()
@@ -304,7 +310,7 @@ class StateSpace(Model):
         if not self.stochastic:
             self.latent: Any = Point(c.stoch)
         else:
-            self.latent = Categorical(c.stoch, c.classes, c.unimix) if c.classes else Gaussian(c.stoch, c.floor)
+            self.latent = Categorical(c.stoch, c.classes, c.unimix) if c.classes else Gaussian(c.stoch, c.min_std)
         shown = {
             "image_hat": "image" in spec.obs,
             "frames": "image" in spec.obs,
@@ -314,23 +320,25 @@ class StateSpace(Model):
         self.memory = c.deter if self.deterministic else 0
         belief = c.deter if self.deterministic else c.hidden  # what prior and posterior look at
         features = self.latent.flat + self.memory
-        self.encoder = Encoder(spec.obs, c.encoder, c.depth, c.embed, c.hidden, c.layers, *inner)
-        self.decoder = Decoder(spec.obs, c.encoder, features, c.depth, c.hidden, c.layers, *inner)
+        self.encoder = Encoder(spec.obs, c.encoder, c.depth, c.embed, c.hidden, c.head_layers, *inner)
+        self.decoder = Decoder(spec.obs, c.encoder, features, c.depth, c.hidden, c.head_layers, *inner)
         cell = c.cell if self.deterministic else "none"
         self.dynamics: Any = dynamics(cell, self.latent.flat, a, c.deter, c.hidden, *inner, c.blocks)
         self.prior = Perceptron(belief, self.latent.raw, c.hidden, c.prior_layers, *inner)
         looks = belief if c.posterior == "coupled" else 0
         self.posterior = Fork(looks, self.encoder.out, self.latent.raw, c.hidden, c.posterior_layers, *inner)
-        self.reward_head = RewardHead(c.reward, features, c.units, c.layers, *inner)
-        self.continue_head = ContinueHead(features, c.units, c.layers, *inner)
-        self.initial = nn.Parameter(torch.zeros(self.memory)) if c.initial == "learned" and self.memory else None
+        self.reward_head = RewardHead(c.reward, features, c.head_units, c.head_layers, *inner)
+        self.continue_head = ContinueHead(features, c.head_units, c.head_layers, *inner)
+        self.initial = nn.Parameter(torch.zeros(self.memory)) if c.initial_state == "learned" and self.memory else None
         # where a bright scene never moves, a network that is normalised inside sees it and little else for long
         self.still: Tensor | None
-        self.register_buffer("still", torch.zeros(spec.image) if c.centre else None)
+        self.register_buffer("still", torch.zeros(spec.image) if c.subtract_mean_frame else None)
         if c.posterior == "decoupled":
-            self.modes = frozenset({"decoupled"} if self.memory else {"decoupled", "decoupled_ssm"})
-        self._step: Any = torch.compile(self._filter) if c.run == "step" else self._filter
-        self.loop: Any = torch.compile(self.unrolled) if c.run == "full" else self.unrolled
+            self.modes = frozenset(
+                {"decoupled_posterior"} if self.memory else {"decoupled_posterior", "decoupled_memoryless"}
+            )
+        self._step: Any = torch.compile(self._filter) if c.compile == "step" else self._filter
+        self.loop: Any = torch.compile(self.unrolled) if c.compile == "unroll" else self.unrolled
 
     # --- parts
 
@@ -381,17 +389,19 @@ class StateSpace(Model):
 
     @torch.no_grad()
     def prime(self, batches: Iterable[Batch]) -> None:
-        """With `centre`: the mean of all frames, as the networks see them, is what stands still."""
+        """With `subtract_mean_frame`: the mean of all frames, as the networks see them, is what stands still."""
         if self.still is None:
             return
-        means = [quantised(b.obs["image"], self.config.bits, None, self._like.dtype).mean((0, 1)) for b in batches]
+        means = [
+            quantised(b.obs["image"], self.config.image_bits, None, self._like.dtype).mean((0, 1)) for b in batches
+        ]
         self.still.copy_(torch.stack(means).mean(0))
 
     def _seen_image(self, image: Tensor, rng: torch.Generator | None) -> Tensor:
         still, raw = self.still, image.dtype == torch.uint8
-        if raw and still is None and self.config.bits == 8 and self.config.encoder in ENCODERS:
+        if raw and still is None and self.config.image_bits == 8 and self.config.encoder in ENCODERS:
             return image
-        image = quantised(image, self.config.bits, rng, self._like.dtype) if raw else image - 0.5
+        image = quantised(image, self.config.image_bits, rng, self._like.dtype) if raw else image - 0.5
         return image if still is None else image - still
 
     def noise(self, *shape: int, rng: torch.Generator | None) -> Tensor | None:
@@ -454,7 +464,7 @@ class StateSpace(Model):
         """Fill the asked fields; z is drawn with `rng` and is the posterior's mode without::
 
         embed (B,T,E)   posterior, prior: beliefs (B,T,...)   feat (B,T,F)   overshoot: Overshoot
-        image_hat (B,R,C,Y,X), `decode` rows of each window drawn by `rng` (without one: every row)
+        image_hat (B,R,C,Y,X), `decode_rows` rows of each window drawn by `rng` (without one: every row)
         vectors_hat {name: (B,T,...)}   target {name: what the decoder should show, at the same rows}
         frames (B,T,C,Y,X): every image as a target
         reward_hat (B,T,K), continue_hat (B,T,1): raw, for the heads' `mean` and `nll`
@@ -493,7 +503,7 @@ class StateSpace(Model):
 
     def _decoded(self, batch: Batch, rng: torch.Generator | None) -> Int64[Tensor, "B R"] | None:
         """Rows of each window that are decoded, drawn without repetition; None: every row."""
-        count, device = self.config.decode, batch.action.device
+        count, device = self.config.decode_rows, batch.action.device
         if rng is None or not 0 < count < batch.shape[1]:
             return None
         return torch.rand(batch.shape, generator=rng, device=rng.device).to(device).topk(count, 1).indices
@@ -504,7 +514,7 @@ class StateSpace(Model):
         h, z = h0, z0
         hs, zs, raws = [], [], []
         draws = [None] * len(ahead) if noise is None else noise.unbind()
-        with gathering(self.dynamics, self.posterior, on=self.config.run == "loop"):
+        with gathering(self.dynamics, self.posterior, on=self.config.compile == "none"):
             # unbound at once: the backward of x[t] writes all of x, for every t
             for begins, moved, looked, drawn in zip(first, ahead.unbind(), seen.unbind(), draws, strict=True):
                 h, z, raw = self._step(h[..., : self.memory], z, begins, moved, looked, drawn, h0, z0)
@@ -543,7 +553,7 @@ def _at(x: Tensor, rows: Int64[Tensor, "B R"] | None) -> Tensor:
 
 @dataclass(frozen=True)
 class RnnConfig(StateSpaceConfig):
-    """Options of the RNN; `classes`, `unimix` and `floor` have no meaning here."""
+    """Options of the RNN; `classes`, `unimix` and `min_std` have no meaning here."""
 
     name: ClassVar[str] = "rnn"
 
@@ -561,7 +571,7 @@ class RNN(StateSpace):
 
 @dataclass(frozen=True)
 class SsmConfig(StateSpaceConfig):
-    """Options of the SSM; `deter`, `cell`, `blocks` and `initial` have no meaning here."""
+    """Options of the SSM; `deter`, `cell`, `blocks` and `initial_state` have no meaning here."""
 
     name: ClassVar[str] = "ssm"
 

@@ -47,22 +47,27 @@ class ZhpConfig:
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean is blind to one-way doors"
     )
-    pose: Literal["measured", "running_sum"] = option("measured", "running_sum: the notes' pose, a negative control")
+    pose: Literal["measured", "summed"] = option(
+        "measured", "summed: p is the sum of its own steps, a negative control"
+    )
     pose_scale: float = option(10.0, "actions per unit of the pose head's output", gt=0)
     imagine_p: Literal["measured", "odometry"] = option(
         "measured", "imagined p: M of imagined z, or p plus summed steps"
     )
-    detach_z_from_h_and_p: bool = option(True, "no belief or pose loss reaches the encoder")
-    pose_delta_detach_h: bool = option(True, "no pose loss reaches the predictor")
-    detach_decoder: bool = option(False, "reconstruction trains the decoder only")
+    stop_grad_to_encoder: bool = option(True, "no belief or pose loss reaches the encoder")
+    stop_grad_to_predictor: bool = option(True, "no pose loss reaches the predictor")
+    stop_grad_from_decoder: bool = option(False, "reconstruction trains the decoder only")
     open_loop: int = option(2, "K: steps of the shared open-loop rollout", ge=2)
-    starts: int = option(1, "open-loop starts per window", ge=1)
-    decode: int = option(1, "rows of each window that are decoded in training (0: all)", ge=0)
+    rollout_starts: int = option(1, "open-loop starts per window", ge=1)
+    decode_rows: int = option(1, "rows of each window that are decoded in training (0: all)", ge=0)
 
     def check(self, path: str) -> None:
         """The negative control exists in the notes' own mode only."""
-        if self.pose == "running_sum" and not (self.detach_z_from_h_and_p and self.pose_delta_detach_h):
-            raise UserError(f"{path}pose = 'running_sum' is the notes' control: keep both of its detach flags true")
+        if self.pose == "summed" and not (self.stop_grad_to_encoder and self.stop_grad_to_predictor):
+            raise UserError(
+                f"{path}pose = 'summed' is a control with stopped gradients: "
+                f"keep {path}stop_grad_to_encoder and {path}stop_grad_to_predictor true"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,14 +115,14 @@ class ZHP(Model):
         self.inverse = nn.ModuleDict({k: mlp(2 * n, a) for k, n in (("z", c.z), ("p", c.p))})
         self.inverse["h"] = mlp(2 * c.h, a)
         self.inverse["dp"] = mlp(c.p, a)
-        self.dual = nn.Parameter(torch.tensor(0.0))
-        self.ruler, self.ruler_h = (
+        self.lagrange_log_multiplier = nn.Parameter(torch.tensor(0.0))
+        self.displacement_head, self.displacement_head_h = (
             nn.Linear(n, 2, bias=False) for n in (c.z, c.h)
         )  # read off what moves in the picture
-        attached = {"attached"} if not c.detach_z_from_h_and_p else set()
-        shaping = {"pose_shapes_h"} if not c.pose_delta_detach_h else set()
-        blind = {"detach_decoder"} if c.detach_decoder else set()
-        summed = {"running_sum"} if c.pose == "running_sum" else set()
+        attached = {"encoder_attached"} if not c.stop_grad_to_encoder else set()
+        shaping = {"predictor_attached"} if not c.stop_grad_to_predictor else set()
+        blind = {"decoder_detached"} if c.stop_grad_from_decoder else set()
+        summed = {"summed_pose"} if c.pose == "summed" else set()
         self.modes = frozenset(attached | shaping | blind | summed)
 
     # --- parts
@@ -149,9 +154,9 @@ class ZHP(Model):
 
     def odometry(self, p: Tensor, h: Tensor, action: Tensor) -> Float[Tensor, "... P"]:
         """The predicted step of p: G(p, h, a). The default detach holds h (and p's origin) out of it."""
-        if self.config.pose_delta_detach_h:
-            h = stop_gradient(h, "pose losses must not shape belief (pose_delta_detach_h)")
-        if self.config.detach_z_from_h_and_p:
+        if self.config.stop_grad_to_predictor:
+            h = stop_gradient(h, "pose losses must not shape belief (stop_grad_to_predictor)")
+        if self.config.stop_grad_to_encoder:
             p = stop_gradient(p, "odometry reads the pose, it does not choose it")
         near = 3 * p / self.config.pose_scale  # so that neighbouring places, one action apart, look different
         return self.delta_p(torch.cat([near, h, action], -1))
@@ -168,9 +173,9 @@ class ZHP(Model):
             "delta_p": self.delta_p.parameters(),
             "metric": self.metric.parameters(),
             "delta_h": self.delta_h.parameters(),
-            "dual": [self.dual],
-            "ruler": self.ruler.parameters(),
-            "ruler_h": self.ruler_h.parameters(),
+            "lagrange_log_multiplier": [self.lagrange_log_multiplier],
+            "displacement_head": self.displacement_head.parameters(),
+            "displacement_head_h": self.displacement_head_h.parameters(),
         }
         parts |= {f"prototypes_{k}": [v] for k, v in self.prototypes.items()}
         parts |= {f"inverse_{k}": v.parameters() for k, v in self.inverse.items()}
@@ -181,7 +186,7 @@ class ZHP(Model):
 
     def start(self, batch: int) -> ZhpState:
         """A belief that has seen nothing: the first `update` fills it from its frame."""
-        like = self.dual
+        like = self.lagrange_log_multiplier
         empty = partial(torch.zeros, device=like.device)
         c = self.config
         return ZhpState(
@@ -232,10 +237,10 @@ class ZHP(Model):
         needs = self.wants(needs)
         z = batch.known["z"] if "z" in batch.known else self.encode(batch.obs["image"])
         out: dict[str, Any] = {"z": z}
-        if self.config.detach_z_from_h_and_p:
-            z = stop_gradient(z, "no belief or pose loss reaches the encoder (detach_z_from_h_and_p)")
+        if self.config.stop_grad_to_encoder:
+            z = stop_gradient(z, "no belief or pose loss reaches the encoder (stop_grad_to_encoder)")
         out["z_in"] = z
-        if needs & {"h", "z_hat", "dp", "open_loop"} or (self.config.pose == "running_sum" and "p" in needs):
+        if needs & {"h", "z_hat", "dp", "open_loop"} or (self.config.pose == "summed" and "p" in needs):
             out["h"] = self._teach(z, batch)
         if "z_hat" in needs:
             out["z_hat"] = self.believe(out["h"][:, 1:])
@@ -249,9 +254,11 @@ class ZHP(Model):
 
     def _decoded(self, z: Tensor, rng: torch.Generator | None) -> tuple[Int64[Tensor, "R"], Tensor]:
         """R neighbouring rows of every window: which, drawn by `rng` (without one: every row); and their pictures."""
-        rows = neighbours(z.shape[1], self.config.decode if rng else 0, rng, z.device)
+        rows = neighbours(z.shape[1], self.config.decode_rows if rng else 0, rng, z.device)
         seen = z.index_select(1, rows)
-        return rows, self.decode(stop_gradient(seen, "detach_decoder") if self.config.detach_decoder else seen)
+        return rows, self.decode(
+            stop_gradient(seen, "stop_grad_from_decoder") if self.config.stop_grad_from_decoder else seen
+        )
 
     def _teach(self, z: Tensor, batch: Batch) -> Float[Tensor, "B T D"]:
         """Beliefs h_t with true frames fed in; a new episode starts again from its first frame."""
@@ -285,7 +292,7 @@ class ZHP(Model):
             raise UserError("open_loop draws its starts: give observe an rng")
         if length <= k:
             raise UserError(f"windows of {length} rows cannot hold open-loop rollouts of {k} steps: raise train.length")
-        starts = torch.randint(length - k, (b, self.config.starts), **rng_kwargs(rng)).to(z.device)  # (B, S)
+        starts = torch.randint(length - k, (b, self.config.rollout_starts), **rng_kwargs(rng)).to(z.device)  # (B, S)
         rows = starts[..., None] + torch.arange(k, device=z.device)  # (B, S, K): start .. start + K - 1
         moves = gather_rows(batch.action, rows)  # (B, S, K, A)
         valid = gather_rows(batch.connected(1), rows).cumprod(-1).bool()  # (B, S, K)

@@ -31,8 +31,8 @@ def bouncer() -> Config:
             encoder="patch",
             depth=16,
             embed=128,
-            units=64,
-            decode=6,
+            head_units=64,
+            decode_rows=6,
         ),
         # a heavier image loss makes the posterior so narrow that imagined z leave its support
         loss={"image": 0.2, "kl": 1.0},

@@ -16,7 +16,7 @@ def dreamer_v1() -> Config:
     base = planet()
     return replace(
         base,
-        model=RssmConfig(act="elu", units=400, layers=2),
+        model=RssmConfig(act="elu", head_units=400, head_layers=2),
         term={"kl": Kl(free=3.0, averaged=True)},
         train=replace(base.train, lr=6e-4, eps=1e-7, clip=100.0),
     )
@@ -29,7 +29,15 @@ def dreamer_v2() -> Config:
     return replace(
         base,
         model=RssmConfig(
-            stoch=32, classes=32, unimix=0.0, cell="ln_gru", act="elu", depth=48, units=400, layers=4, encoder="planet"
+            stoch=32,
+            classes=32,
+            unimix=0.0,
+            cell="ln_gru",
+            act="elu",
+            depth=48,
+            head_units=400,
+            head_layers=4,
+            encoder="planet",
         ),
         loss=base.loss | {"continue": 1.0},
         term={"kl": Kl(dyn=0.8, rep=0.2, free=1.0, averaged=True)},
@@ -45,10 +53,10 @@ SIZE_S = RssmConfig(
     cell="ln_gru",
     norm="layer",
     act="silu",
-    initial="learned",
+    initial_state="learned",
     encoder="dreamer",
     depth=32,
-    units=512,
+    head_units=512,
     reward="symlog_two_hot",
 )
 """Size S of dreamerv3-torch: 5.8 M weights between embedding and features."""
@@ -60,8 +68,8 @@ SIZE_12M = replace(
     classes=16,
     cell="block_gru",
     norm="rms",
-    initial="zeros",
-    units=256,
+    initial_state="zeros",
+    head_units=256,
     reward="symexp_two_hot",
 )
 """Size 12M of Dreamer v3 (2025): a block GRU of 8 blocks of 256."""

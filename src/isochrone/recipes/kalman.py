@@ -19,7 +19,15 @@ def kalman() -> Config:
         planet(),
         env=part_config("env", "linear"),
         model=SsmConfig(
-            stoch=2, hidden=16, act="none", norm="none", prior_layers=0, layers=0, embed=16, symlog=False, floor=0.01
+            stoch=2,
+            hidden=16,
+            act="none",
+            norm="none",
+            prior_layers=0,
+            head_layers=0,
+            embed=16,
+            symlog=False,
+            min_std=0.01,
         ),
         loss={"vectors": 1.0, "kl": 1.0},
         term={},

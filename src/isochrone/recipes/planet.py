@@ -22,7 +22,7 @@ def planet() -> Config:
     assert isinstance(env, WhiteBoxConfig)
     return Config(
         env=replace(env, task="reach", actions="continuous", episode_length=125),
-        model=RssmConfig(act="relu", bits=5, units=300, layers=3),
+        model=RssmConfig(act="relu", image_bits=5, head_units=300, head_layers=3),
         loss={"image": 1.0, "reward": 1.0, "kl": 1.0},
         term={"reward": Scale(10.0), "kl": Kl(free=3.0)},
         data=DataConfig(
@@ -66,8 +66,8 @@ def planet_small() -> Config:
             encoder="patch",
             depth=16,
             embed=128,
-            units=128,
-            decode=2,
+            head_units=128,
+            decode_rows=2,
         ),
         # The image loss dominates and compares coarser levels too (a gradient even without overlap); the posterior is
         # tied weakly to its prior, and also to the standard normal, or z grows until the GRU cannot read it.

@@ -56,7 +56,14 @@ def zhp() -> Config:
             batch=107,  # many short windows: the frames of one window are close together and add little
             length=3,
             lr=4e-3,
-            lr_scale=("encoder:0.5", "decoder:0.5", "ruler:0.5", "pose:0.75", "delta_p:0.75", "dual:0.75"),
+            lr_scale=(
+                "encoder:0.5",
+                "decoder:0.5",
+                "displacement_head:0.5",
+                "pose:0.75",
+                "delta_p:0.75",
+                "lagrange_log_multiplier:0.75",
+            ),
             warmup=50,
             schedule="cosine",
             clip=0.0,  # no clipping: rare one-way doors give legitimately large gradients
@@ -72,7 +79,7 @@ def zhp() -> Config:
 def zhp_attached() -> Config:
     """zhp where the prediction and pose losses also train the encoder (attached JEPA); vicreg prevents collapse."""
     base = zhp()
-    model = replace(base.model, detach_z_from_h_and_p=False)
+    model = replace(base.model, stop_grad_to_encoder=False)
     train = replace(base.train, lr=1e-3, lr_scale=(), clip=100.0)
     # every loss moves the encoder, so no stages
     return replace(base, model=model, after={}, until={}, train=train)
@@ -84,7 +91,7 @@ def zhp_hidden() -> Config:
     base = zhp()
     config = replace(
         base,
-        model=replace(base.model, h=256, fourier_h2z=512, frequency_predictor=5.0, open_loop=3, starts=2),
+        model=replace(base.model, h=256, fourier_h2z=512, frequency_predictor=5.0, open_loop=3, rollout_starts=2),
         train=replace(base.train, steps=4800, batch=40, length=10),
     )
     return staged(config, (ENCODER_LOSSES, DYNAMICS_LOSSES | {"motion_read": 0.3}, POSE_LOSSES), (0.1, 0.76))
@@ -114,7 +121,7 @@ def zhp_original() -> Config:
     base = zhp()
     return replace(
         base,
-        model=replace(base.model, open_loop=8, starts=4, decode=4),
+        model=replace(base.model, open_loop=8, rollout_starts=4, decode_rows=4),
         loss=dict.fromkeys(ORIGINAL_LOSSES, 1.0),
         term={},
         after={},
@@ -128,4 +135,4 @@ def zhp_original() -> Config:
 def zhp_summed_pose() -> Config:
     """Negative control: zhp_original with p as the sum of its own steps; needs --allow-dead-losses."""
     base = zhp_original()
-    return replace(base, model=replace(base.model, pose="running_sum"))
+    return replace(base, model=replace(base.model, pose="summed"))
