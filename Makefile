@@ -1,5 +1,6 @@
 # make demo   two commands' worth of isochrone: install, train, measure, plan, report
 # make test   lint, types and every test
+# make test-fast   the tests that take less than five seconds each
 # Needs Python 3.11-3.13 with venv, pip and git; everything else lands in .venv.
 
 PY ?= python3
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean install
+.PHONY: help demo test test-fast lint types clean install
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -62,8 +63,11 @@ types: $(VENV)/.test
 	$(BIN)/pyright
 
 test: lint types
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=96
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .ruff_cache .hypothesis
-	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench studies -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,7 +50,7 @@ class WhiteBoxEnv(gymnasium.Env):
     length. `info` has the position (px).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # pyright: ignore[reportIncompatibleVariableOverride]  # gymnasium declares it so
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
         known = [f.name for f in dataclasses.fields(WhiteBoxConfig)]
