@@ -4,7 +4,13 @@ from studies.harness.study import Cell, Study
 
 BETAS = ("0", "0.001", "0.1", "1", "10")
 # a recording of random moves that stays as it is, so that only the loss differs
-FIXED = {"data.refresh_every": "0", "data.lanes": "64", "data.rows": "204", "train.steps": "2000", "eval.returns": "32"}
+FIXED = {
+    "data.collect_every": "0",
+    "data.num_envs": "64",
+    "data.rows": "204",
+    "train.steps": "2000",
+    "eval.returns": "32",
+}
 # the ELBO's own KL: one free nat would hide small weights, and another pull on the posterior would stand in for it
 FIXED |= {"term.kl.free": "0", "term.kl.rep": "1", "loss.kl_global": "0", "loss.image": "1"}
 CELLS = [

@@ -10,7 +10,7 @@ MOVED = {"model.subtract_mean_frame": "true", "mpc.explore": "0"}
 PENDULUM = {"env": "gym:Pendulum-v1", "env.action_repeat": "4", "term.reward.scale": "0.1", "mpc.noise": "0.3"}
 PENDULUM |= {"planner.candidates": "120", "planner.iterations": "5", "planner.elites": "12", "planner.repeat": "1.5"}
 PENDULUM |= {"eval.returns": "32"}
-PENDULUM |= {"train.steps": "3000", "data.refresh_every": "225"}  # 96 random episodes of 50 actions, 13 x 8 others
+PENDULUM |= {"train.steps": "3000", "data.collect_every": "225"}  # 96 random episodes of 50 actions, 13 x 8 others
 for seed in range(3):
     changes = {**MOVED, **PENDULUM, "eval.seed": str(100 + seed)}
     CELLS.append(Cell(f"pendulum-{seed}", "planet_small", changes, seed, "pendulum"))
@@ -23,7 +23,7 @@ for seed in range(3):
 # one set of weights 20 rows ahead by 4 rounds of 64 earned 681, 12 ahead by 6 rounds of 120 earned 892.
 BALANCE = {"env": "dmc:cartpole-balance", "env.fast_render": "true", "mpc.noise": "0.1", "mpc.draws": "false"}
 BALANCE |= {"loss.image": "10", "term.reward.scale": "60"}
-BALANCE |= {"data.rows": "126", "data.capacity": "5200", "data.refresh_every": "125", "data.refresh_rows": "66"}
+BALANCE |= {"data.rows": "126", "data.capacity": "5200", "data.collect_every": "125", "data.collect_steps": "66"}
 BALANCE |= {"train.batch": "8", "train.length": "50", "model.decode_rows": "10"}
 BALANCE |= {"train.steps": "6000", "train.eval_every": "1200", "eval.returns": "12"}
 BALANCE |= {"planner.horizon": "12", "planner.candidates": "120", "planner.iterations": "6", "planner.elites": "12"}

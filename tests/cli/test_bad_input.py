@@ -43,7 +43,7 @@ def refused(said, *words: str) -> None:
         (["--mpc.replan-every", "99"], ["replan_every = 99", "horizon"]),
         (["--train.length", "50"], ["no window of 50 rows"]),
         (["--term.vicreg.x", "1"], ["unknown option"]),
-        (["--data.refresh-every", "2", "--data", "my.h5"], ["refresh_every", "recording"]),
+        (["--data.collect-every", "2", "--data", "my.h5"], ["collect_every", "recording"]),
         (["-x"], ["two dashes"]),
         (["extra"], ["give one recipe", "extra"]),
     ],
@@ -136,7 +136,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from isochrone.cli import run
 
     path = tmp_path_factory.mktemp("recording") / "good.h5"
-    words = ["--data.lanes", "2", "--data.rows", "20", "--env.episode-length", "19"]
+    words = ["--data.num-envs", "2", "--data.rows", "20", "--env.episode-length", "19"]
     assert run(["data", "collect", "tiny", "--out", str(path), *words]) == 0
     return path
 

@@ -33,7 +33,7 @@ def test_a_run_is_a_folder(trained: Path) -> None:
 def test_training_says_what_it_does(isochrone, small: list[str], tmp_path: Path) -> None:
     done = isochrone("train", "tiny", *small, "--run", tmp_path / "r", "--train.steps", 2, "--then", "")
     assert done.code == 0 and done.out == ""
-    for words in ("replay: 8 lanes x 40 rows = 320 frames", "every loss is alive", "training on cpu, 1 thread"):
+    for words in ("replay: 8 environments x 40 rows = 320 frames", "every loss is alive", "training on cpu, 1 thread"):
         assert words in done.err
     assert all(len(line) <= 80 for line in done.err.splitlines() if line.startswith("step"))
     assert f"next: isochrone eval {tmp_path / 'r'}" in done.err
@@ -51,7 +51,7 @@ def test_eval_plan_and_report(isochrone, run_folder: Path) -> None:
     done = isochrone("eval", run_folder, "--compare-planners", "lattice", "--mpc.replan-every", 3)
     assert done.code == 0
     for words in ("Does it predict?", "Is z perceptual?", "Is p reachability?", "Can one plan here?", "lattice",
-                  "replay (floor)", "Losses on lanes never trained on"):  # fmt: skip
+                  "replay (floor)", "Losses on data never trained on"):  # fmt: skip
         assert words in done.out
     assert max(map(len, done.out.splitlines())) <= 96
     about = json.loads((run_folder / "results.json").read_text())["about"]
@@ -95,7 +95,7 @@ def test_plan_chooses_the_farthest_pair(isochrone, run_folder: Path, tmp_path: P
 
 def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> None:
     h5, run = tmp_path / "my.h5", tmp_path / "r"
-    collected = isochrone("data", "collect", "tiny", "--out", h5, "--data.lanes", 4, "--data.rows", 101)
+    collected = isochrone("data", "collect", "tiny", "--out", h5, "--data.num-envs", 4, "--data.rows", 101)
     assert collected.code == 0 and collected.out.startswith("4 episodes in")
     assert "fit for training" in isochrone("data", "validate", h5).out
     assert json.loads(isochrone("data", "info", h5, "--json").out)["rows"] == 404

@@ -11,8 +11,8 @@ from isochrone.train.console import Console
 
 REFRESH = {
     "static": [],
-    "random": ["--data.refresh-every", 2, "--data.refresh-rows", 6, "--data.refresh-by", "random"],
-    "agent": ["--data.refresh-every", 2, "--data.refresh-rows", 6, "--planner.horizon", 3],
+    "random": ["--data.collect-every", 2, "--data.collect-steps", 6, "--data.collect-policy", "random"],
+    "agent": ["--data.collect-every", 2, "--data.collect-steps", 6, "--planner.horizon", 3],
 }
 
 

@@ -8,18 +8,17 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec, Step
 from isochrone.data.collect import Carry, collect, random_policy
 from isochrone.data.replay import Replay
-from isochrone.data.window import windows
 
 
 class Counting:
-    """Lane i's episodes last 4 + i steps. Its state is (lane, episode, t, sum of actions so far).
+    """Environment i's episodes last 4 + i steps. Its state is (index, episode, t, sum of actions so far).
 
-    The reward on arriving at row t is 100 * t plus the index of the action that led there: so every row tells which
-    action, taken when, made it.
+    The reward on arriving at row t is 100 * t plus the index of the action that led there: so every row says which
+    action led to it.
     """
 
-    def __init__(self, lanes):
-        self.num_envs = lanes
+    def __init__(self, num_envs):
+        self.num_envs = num_envs
         self.spec = Spec({"image": (3, 4, 4), "state": (4,)}, ActionSpec("discrete", 3, noop=0))
         self.seeds, self.taken = [], []
 
@@ -38,38 +37,38 @@ class Counting:
         return self._step(np.where(over, 0, 100 * self.t + index))
 
     def _step(self, reward):
-        lane = np.arange(self.num_envs)
-        last = self.t == 4 + lane
-        state = np.stack([lane, self.episode, self.t, self.sum], -1)
-        image = np.broadcast_to((state[:, 2] * 16 + lane)[:, None, None, None], (self.num_envs, 3, 4, 4))
+        index = np.arange(self.num_envs)
+        last = self.t == 4 + index
+        state = np.stack([index, self.episode, self.t, self.sum], -1)
+        image = np.broadcast_to((state[:, 2] * 16 + index)[:, None, None, None], (self.num_envs, 3, 4, 4))
         return Step(
             {"image": torch.from_numpy(image.astype(np.uint8)), "state": torch.from_numpy(state.astype(np.float32))},
             torch.from_numpy(np.asarray(reward, np.float32)),
             torch.from_numpy(self.t == 0),
             torch.from_numpy(last),
-            torch.from_numpy(last & (lane % 2 == 0)),
+            torch.from_numpy(last & (index % 2 == 0)),
         )
 
     def close(self):
         pass
 
 
-def recorded(steps=120, rows=64, lanes=3, seed=0):
-    env = Counting(lanes)
-    replay = Replay(env.spec, lanes, rows)
+def recorded(steps=120, rows=64, num_envs=3, seed=0):
+    env = Counting(num_envs)
+    replay = Replay(env.spec, num_envs, rows)
     rng = torch.Generator().manual_seed(seed)
     carry = collect(env, random_policy(env.spec.action, rng), replay, steps, rng)
     return env, replay, carry, rng
 
 
 def test_every_row_of_every_window_keeps_the_convention():
-    env, replay, _, rng = recorded(steps=600, rows=50)  # 200 rows per lane: the ring has wrapped
+    env, replay, _, rng = recorded(steps=600, rows=50)  # 200 rows per environment: the ring has wrapped
     batch = replay.sample(64, 12, rng)
-    lane, episode, t, total = batch.obs["state"].unbind(-1)  # (B, T) each
+    number, episode, t, total = batch.obs["state"].unbind(-1)  # (B, T) each
     index = batch.action.argmax(-1)  # (B, T)
-    assert torch.equal(batch.first, t == 0) and torch.equal(batch.last, t == 4 + lane)
-    assert torch.equal(batch.terminal, batch.last & (lane % 2 == 0))
-    assert torch.equal(batch.obs["image"][..., 0, 0, 0].float(), t * 16 + lane)
+    assert torch.equal(batch.first, t == 0) and torch.equal(batch.last, t == 4 + number)
+    assert torch.equal(batch.terminal, batch.last & (number % 2 == 0))
+    assert torch.equal(batch.obs["image"][..., 0, 0, 0].float(), t * 16 + number)
     assert (batch.reward[batch.first] == 0).all()
     now, after, valid = batch.pairs()
     assert torch.equal(valid, episode[:, :-1] == episode[:, 1:])
@@ -81,8 +80,8 @@ def test_every_row_of_every_window_keeps_the_convention():
 
 def test_the_recorded_action_is_the_one_that_was_taken():
     env, replay, carry, _ = recorded(steps=90)
-    for lane in range(3):
-        assert replay.column(lane, "action").argmax(-1).tolist() == [taken[lane] for taken in env.taken]
+    for index in range(3):
+        assert replay.column(index, "action").argmax(-1).tolist() == [taken[index] for taken in env.taken]
     assert carry.step.obs["state"][:, 2].tolist() != [0, 0, 0]  # the row after the last recorded one
 
 
@@ -125,9 +124,9 @@ def test_the_policy_learns_where_episodes_begin(kind):
     replay = Replay(env.spec, 2, 40)
     policy = count if kind == "function" else Counter()
     carry = collect(env, policy, replay, 61, torch.Generator().manual_seed(0), mode="eval")
-    assert len(replay) == 62  # whole rows of 2 lanes
-    for batch in windows(replay, 8):
-        assert torch.equal(batch.action.argmax(-1), batch.obs["state"][..., 2].long() % 3)
+    assert len(replay) == 62  # whole rows of 2 environments
+    batch = replay.take([0, 0, 0, 1, 1, 1], [0, 8, 16, 0, 8, 16], 8)
+    assert torch.equal(batch.action.argmax(-1), batch.obs["state"][..., 2].long() % 3)
     assert carry.agent.shape == (2,)
 
 
@@ -137,7 +136,7 @@ def test_the_seed_comes_from_the_generator():
 
 def test_persistence():
     spec, rng = ActionSpec("continuous", 2), torch.Generator().manual_seed(0)
-    act, carry, runs = random_policy(spec, rng, repeat=4), None, []
+    act, carry, runs = random_policy(spec, rng, hold_steps=4), None, []
     for _ in range(200):
         action, carry, _ = act({"first": torch.zeros(50, dtype=torch.bool)}, carry, "explore")
         runs.append(action)
@@ -145,14 +144,14 @@ def test_persistence():
     assert abs(same - 0.75) < 0.02 and spec.contains(torch.stack(runs))
     fresh, _, _ = act({"first": torch.ones(50, dtype=torch.bool)}, carry, "explore")
     assert not (fresh == carry).all(-1).any()
-    with pytest.raises(UserError, match="repeat = 0"):
-        random_policy(spec, rng, repeat=0)
+    with pytest.raises(UserError, match="hold_steps = 0"):
+        random_policy(spec, rng, hold_steps=0)
 
 
-def test_zero_steps_and_unequal_lanes_are_refused():
+def test_zero_steps_and_another_number_of_environments_are_refused():
     env, rng = Counting(2), torch.Generator()
     act = random_policy(env.spec.action, rng)
     with pytest.raises(UserError, match="0 steps; ask for at least 1"):
         collect(env, act, Replay(env.spec, 2, 8), 0, rng)
-    with pytest.raises(UserError, match="2 environments but 3 replay lanes"):
+    with pytest.raises(UserError, match="2 environments but a replay of 3"):
         collect(env, act, Replay(env.spec, 3, 8), 10, rng)

@@ -12,7 +12,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.data.episode import Episode
 from isochrone.data.formats.hdf5 import Hdf5, Hdf5Config
-from isochrone.data.source import deal, load_into, open_format
+from isochrone.data.source import assign, load_into, open_format
 
 DISCRETE = Spec({"image": (3, 12, 10)}, ActionSpec("discrete", 3, ("left", "stay", "right"), 1, (2, 1, 0)))
 BOX = Spec({"image": (3, 12, 10), "state": (2,)}, ActionSpec("continuous", 2, noop=0))
@@ -66,27 +66,29 @@ def test_it_is_registered_with_its_config():
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_into_a_replay_by_lanes(recording, on_disk, tmp_path):
+def test_episodes_are_spread_over_environments(recording, on_disk, tmp_path):
     folder = tmp_path / "ring" if on_disk else None
-    replay = load_into(recording, folder, lanes=2)
-    assert replay.lanes == 2 and replay.rows == 40 and len(replay) == 64
+    replay = load_into(recording, folder, num_envs=2)
+    assert replay.num_envs == 2
+    assert replay.capacity == 40
+    assert len(replay) == 64
     want = {n: episode(DISCRETE, n, n) for n in (5, 40, 2, 17)}
     found = list(replay.episodes())
     assert sorted(len(e) for e in found) == [2, 5, 17, 40] and all(same(e, want[len(e)]) for e in found)
-    assert load_into(recording).lanes == 4
+    assert load_into(recording).num_envs == 4
     if on_disk:
         with pytest.raises(UserError, match="already holds 64 rows"):
-            load_into(recording, folder, lanes=2)
+            load_into(recording, folder, num_envs=2)
 
 
 def test_dealing_evens_out_the_lanes():
     lengths = np.array([5, 40, 2, 17, 30])
-    lane_of, filled = deal(lengths, 2)
+    lane_of, filled = assign(lengths, 2)
     assert lane_of.tolist() == [0, 0, 0, 1, 1] and filled.tolist() == [47, 47]
 
 
 def test_a_replay_can_be_exported(recording, tmp_path):
-    replay = load_into(recording, lanes=3)
+    replay = load_into(recording, num_envs=3)
     again = tmp_path / "again.h5"
     Hdf5().write(again, replay.episodes(), replay.spec)
     assert sorted(Hdf5().lengths(again).tolist()) == [2, 5, 17, 40]

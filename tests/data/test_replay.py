@@ -8,19 +8,18 @@ from hypothesis import strategies as st
 from ringrows import SMALL, SPEC, assert_window_is_true, episode_at, fill, step_at
 
 from isochrone.core.errors import UserError
-from isochrone.data.replay import Replay, row_bytes
-from isochrone.data.window import all_starts, split_lanes, windows
+from isochrone.data.replay import Replay, row_bytes, split_envs
 
 
 @pytest.mark.parametrize("spec", [SPEC, SMALL], ids=["large", "small"])
 @pytest.mark.parametrize(
-    "lanes,rows,reserve,steps", [(1, 8, 0, 5), (3, 8, 0, 8), (3, 8, 0, 21), (2, 8, 5, 30), (4, 7, 3, 300)]
+    "num_envs,rows,resume_margin,steps", [(1, 8, 0, 5), (3, 8, 0, 8), (3, 8, 0, 21), (2, 8, 5, 30), (4, 7, 3, 300)]
 )
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_windows_are_what_was_written(spec, lanes, rows, reserve, steps, on_disk, tmp_path):
-    replay = Replay(spec, lanes, rows, tmp_path / "ring" if on_disk else None, reserve)
+def test_windows_are_what_was_written(spec, num_envs, rows, resume_margin, steps, on_disk, tmp_path):
+    replay = Replay(spec, num_envs, rows, tmp_path / "ring" if on_disk else None, resume_margin)
     fill(replay, steps)
-    assert len(replay) == lanes * min(rows, steps) and replay.total == lanes * steps
+    assert len(replay) == num_envs * min(rows, steps) and replay.total == num_envs * steps
     batch = replay.sample(32, 4, torch.Generator().manual_seed(0))
     assert batch.shape == (32, 4) and batch.obs["image"].dtype == torch.uint8
     assert_window_is_true(batch, spec)
@@ -36,43 +35,42 @@ def test_windows_are_what_was_written(spec, lanes, rows, reserve, steps, on_disk
     st.lists(st.one_of(st.just(None), st.tuples(st.integers(0, 2), st.integers(2, 14))), min_size=1, max_size=12),
     st.integers(1, 5),
 )
-def test_ring_equals_a_list(lanes, rows, reserve, actions, length):
-    """Any order of `add` (None) and `extend` (lane, length): the same rows as a Python list cut to its last `rows`."""
-    replay, lists, clock = Replay(SMALL, lanes, rows, reserve=reserve), [[] for _ in range(lanes)], 0
+def test_ring_equals_a_list(num_envs, rows, resume_margin, actions, length):
+    """Any order of `add` (None) and `extend` (env, length): the same rows as a Python list cut to its last `rows`."""
+    replay, lists, clock = Replay(SMALL, num_envs, rows, resume_margin=resume_margin), [[] for _ in range(num_envs)], 0
     for action in actions:
         if action is None:
-            replay.add(*step_at(SMALL, lanes, clock))
-            for lane in range(lanes):
-                lists[lane].append((lane, clock))
+            replay.add(*step_at(SMALL, num_envs, clock))
+            for env in range(num_envs):
+                lists[env].append((env, clock))
             clock += 1
         else:
-            lane, count = action[0] % lanes, action[1]
-            replay.extend(lane, episode_at(SMALL, lane, count, clock))
-            lists[lane] += [(lane, clock + t) for t in range(count)]
+            env, count = action[0] % num_envs, action[1]
+            replay.extend(env, episode_at(SMALL, env, count, clock))
+            lists[env] += [(env, clock + t) for t in range(count)]
             clock += count
     lists = [rows_[-rows:] for rows_ in lists]
     assert replay.stored().tolist() == [len(rows_) for rows_ in lists]
-    for lane, rows_ in enumerate(lists):
-        assert [tuple(r) for r in replay.column(lane, "obs/state").tolist()] == rows_
-    where = [(lane, s) for lane, rows_ in enumerate(lists) for s in range(len(rows_) - length + 1)]
-    found = list(zip(*(part.tolist() for part in all_starts(replay, length)), strict=True))
-    assert found == where
+    for env, rows_ in enumerate(lists):
+        assert [tuple(r) for r in replay.column(env, "obs/state").tolist()] == rows_
+    where = [(env, s) for env, rows_ in enumerate(lists) for s in range(len(rows_) - length + 1)]
+    assert replay.starts(length).tolist() == [max(len(rows_) - length + 1, 0) for rows_ in lists]
     if where:
-        batch = replay.take([lane for lane, _ in where], [s for _, s in where], length)
-        want = [lists[lane][s : s + length] for lane, s in where]
+        batch = replay.take([env for env, _ in where], [s for _, s in where], length)
+        want = [lists[env][s : s + length] for env, s in where]
         assert [[tuple(r) for r in window] for window in batch.obs["state"].tolist()] == want
 
 
 def test_starts_are_uniform_and_follow_the_generator():
     replay = Replay(SMALL, 3, 20)
     fill(replay, 10)
-    replay.extend(1, episode_at(SMALL, 1, 6, 10))  # lanes of different length: 10, 16, 10
+    replay.extend(1, episode_at(SMALL, 1, 6, 10))  # histories of different length: 10, 16, 10
     rng = torch.Generator().manual_seed(3)
     draws = 14_000
     state = replay.sample(draws, 3, rng).obs["state"][:, 0]
     counts = {}
-    for lane, time in state.tolist():
-        counts[lane, time] = counts.get((lane, time), 0) + 1
+    for env, time in state.tolist():
+        counts[env, time] = counts.get((env, time), 0) + 1
     places = 8 + 14 + 8
     assert len(counts) == places
     expected = draws / places
@@ -114,29 +112,15 @@ def test_a_sampled_batch_is_not_overwritten_by_later_ones():
 def test_lanes_restrict_sampling_and_split_is_disjoint():
     replay = Replay(SMALL, 10, 12)
     fill(replay, 12)
-    train, held = split_lanes(10, 0.2)
-    assert len(held) == 2 and not set(train) & set(held) and sorted(train + held) == list(range(10))
-    seen = replay.sample(300, 4, torch.Generator().manual_seed(0), lanes=train).obs["state"][..., 0]
+    train, holdout = split_envs(10, 0.2)
+    assert len(holdout) == 2 and not set(train) & set(holdout) and sorted(train + holdout) == list(range(10))
+    seen = replay.sample(300, 4, torch.Generator().manual_seed(0), envs=train).obs["state"][..., 0]
     assert set(seen.unique().tolist()) == set(train)
-    every = torch.cat([b.obs["state"][..., 0] for b in windows(replay, 4, batch=3, lanes=held)])
-    assert set(every.unique().tolist()) == set(held) and every.numel() == 24
-    assert split_lanes(10, 0.2) == (train, held) and split_lanes(2, 0.001)[1]
-    with pytest.raises(UserError, match="at least 2 lanes"):
-        split_lanes(1)
+    assert split_envs(10, 0.2) == (train, holdout) and split_envs(2, 0.001)[1]
+    with pytest.raises(UserError, match="at least 2 environments"):
+        split_envs(1)
     with pytest.raises(UserError, match="between 0 and 1"):
-        split_lanes(4, 1.0)
-
-
-def test_windows_in_order_can_stay_within_episodes():
-    replay = Replay(SMALL, 2, 23)
-    fill(replay, 40)
-    inside = list(windows(replay, 3, batch=7, stride=1, within=True))
-    times = torch.cat([b.obs["state"][..., 1] for b in inside])
-    assert all(b.connected(2).all() for b in inside)
-    want = [t for t in range(17, 38) if t % 5 <= 2]
-    assert times[:, 0].tolist() == [float(t) for t in want] * 2
-    with pytest.raises(UserError, match="no window of 6 rows"):
-        next(windows(replay, 6, within=True))
+        split_envs(4, 1.0)
 
 
 def test_episodes_come_back_whole():
@@ -144,7 +128,7 @@ def test_episodes_come_back_whole():
     fill(replay, 28)  # rows 15..27 are there: 15-19 and 20-24 are whole, 25-27 is not finished
     found = list(replay.episodes())
     assert [(int(e.obs["state"][0, 0]), int(e.obs["state"][0, 1]), len(e)) for e in found] == [
-        (lane, time, 5) for lane in (0, 1) for time in (15, 20)
+        (env, time, 5) for env in (0, 1) for time in (15, 20)
     ]
     assert all(e.first.tolist() == [True, False, False, False, False] and e.last[-1] for e in found)
     fill(replay, 3, start=28)  # now 18..30: 15-19 has lost its beginning
@@ -152,7 +136,7 @@ def test_episodes_come_back_whole():
 
 
 def test_a_long_episode_keeps_its_end():
-    replay = Replay(SMALL, 1, 6, reserve=2)
+    replay = Replay(SMALL, 1, 6, resume_margin=2)
     replay.extend(0, episode_at(SMALL, 0, 50))
     assert replay.column(0, "obs/state")[:, 1].tolist() == [44, 45, 46, 47, 48, 49] and replay.total == 50
 
@@ -160,14 +144,12 @@ def test_a_long_episode_keeps_its_end():
 # --- sizes and bad input ---
 
 
-def test_budget():
+def test_size():
     assert row_bytes(SPEC) == 3 * 40 * 40 + 8 + 12 + 4 + 3 + 8
-    replay = Replay.sized(SPEC, 4, 1_000_000, reserve=3)
-    assert replay.rows == 1_000_000 // (4 * row_bytes(SPEC)) - 3
-    assert replay.bytes <= 1_000_000 < replay.bytes + 4 * row_bytes(SPEC)
-    assert f"4 lanes x {replay.rows} rows" in replay.announce() and "1.0 MB in RAM" in replay.announce()
-    with pytest.raises(UserError, match="budget of 5000 bytes.*raise the budget"):
-        Replay.sized(SPEC, 4, 5000)
+    replay = Replay(SPEC, 4, 47, resume_margin=3)
+    assert replay.bytes == 4 * 50 * row_bytes(SPEC)
+    assert "4 environments x 47 rows" in replay.describe()
+    assert "1.0 MB in RAM" in replay.describe()
 
 
 def test_bad_rows_are_refused_and_nothing_is_written():
@@ -178,7 +160,7 @@ def test_bad_rows_are_refused_and_nothing_is_written():
         (step.replace(reward=torch.zeros(2, dtype=torch.float64)), action, "reward is float64"),
         (step.replace(obs=step.obs | {"image": step.obs["image"].float()}), action, "obs/image is float32"),
         (step.replace(obs=step.obs | {"state": torch.full((2, 2), torch.inf)}), action, "obs/state is inf"),
-        (step[:1], action[:1], r"for each of 2 lanes"),
+        (step[:1], action[:1], r"for each of 2 environments"),
         (step, action * 0.5, "one-hot"),
         (step, action * float("nan"), "action is nan"),
     ]
@@ -195,10 +177,10 @@ def test_too_little_data_and_bad_sizes():
     fill(replay, 6)
     with pytest.raises(UserError, match="leave the stored rows"):
         replay.take([0], [4], 3)
-    with pytest.raises(UserError, match="lanes"):
+    with pytest.raises(UserError, match="envs"):
         replay.take([2], [0], 3)
     with pytest.raises(UserError, match="at least 1"):
         replay.sample(0, 4, torch.Generator())
-    for lanes, rows, reserve in ((0, 10, 0), (2, 1, 0), (2, 10, -1)):
+    for num_envs, rows, resume_margin in ((0, 10, 0), (2, 1, 0), (2, 10, -1)):
         with pytest.raises(UserError, match="must be at least"):
-            Replay(SMALL, lanes, rows, reserve=reserve)
+            Replay(SMALL, num_envs, rows, resume_margin=resume_margin)

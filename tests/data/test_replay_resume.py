@@ -25,20 +25,20 @@ def test_reopened_folder_continues_from_its_flush(tmp_path):
     assert Replay.open(tmp_path / "ring").state_dict() == again.state_dict()
     fill(again, 5, start=14)
     assert again.column(0, "obs/state")[:, 1].tolist() == list(range(9, 19))
-    assert "20 rows in it" in again.announce() and str(tmp_path) in again.announce()
+    assert "20 rows in it" in again.describe() and str(tmp_path) in again.describe()
 
 
-def test_a_reserve_makes_resuming_exact(tmp_path):
-    """Killed after up to `reserve` rows beyond the cursor, the windows are the same ones bit for bit."""
+def test_a_resume_margin_makes_resuming_exact(tmp_path):
+    """Killed after up to `resume_margin` rows beyond the cursor, the windows are the same ones bit for bit."""
     choose = random.Random(0)
-    replay = Replay(SMALL, 2, 10, tmp_path / "ring", reserve=6)
+    replay = Replay(SMALL, 2, 10, tmp_path / "ring", resume_margin=6)
     fill(replay, 12)
     for attempt in range(5):
         saved, total = json.loads(json.dumps(replay.state_dict())), replay.total // 2
         want = replay.sample(20, 4, torch.Generator().manual_seed(attempt))
         fill(replay, choose.randint(0, 6), start=total + 10**4)  # a future that the resumed run does not have
         del replay  # no flush: the process died
-        replay = Replay(SMALL, 2, 10, tmp_path / "ring", reserve=6)
+        replay = Replay(SMALL, 2, 10, tmp_path / "ring", resume_margin=6)
         replay.load_state_dict(saved)
         got = replay.sample(20, 4, torch.Generator().manual_seed(attempt))
         assert all(torch.equal(got.obs[k], want.obs[k]) for k in want.obs) and torch.equal(got.action, want.action)
@@ -47,9 +47,9 @@ def test_a_reserve_makes_resuming_exact(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
 def test_killed_at_any_instant_the_ring_holds_what_its_cursor_says(tmp_path):
-    """SIGKILL while rows and cursors are written: every row that the last flush vouches for is there and true."""
+    """SIGKILL while rows and cursors are written: every row up to the last flush is there and true."""
     choose = random.Random(1)
-    replay = Replay(SMALL, 2, 30, tmp_path, reserve=25)
+    replay = Replay(SMALL, 2, 30, tmp_path, resume_margin=25)
     replay.flush()
     kills = 0
     while kills < 5 or (replay.total < 2 * 100 and kills < 100):
@@ -65,11 +65,11 @@ def test_killed_at_any_instant_the_ring_holds_what_its_cursor_says(tmp_path):
         sleep(choose.uniform(0.01, 0.08) * (1 + kills / 10))  # longer and longer: on a busy disk little is done so soon
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        replay = Replay(SMALL, 2, 30, tmp_path, reserve=25)
+        replay = Replay(SMALL, 2, 30, tmp_path, resume_margin=25)
         steps = replay.total // 2
         assert steps % 25 == 0 and len(replay) == 2 * min(30, steps)
         want = list(range(max(0, steps - 30), steps))
-        assert [replay.column(lane, "obs/state")[:, 1].tolist() for lane in (0, 1)] == [want, want]
+        assert [replay.column(env, "obs/state")[:, 1].tolist() for env in (0, 1)] == [want, want]
         if steps:
             assert_window_is_true(replay.sample(20, 5, torch.Generator().manual_seed(0)), SMALL)
     assert replay.total >= 2 * 100
@@ -82,20 +82,20 @@ def test_a_replay_in_ram_cannot_be_resumed():
     Replay(SMALL, 2, 10).load_state_dict(Replay(SMALL, 2, 10).state_dict())  # nothing recorded, nothing lost
     with pytest.raises(UserError, match="kept in RAM: give it a folder"):
         Replay(SMALL, 2, 10).load_state_dict(state)
-    with pytest.raises(UserError, match="2 lanes, this replay 3"):
+    with pytest.raises(UserError, match="2 environments, this replay 3"):
         Replay(SMALL, 3, 10).load_state_dict(state)
 
 
 def test_an_existing_folder_must_fit(tmp_path):
     folder = tmp_path / "ring"
     Replay(SMALL, 2, 10, folder).flush()
-    for spec, lanes, rows, words in (
+    for spec, num_envs, rows, words in (
         (SPEC, 2, 10, "was made with spec"),
-        (SMALL, 3, 10, "was made with lanes = 2, this run has 3"),
-        (SMALL, 2, 11, "rows = 10, this run has 11"),
+        (SMALL, 3, 10, "was made with num_envs = 2, this run has 3"),
+        (SMALL, 2, 11, "capacity = 10, this run has 11"),
     ):
         with pytest.raises(UserError, match=words):
-            Replay(spec, lanes, rows, folder)
+            Replay(spec, num_envs, rows, folder)
     np.save(folder / "reward.npy", np.zeros((2, 10), np.float64))
     with pytest.raises(UserError, match=r"reward.npy holds float64 \(2, 10\), this run needs float32"):
         Replay(SMALL, 2, 10, folder)
@@ -111,7 +111,7 @@ def test_open_says_what_it_does_not_find(tmp_path):
     with pytest.raises(UserError, match="holds no replay"):
         Replay.open(tmp_path)
     (tmp_path / "replay.json").write_text('{"version": 7}')
-    with pytest.raises(UserError, match="has version 7, this code reads 1"):
+    with pytest.raises(UserError, match="has version 7, this code reads 2"):
         Replay.open(tmp_path)
 
 

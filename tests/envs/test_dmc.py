@@ -179,10 +179,10 @@ def test_repeats_and_bounds() -> None:
     table = {"cartpole-swingup": 8, "reacher-easy": 4, "cheetah-run": 4, "finger-spin": 2, "cup-catch": 4}
     for task, repeat in {**table, "walker-walk": 2, "pendulum-swingup": 2}.items():
         world = DmcWorld(DmcConfig(task=task))
-        assert world.repeat == repeat
+        assert world.action_repeat == repeat
         world.close()
-    world = DmcWorld(DmcConfig(repeat=3))
-    assert world.repeat == 3
+    world = DmcWorld(DmcConfig(action_repeat=3))
+    assert world.action_repeat == 3
     world._low, world._high = np.array([-2.0]), np.array([6.0])
     world.step(torch.zeros(1, 1))
     assert world._env.physics.control()[0] == 2.0  # the middle of the bounds
@@ -191,7 +191,7 @@ def test_repeats_and_bounds() -> None:
 
 @needs
 def test_an_episode_ends_at_the_time_limit() -> None:
-    env = Dmc(DmcConfig(repeat=300, fast_render=True), 1)
+    env = Dmc(DmcConfig(action_repeat=300, fast_render=True), 1)
     rows: list[Step] = [env.reset(0)]
     rows += [env.step(torch.zeros(1, 1)) for _ in range(5)]
     assert [bool(r.first[0]) for r in rows] == [True, False, False, False, False, True]

@@ -18,7 +18,7 @@ from isochrone.train import checkpoint
 STUDY = """
 from studies.harness.study import Cell, Study
 
-FEW = {"train.steps": "STEPS", "train.warmup": "0", "train.save_every": "20", "train.batch": "2", "data.lanes": "4",
+FEW = {"train.steps": "STEPS", "train.warmup": "0", "train.save_every": "20", "train.batch": "2", "data.num_envs": "4",
        "data.rows": "30", "env.episode_length": "14", "eval.episodes": "4", "eval.length": "12", "eval.horizon": "2",
        "eval.pairs": "3", "eval.budget": "2", "planner.expansions": "4"}
 NOTHING = {**FEW, "train.length": "200"}  # more rows than there are: cannot be trained
@@ -171,7 +171,7 @@ def test_the_negative_control_says_what_is_wrong(tmp_path: Path) -> None:
 
     from isochrone.workflows import build
 
-    few = {"data.lanes": "4", "data.rows": "60", "train.batch": "4", "allow_dead_losses": "true"}
+    few = {"data.num_envs": "4", "data.rows": "60", "train.batch": "4", "allow_dead_losses": "true"}
     config = build.recipe("zhp_summed_pose", few)
     config = replace(config, model=replace(config.model, z=8, h=16, p=8, hidden=32))
     values, sentences = cells.control(config, build.fill_replay(config, None))

@@ -52,14 +52,14 @@ def tiny(model: str = "zhp", spec: Spec | None = None, seed: int = 0, **changes:
 
 
 @cache
-def world(actions: str = "discrete", length: int = 6, lanes: int = 2, map: str = "pipes") -> WhiteBoxWorld:
+def world(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: str = "pipes") -> WhiteBoxWorld:
     """Episodes of `length` actions, shorter than the windows, so that every window crosses an episode's end.
 
     All begin beside a pipe: then places are seen again, and losses on revisits and teleports wake on few frames.
     """
     options: Any = {"map": map, "actions": actions, "episode_length": length, "start": "2,2"}
     config = WhiteBoxConfig(**options)
-    return WhiteBoxWorld(config, num_envs=lanes)
+    return WhiteBoxWorld(config, num_envs=num_envs)
 
 
 @cache
@@ -82,7 +82,7 @@ def windows(
 
 @cache
 def counter() -> Counter:
-    """A counting world of two lanes: vectors beside pixels, rewards, terminal rows."""
+    """Two counters: vectors beside pixels, rewards, terminal rows."""
     return Counter(CounterConfig(length=4, actions=5, size=16), num_envs=2)
 
 

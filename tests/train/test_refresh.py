@@ -17,8 +17,9 @@ from isochrone.train.sinks import open_sinks
 from isochrone.workflows import build, train
 
 SMALL = {
-    "env.episode_length": "8", "data.lanes": "3", "data.rows": "18", "data.capacity": "40", "data.refresh_rows": "9",
-    "data.refresh_every": "3", "data.held": "0.34", "train.steps": "10", "train.batch": "2", "train.length": "6",
+    "env.episode_length": "8", "data.num_envs": "3", "data.rows": "18", "data.capacity": "40",
+    "data.collect_steps": "9", "data.collect_every": "3", "data.holdout_fraction": "0.34",
+    "train.steps": "10", "train.batch": "2", "train.length": "6",
     "train.save_every": "2", "train.log_every": "2", "train.eval_every": "5", "train.keep": "9", "eval.returns": "2",
     "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.head_units": "16",
     "model.decode_rows": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
@@ -62,7 +63,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
 def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     told = [row for row in rows(whole) if "collect/return" in row]
-    assert len(told) == 3 and all(row["collect/episodes"] == 3 for row in told), "three lanes, three collections"
+    assert len(told) == 3 and all(row["collect/episodes"] == 3 for row in told), "three environments, three collections"
     assert [row["collect/frames"] for row in told] == [54 + 27, 54 + 54, 54 + 81]
     assert sum("eval/return" in row for row in rows(whole)) == 2
     with Run.open(tmp_path / "whole") as run:
@@ -80,8 +81,8 @@ def test_what_stands_still_is_measured_once_before_the_first_step(tmp_path: Path
     run = trained(tmp_path / "run", steps=2)
     config = build.recipe("planet_small", SMALL)
     replay = build.fill_replay(config, None)  # as the run recorded it
-    lanes = build.training_lanes(config, replay)[0]
-    seen = replay.sample(400, 1, torch.Generator().manual_seed(0), lanes).obs["image"] / 255 - 0.5
+    envs = build.holdout_split(config, replay)[0]
+    seen = replay.sample(400, 1, torch.Generator().manual_seed(0), envs).obs["image"] / 255 - 0.5
     still = load_file(run.trained() / "weights.safetensors")["still"]
     assert still.std() > 0.05, "walls and floor"
     torch.testing.assert_close(still, seen.mean((0, 1)), atol=0.12, rtol=0)  # of other frames: the box is elsewhere
@@ -97,7 +98,7 @@ def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_i
 def test_the_ring_keeps_what_it_was_told_to(tmp_path: Path) -> None:
     config = build.recipe("planet_small", SMALL)
     replay = build.fill_replay(config, None)
-    assert replay.rows == 40 and len(replay) == 54
-    with pytest.raises(UserError, match=r"data\.lanes = 3 x 40 rows \+ 162 in reserve for a resume .* takes"):
+    assert replay.capacity == 40 and len(replay) == 54
+    with pytest.raises(UserError, match=r"data\.num_envs = 3 x 40 rows \+ 162 to resume from .* takes"):
         build.fill_replay(build.recipe("planet_small", {**SMALL, "data.budget_mb": "1"}), None)
     assert torch.equal(torch.tensor(replay.stored()), torch.full((3,), 18))

@@ -1,74 +1,75 @@
-"""Codes of a resting encoder: what encoding gives, there exactly while no loss moves it, new after a resume."""
+"""Codes of a frozen encoder: what encoding gives, there exactly while no loss moves it, new after a resume."""
 
 import pytest
 import torch
 from tinyworld import recorded, tiny
 
 from isochrone.losses.objective import TrainingObjective
-from isochrone.workflows.encoder_cache import Resting
+from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
 
 @pytest.fixture
-def resting():
+def cache():
     replay = recorded(rows=60)
-    yield Resting(
+    yield FrozenEncoderCache(
         TrainingObjective(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay, 10_000
     )
-    replay.known = {}  # it is shared
+    replay.cached = {}  # it is shared
 
 
-def sampled(resting, length=5):
-    return resting.replay.sample(6, length, torch.Generator().manual_seed(0))
+def sampled(cache, length=5):
+    return cache.replay.sample(6, length, torch.Generator().manual_seed(0))
 
 
-def test_there_exactly_while_the_encoder_rests(resting):
+def test_there_exactly_while_the_encoder_rests(cache):
     seen = []
     for share in (0.0, 0.49, 0.5, 0.9, 0.2):
-        resting.at(share)
-        seen.append(bool(sampled(resting).known))
+        cache.update(share)
+        seen.append(bool(sampled(cache).known))
     assert seen == [False, False, True, True, False]
-    spans = resting.total.group_spans()
+    spans = cache.objective.group_spans()
     assert spans["encoder"] == (0.0, 0.5) and spans["predictor"] == (0.0, 1.0)
 
 
-def test_an_attached_encoder_is_never_at_rest(resting):
-    attached = Resting(TrainingObjective(tiny(stop_grad_to_encoder=False), {"jepa": 1.0}), resting.replay, 10_000)
-    attached.at(0.9)
+def test_an_attached_encoder_is_never_at_rest(cache):
+    objective = TrainingObjective(tiny(stop_grad_to_encoder=False), {"jepa": 1.0})
+    attached = FrozenEncoderCache(objective, cache.replay, 10_000)
+    attached.update(0.9)
     assert sampled(attached).known == {}
 
 
-def test_codes_are_what_encoding_gives_and_losses_agree(resting):
-    model = resting.total.model
-    batch = sampled(resting)
-    resting.at(0.7)
-    resting.total.at(0.7)
-    known = sampled(resting)
+def test_codes_are_what_encoding_gives_and_losses_agree(cache):
+    model = cache.objective.model
+    batch = sampled(cache)
+    cache.update(0.7)
+    cache.objective.at(0.7)
+    known = sampled(cache)
     assert torch.equal(known.action, batch.action)
     assert torch.allclose(known.known["z"], model.encode(batch.obs["image"]), atol=1e-5)
-    values = [resting.total(b, torch.Generator().manual_seed(1))[0] for b in (batch, known)]
+    values = [cache.objective(b, torch.Generator().manual_seed(1))[0] for b in (batch, known)]
     assert torch.allclose(*values, rtol=1e-4)
     grads = [torch.autograd.grad(v, list(model.embed.parameters())) for v in values]
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(*grads, strict=True))
 
 
-def test_new_rows_and_new_weights_are_encoded_anew(resting):
-    resting.at(0.7)
-    old = resting.replay.known["z"]
-    resting.at(0.8)
-    assert resting.replay.known["z"] is old
+def test_new_rows_and_new_weights_are_encoded_anew(cache):
+    cache.update(0.7)
+    old = cache.replay.cached["z"]
+    cache.update(0.8)
+    assert cache.replay.cached["z"] is old
     with torch.no_grad():
-        for weight in resting.total.model.encoder.parameters():
+        for weight in cache.objective.model.encoder.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    resting.forget()  # as a restored checkpoint does
-    resting.at(0.8)
-    assert not torch.allclose(resting.replay.known["z"], old, atol=1e-3)
-    resting._rows -= 1  # as if a row had come since
-    again = resting.replay.known["z"]
-    resting.at(0.8)
-    assert resting.replay.known["z"] is not again and torch.equal(resting.replay.known["z"], again)
+    cache.clear()  # as a restored checkpoint does
+    cache.update(0.8)
+    assert not torch.allclose(cache.replay.cached["z"], old, atol=1e-3)
+    cache._rows -= 1  # as if a row had come since
+    again = cache.replay.cached["z"]
+    cache.update(0.8)
+    assert cache.replay.cached["z"] is not again and torch.equal(cache.replay.cached["z"], again)
 
 
-def test_a_recording_larger_than_what_will_be_drawn_of_it_is_not_encoded_whole(resting):
-    resting.drawn = len(resting.replay) - 1
-    resting.at(0.7)
-    assert sampled(resting).known == {}
+def test_a_recording_larger_than_what_will_be_drawn_of_it_is_not_encoded_whole(cache):
+    cache.draws_until_change = len(cache.replay) - 1
+    cache.update(0.7)
+    assert sampled(cache).known == {}

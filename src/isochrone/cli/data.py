@@ -16,7 +16,7 @@ collect   records whole episodes of the recipe's world with its random policy
 validate  reads every row once; says what is in the file, or what is wrong and where
 info      what the file says about itself, without reading the rows
 
-  isochrone data collect zhp --out my.h5 --data.lanes 16 --data.rows 505
+  isochrone data collect zhp --out my.h5 --data.num-envs 16 --data.rows 505
   isochrone data validate my.h5
   isochrone train zhp --data my.h5
 

@@ -1,7 +1,4 @@
-"""What episodes have earned, counted while they are played.
-
-Collection: environments and something that acts, one row per lane and step into the replay.
-"""
+"""Collection: an agent acts in environments, and one row per environment and step goes into the replay."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from isochrone.data.replay import Replay
 
 
 class Returns:
-    """Sums the rewards of each lane; an episode's return is told once its last row has come.
+    """Sums the rewards of each environment into episode returns; a return is recorded at the episode's last row.
 
-    Episodes that were under way when counting began are left out: `reset` says that all lanes begin anew.
+    Episodes that had begun before are left out; after `reset` every environment must begin a new one.
     """
 
     def __init__(self) -> None:
@@ -34,7 +31,7 @@ class Returns:
         self.sums = None
 
     def __call__(self, step: Step) -> None:
-        """One more row of every lane. Rewards belong to the arrival, so a last row's counts and a first row's is 0."""
+        """Count one row of every environment. Rewards belong to the arrival, so that of a last row counts."""
         reward = step.reward.double().cpu()
         fresh = torch.full_like(reward, torch.nan) if self.sums is None else self.sums
         self.sums = torch.where(step.first.cpu(), 0.0, fresh) + reward
@@ -47,7 +44,7 @@ class Returns:
         return done
 
     def state_dict(self) -> dict[str, Any]:
-        """The finished ones that were not told yet."""
+        """The returns that were not drained yet."""
         return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -79,7 +76,7 @@ def collect(
     mode: str = "train",
     watch: Callable[[Step], None] | None = None,
 ) -> Carry:
-    """Record at least `steps` env steps (a row of B lanes counts B); returns where to continue.
+    """Record at least `steps` env steps (a row of B environments counts B); returns where to continue.
 
     `act` is an Agent, started with `rng` and restarted where episodes begin, or an `Act`, which reads obs['first'].
     Without `start` the environments are reset with a seed drawn from `rng`. `progress` is called with the env steps
@@ -87,8 +84,8 @@ def collect(
     """
     if steps < 1:
         raise UserError(f"collect: {steps} steps; ask for at least 1")
-    if env.num_envs != replay.lanes:
-        raise UserError(f"collect: {env.num_envs} environments but {replay.lanes} replay lanes; make them equal")
+    if env.num_envs != replay.num_envs:
+        raise UserError(f"collect: {env.num_envs} environments but a replay of {replay.num_envs}; make them equal")
     seen = watch or (lambda step: None)
     agent = act if isinstance(act, Agent) else None
     fresh = start is None  # a carry that has just been started needs no restart
@@ -114,19 +111,19 @@ def collect(
     return Carry(step, memory)
 
 
-def random_policy(spec: ActionSpec, rng: torch.Generator, repeat: float = 1.0) -> Act:
-    """Uniform random actions, each kept for `repeat` steps on average (1: a new one every step).
+def random_policy(spec: ActionSpec, rng: torch.Generator, hold_steps: float = 1.0) -> Act:
+    """Uniform random actions, each kept for `hold_steps` steps on average (1: a new one every step).
 
     Persistence covers more ground: n steps of a walk that turns every k steps reach about sqrt(n k) away. The length of
     a stretch is geometric, so that nothing beats against the episode length; every episode begins with a fresh action.
     """
-    if repeat < 1:
-        raise UserError(f"random policy: repeat = {repeat}, must be at least 1")
+    if hold_steps < 1:
+        raise UserError(f"random policy: hold_steps = {hold_steps}, must be at least 1")
 
     def act(obs: Mapping[str, Tensor], carry: Any, mode: str) -> tuple[Float[Tensor, "B A"], Any, dict[str, Any]]:
         first = obs["first"]  # (B)
         fresh = spec.sample(first.shape, rng)  # (B, A)
-        turn = torch.rand(first.shape, generator=rng, device=rng.device) < 1 / repeat  # (B)
+        turn = torch.rand(first.shape, generator=rng, device=rng.device) < 1 / hold_steps  # (B)
         if carry is None:
             return fresh, fresh, {}
         action = torch.where((turn | first.to(turn.device))[:, None], fresh, carry)  # (B, A)

@@ -24,32 +24,32 @@ def open_format(path: Path | str) -> Any:
     raise UserError(f"{path}: no format reads files ending in '{suffix}'; known: {', '.join(sorted(known))}")
 
 
-def load_into(path: Path | str, folder: Path | str | None = None, lanes: int | None = None) -> Replay:
+def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int | None = None) -> Replay:
     """A replay that holds every episode of the recording `path`, just large enough.
 
-    Episodes are dealt to lanes whole, longest first into the emptiest lane, so that lanes come out even and a split by
-    lanes is a split by episodes. `lanes=None` takes up to 32. The file is streamed and every episode
-    checked on its way; a bad one is a UserError. With `folder` the rows are memory-mapped there.
+    Whole episodes are assigned to `num_envs` histories (None: up to 32) of about equal length, so that a split by
+    environments is a split by episodes. The recording is streamed and every episode checked; a bad one is a UserError.
+    With `folder` the rows are memory-mapped there.
     """
     form = open_format(path)
     lengths = form.lengths(path)  # (E)
-    count = min(lanes or 32, len(lengths))
-    lane_of, filled = deal(lengths, count)
+    count = min(num_envs or 32, len(lengths))
+    env_of, filled = assign(lengths, count)
     spec, episodes = form.read(path)
     replay = Replay(spec, count, int(max(filled.max(), 2)), folder)
     if len(replay):
         raise UserError(f"{replay.folder} already holds {len(replay)} rows; load the recording into an empty folder")
-    for lane, episode in zip(lane_of.tolist(), episodes, strict=True):
-        replay.extend(lane, episode)
+    for env, episode in zip(env_of.tolist(), episodes, strict=True):
+        replay.extend(env, episode)
     replay.flush()
     return replay
 
 
-def deal(lengths: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(lane of each episode (E), rows in each lane (lanes)): longest first into the emptiest lane."""
-    lane_of, filled = np.zeros(len(lengths), np.int64), np.zeros(lanes, np.int64)
+def assign(lengths: np.ndarray, num_envs: int) -> tuple[np.ndarray, np.ndarray]:
+    """(environment of each episode (E), rows of each environment): the longest first, to the one with fewest rows."""
+    env_of, filled = np.zeros(len(lengths), np.int64), np.zeros(num_envs, np.int64)
     for episode in np.argsort(-lengths, kind="stable"):
-        lane = int(filled.argmin())
-        lane_of[episode] = lane
-        filled[lane] += lengths[episode]
-    return lane_of, filled
+        env = int(filled.argmin())
+        env_of[episode] = env
+        filled[env] += lengths[episode]
+    return env_of, filled

@@ -1,4 +1,4 @@
-"""Where the replay's arrays lie: .npy files in a folder or plain RAM; and a pool of output buffers."""
+"""Storage of the replay: .npy files in a folder, or plain RAM; and a pool of output buffers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import Spec
 from isochrone.data.episode import fields_of, load_json, save_json, spec_to_dict
 
-VERSION = 1
+VERSION = 2
 
 
 class Store:
-    """One array (lanes, depth, ...) per column, plus 'stamp'; `cursor` is what a folder's last flush saved."""
+    """One array (num_envs, ring length, ...) per column, plus 'stamp'; `cursor` is that of a folder's last flush."""
 
-    def __init__(self, spec: Spec, lanes: int, depth: int, rows: int, folder: Path | str | None) -> None:
+    def __init__(self, spec: Spec, num_envs: int, capacity: int, resume_margin: int, folder: Path | str | None) -> None:
         self.folder = None if folder is None else Path(folder)
         self.cursor: Any = None
-        shapes = {f.name: (f.dtype, (lanes, depth, *f.shape)) for f in fields_of(spec).values()}
-        shapes["stamp"] = (np.dtype(np.int64), (lanes, depth))
+        size = (num_envs, capacity + resume_margin)
+        shapes = {f.name: (f.dtype, (*size, *f.shape)) for f in fields_of(spec).values()}
+        shapes["stamp"] = (np.dtype(np.int64), size)
         if self.folder is None:
             self._maps: dict[str, np.ndarray] = {
                 name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()
             }
         else:
-            about = {"version": VERSION, "spec": spec_to_dict(spec), "lanes": lanes, "rows": rows, "depth": depth}
+            about = {"version": VERSION, "spec": spec_to_dict(spec), "num_envs": num_envs}
+            about |= {"capacity": capacity, "resume_margin": resume_margin}
             fresh = not (self.folder / "replay.json").exists()
             if not fresh:
                 _same(about, read_about(self.folder), self.folder)
@@ -63,7 +65,7 @@ class Store:
         return array
 
     def flush(self, cursor: Any) -> None:
-        """Rows first, then the cursor that vouches for them. Nothing to do in RAM."""
+        """Write the rows to the disk, then the cursor that refers to them. Nothing to do in RAM."""
         if self.folder is None:
             return
         for array in self._maps.values():
@@ -73,7 +75,7 @@ class Store:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What the replay in `folder` was made for: version, spec, lanes, rows, depth."""
+    """Version, spec and sizes of the replay in `folder`."""
     if not (folder / "replay.json").exists():
         raise UserError(f"replay: {folder} holds no replay (no replay.json in it); give the folder of a recording")
     about = load_json(folder / "replay.json")

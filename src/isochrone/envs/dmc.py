@@ -1,8 +1,8 @@
 """DeepMind Control from pixels, drawn in software. Needs an extra: pip install 'isochrone[dmc]'.
 
 An action is repeated as in the PlaNet paper (arXiv 1811.04551 v5, table in its appendix) and the rewards of the repeats
-add up: the tasks pay 0 to 1 per raw step, so a row is worth at most `repeat`, an episode of 1000 raw steps at most
-1000, whatever the repeat. Frames belong to the thread that made the world: with EGL, step it from no other.
+add up: the tasks pay 0 to 1 per raw step, so a row is worth at most `action_repeat`, and an episode of 1000 raw steps
+at most 1000, whatever the action repeat. With EGL, step an environment only from the thread that created it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class DmcConfig:
     name: ClassVar[str] = "dmc"
     main: ClassVar[str] = "task"
     task: str = option("cartpole-swingup", "domain-task, e.g. walker-walk; cup-catch is ball_in_cup-catch")
-    repeat: int = option(0, "how often each action is applied; rewards add up (0: as PlaNet does for the task)", ge=0)
+    action_repeat: int = option(
+        0, "how often each action is applied; rewards add up (0: as PlaNet does for the task)", ge=0
+    )
     size: int = option(64, "pixels per side of the image", ge=1, le=480)
     camera: int = option(0, "which of the task's cameras draws (-1: the free one)", ge=-1)
     fast_render: bool = option(False, "no shadows: several times faster where they are drawn in software")
@@ -90,7 +92,7 @@ class DmcWorld:
         self.config = config
         self._suite, self._lens = _suite()
         self.domain, self.task = find_task(config.task, self._suite.ALL_TASKS)
-        self.repeat = config.repeat or REPEATS.get(self.domain, 2)
+        self.action_repeat = config.action_repeat or REPEATS.get(self.domain, 2)
         self._env: Any = None
         self._camera: Any = None
         self._load(None)
@@ -116,13 +118,13 @@ class DmcWorld:
         return self._begin()
 
     def step(self, action: Float[Tensor, "1 A"]) -> Step:
-        """Apply the action `repeat` times, or until the episode ends; after a `last` row begin anew instead."""
+        """Apply the action `action_repeat` times, or until the episode ends; after a `last` row begin anew instead."""
         if self._over:
             return self._begin()
         unit = (action[0].double().numpy() + 1) / 2
         force = np.clip(self._low + unit * (self._high - self._low), self._low, self._high)
         total, now = 0.0, None
-        for _ in range(self.repeat):
+        for _ in range(self.action_repeat):
             now = self._env.step(force)
             self._clock += 1
             total += now.reward or 0.0

@@ -37,7 +37,7 @@ def bouncer() -> Config:
         # a heavier image loss makes the posterior so narrow that imagined z leave its support
         loss={"image": 0.2, "kl": 1.0},
         term={"kl": Kl(free=0.0)},
-        data=DataConfig(lanes=64, rows=130),
+        data=DataConfig(num_envs=64, rows=130),
         train=replace(
             base.train, steps=3000, batch=12, length=13, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0
         ),

@@ -31,7 +31,7 @@ def kalman() -> Config:
         ),
         loss={"vectors": 1.0, "kl": 1.0},
         term={},
-        data=DataConfig(lanes=64, rows=4000),
+        data=DataConfig(num_envs=64, rows=4000),
         # long windows over several episodes: the model takes the first row of a window for that of an episode
         train=TrainConfig(
             steps=1200, batch=32, length=100, lr=1e-2, schedule="cosine", clip=100.0, save_every=400, eval_every=0

@@ -26,13 +26,13 @@ def planet() -> Config:
         loss={"image": 1.0, "reward": 1.0, "kl": 1.0},
         term={"reward": Scale(10.0), "kl": Kl(free=3.0)},
         data=DataConfig(
-            lanes=2,  # the second is the test set: as many episodes, never trained on
+            num_envs=2,  # the second is the test set: as many episodes, never trained on
             rows=5 * 126,
             capacity=1000 * 126,
             budget_mb=4000,
-            held=0.5,
-            refresh_every=100,
-            refresh_rows=126,
+            holdout_fraction=0.5,
+            collect_every=100,
+            collect_steps=126,
         ),
         train=TrainConfig(steps=100_000, batch=50, length=50, lr=1e-3, eps=1e-4, clip=1000.0, save_every=2000),
         planner=CEM.Config(
@@ -74,7 +74,9 @@ def planet_small() -> Config:
         loss=base.loss | {"image": 3.0, "kl_global": 0.3},
         term={"image": Pyramid(levels=5), "reward": Scale(100.0), "kl": Kl(rep=0.1, free=1.0)},
         # Half of the episodes are random: those that end early at the goal show little of the map.
-        data=DataConfig(lanes=8, rows=12 * 51, capacity=25 * 51, held=0.125, refresh_every=450, refresh_rows=51),
+        data=DataConfig(
+            num_envs=8, rows=12 * 51, capacity=25 * 51, holdout_fraction=0.125, collect_every=450, collect_steps=51
+        ),
         train=replace(
             base.train,
             steps=6000,

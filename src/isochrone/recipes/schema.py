@@ -22,22 +22,28 @@ class DataConfig:
     path: str | None = option(
         None, "a recording to train on instead of collecting: an HDF5 episode file ('--data FILE')"
     )
-    lanes: int = option(64, "environments stepped together; each fills a lane of the replay of its own", ge=2)
-    rows: int = option(1000, "rows collected in each lane before training", ge=2)
-    capacity: int = option(0, "rows kept in each lane when more are collected (0: as many as before training)", ge=0)
+    num_envs: int = option(64, "environments stepped together; each has its own ring in the replay", ge=2)
+    rows: int = option(1000, "rows collected from each environment before training", ge=2)
+    capacity: int = option(
+        0, "rows kept of each environment when more are collected (0: as many as before training)", ge=0
+    )
     budget_mb: int = option(2000, "most megabytes that the replay may take", ge=1)
-    repeat: float = option(1.0, "mean number of steps for which the random policy keeps an action", ge=1)
-    held: float = option(0.1, "share of the lanes that is never trained on", gt=0, lt=1)
-    refresh_every: int = option(0, "training steps between further collections; 0: none", ge=0)
-    refresh_rows: int = option(100, "rows added to each lane by a further collection; the oldest make room", ge=2)
-    refresh_by: Literal["agent", "random"] = option(
-        "agent", "who acts then: the planner on its way to frames seen, or chance"
+    hold_steps: float = option(1.0, "mean number of steps for which the random policy keeps an action", ge=1)
+    holdout_fraction: float = option(
+        0.1, "fraction of the environments (or episodes) that is never trained on", gt=0, lt=1
+    )
+    collect_every: int = option(0, "training steps between further collections; 0: none", ge=0)
+    collect_steps: int = option(
+        100, "rows added to each environment by a further collection; they replace the oldest", ge=2
+    )
+    collect_policy: Literal["agent", "random"] = option(
+        "agent", "who acts then: the agent (with goals sampled from the replay, if it needs them), or random actions"
     )
 
     def check(self, path: str = "") -> None:
         """Recordings cannot be continued. UserError."""
-        if self.path is not None and self.refresh_every:
-            raise UserError(f"{path}refresh_every = {self.refresh_every}: a recording cannot be continued; set it to 0")
+        if self.path is not None and self.collect_every:
+            raise UserError(f"{path}collect_every = {self.collect_every}: a recording cannot be continued; set it to 0")
 
 
 @dataclass(frozen=True)

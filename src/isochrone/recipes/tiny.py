@@ -27,7 +27,7 @@ def tiny() -> Config:
             "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2),
             "bellman_p": Bellman(pairs=64, near=100.0),
         },
-        data=DataConfig(lanes=32, rows=300),
+        data=DataConfig(num_envs=32, rows=300),
         train=replace(base.train, steps=1300, batch=40, warmup=10, save_every=400, log_every=50),
         planner=replace(base.planner, expansions=64),
         compare_planners=(),

@@ -49,7 +49,7 @@ def zhp() -> Config:
             "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5),
             "bellman_p": Bellman(near=100.0, keep=0.5),
         },
-        data=DataConfig(lanes=64, rows=700),
+        data=DataConfig(num_envs=64, rows=700),
         mpc=MPC.Config(replan_every=2),
         train=TrainConfig(
             steps=5400,

@@ -17,9 +17,8 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode, load_json, save_json, spec_from_dict, spec_to_dict
-from isochrone.data.replay import Replay, row_bytes
+from isochrone.data.replay import Replay, row_bytes, split_envs
 from isochrone.data.source import load_into, open_format
-from isochrone.data.window import split_lanes
 from isochrone.losses.liveness import Liveness, liveness
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
@@ -72,25 +71,25 @@ def spec_of(config: Config) -> Spec:
 def check_budget(config: Config, spec: Spec) -> None:
     """UserError where the collected frames would take more than the budget."""
     data = config.data
-    spare = reserve(config)
-    need = data.lanes * (kept(config) + spare) * row_bytes(spec)
+    margin = resume_margin(config)
+    need = data.num_envs * (capacity(config) + margin) * row_bytes(spec)
     if data.path is None and need > data.budget_mb * 1e6:
-        more = f" + {spare} in reserve for a resume (fewer with a smaller train.save_every)" if spare else ""
+        more = f" + {margin} to resume from (fewer with a smaller train.save_every)" if margin else ""
         raise UserError(
-            f"data.lanes = {data.lanes} x {kept(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
+            f"data.num_envs = {data.num_envs} x {capacity(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
             f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
         )
 
 
-def kept(config: Config) -> int:
-    """Rows that a lane of the ring keeps."""
+def capacity(config: Config) -> int:
+    """Rows of each environment that can be sampled."""
     return max(config.data.rows, config.data.capacity)
 
 
-def reserve(config: Config) -> int:
-    """Rows kept per lane behind the ring, so that a killed run finds all it saw at its oldest checkpoint."""
-    every, save = config.data.refresh_every, config.train.save_every or config.train.steps
-    return math.ceil(save / every + 1) * config.train.keep * config.data.refresh_rows if every else 0
+def resume_margin(config: Config) -> int:
+    """Older rows that are kept, so that a killed run finds everything that it could sample at its oldest checkpoint."""
+    every, save = config.data.collect_every, config.train.save_every or config.train.steps
+    return math.ceil(save / every + 1) * config.train.keep * config.data.collect_steps if every else 0
 
 
 def fill_replay(
@@ -103,13 +102,13 @@ def fill_replay(
     done = None if folder is None else folder / "complete.json"
     if folder is not None and done is not None and done.exists():
         replay = Replay.open(folder)
-        say(replay.announce())
+        say(replay.describe())
         return replay
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
     if config.data.path is not None:
         replay = load_into(config.data.path, folder)
-        say(replay.announce())
+        say(replay.describe())
     else:
         replay = _collected(config, folder, say, progress)
     replay.flush()
@@ -119,20 +118,20 @@ def fill_replay(
 
 
 def _collected(config: Config, folder: Path | None, say: Say, progress: Callable[[int], None] | None) -> Replay:
-    data, env = config.data, make_env(config, config.data.lanes)
+    data, env = config.data, make_env(config, config.data.num_envs)
     check_budget(config, env.spec)
-    replay = Replay(env.spec, data.lanes, kept(config), folder, reserve(config))
-    say(replay.announce())
+    replay = Replay(env.spec, data.num_envs, capacity(config), folder, resume_margin(config))
+    say(replay.describe())
     rng = generator(config.train.seed, "collect")
-    act = random_policy(env.spec.action, rng, data.repeat)
-    collect(env, act, replay, data.lanes * data.rows, rng, progress)
+    act = random_policy(env.spec.action, rng, data.hold_steps)
+    collect(env, act, replay, data.num_envs * data.rows, rng, progress)
     env.close()
     return replay
 
 
-def training_lanes(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
-    """(lanes to train on, lanes held out)."""
-    return split_lanes(replay.lanes, config.data.held, config.train.seed)
+def holdout_split(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
+    """(environments to train on, environments of the holdout)."""
+    return split_envs(replay.num_envs, config.data.holdout_fraction, config.train.seed)
 
 
 def complete_episodes(replay: Replay) -> list[Episode]:
@@ -187,6 +186,6 @@ def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:
 def check_alive(config: Config, total: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:
     """Every loss on two real batches: value, gradient per group, and what is wrong."""
     rng = generator(config.train.seed, "liveness")
-    size, lanes = min(config.train.batch, windows), training_lanes(config, replay)[0]
-    probes = [replay.sample(size, config.train.length, rng, lanes) for _ in range(2)]
+    size, envs = min(config.train.batch, windows), holdout_split(config, replay)[0]
+    probes = [replay.sample(size, config.train.length, rng, envs) for _ in range(2)]
     return liveness(total, probes, config.train.seed)

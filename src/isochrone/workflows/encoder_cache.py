@@ -1,4 +1,4 @@
-"""While the encoder rests, each frame's code is a constant: computed once for the whole replay, then looked up."""
+"""Cached encodings of the replay: while no active loss updates the encoder, every frame is encoded only once."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from isochrone.losses.objective import TrainingObjective
 ENCODER = "encoder"
 
 
-class Resting:
-    """Keeps `replay.known` filled exactly while no loss moves the encoder.
+class FrozenEncoderCache:
+    """Fills `replay.cached` exactly while no loss updates the encoder.
 
-    That is a function of the share of training alone, and the codes are one of the weights and the rows alone (computed
-    in the same chunks each time), so a resumed run looks up the same bits.
+    Whether it does depends on the progress of training alone, and the encodings on the weights and the rows alone
+    (computed in the same chunks each time), so a resumed run reads the same bits.
     """
 
-    def __init__(self, total: TrainingObjective, replay: Replay, drawn: int) -> None:
+    def __init__(self, objective: TrainingObjective, replay: Replay, draws_until_change: int) -> None:
         """
         Args:
-            drawn: frames that are drawn before the replay changes; where it holds more, encoding all would cost more.
+            draws_until_change: frames that are sampled before the replay changes. A replay that holds more frames is
+                not cached: encoding all of it would cost more.
         """
-        self.total, self.replay, self.drawn = total, replay, drawn
-        self._moves = total.group_spans().get(ENCODER, (0.0, 0.0))  # shares between which some loss moves it
-        self._rows = -1  # rows ever written when the table was made; -1: there is none
+        self.objective, self.replay, self.draws_until_change = objective, replay, draws_until_change
+        self._active = objective.group_spans().get(ENCODER, (0.0, 0.0))  # progress between which a loss updates it
+        self._rows = -1  # rows ever written when the cache was filled; -1: it is empty
 
-    def at(self, share: float) -> None:
-        """Make, keep or drop the table, for the step at this share of the training."""
-        model: Any = self.total.model
-        start, end = self._moves
-        if model.framewise is None or len(self.replay) > self.drawn or start <= share < end:
-            self.forget()
+    def update(self, progress: float) -> None:
+        """Fill, keep or clear the cache for the step at this progress (fraction of the training steps done)."""
+        model: Any = self.objective.model
+        start, stop = self._active
+        large = len(self.replay) > self.draws_until_change
+        if model.framewise is None or large or start <= progress < stop:
+            self.clear()
         elif self._rows != self.replay.total:
-            self.replay.known = {model.framewise: self._codes(model)}
+            self.replay.cached = {model.framewise: self._encodings(model)}
             self._rows = self.replay.total
 
-    def forget(self) -> None:
-        """Nothing is known: the encoder moves."""
-        self.replay.known, self._rows = {}, -1
+    def clear(self) -> None:
+        """Empty the cache: the encoder is updated, or other weights were loaded."""
+        self.replay.cached, self._rows = {}, -1
 
-    def _codes(self, model: Any) -> torch.Tensor:
-        lanes = (torch.from_numpy(self.replay.ring(lane, "obs/image")) for lane in range(self.replay.lanes))
-        return torch.stack([encode(model, lane).float().cpu() for lane in lanes])
+    def _encodings(self, model: Any) -> torch.Tensor:
+        rings = (torch.from_numpy(self.replay.ring(env, "obs/image")) for env in range(self.replay.num_envs))
+        return torch.stack([encode(model, ring).float().cpu() for ring in rings])

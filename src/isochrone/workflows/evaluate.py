@@ -66,7 +66,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
             found = suite.evaluate(trained.model, env, asked, agents=agents, clock=time.perf_counter)
         else:
             why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
-            say(f"measuring on held-out lanes; {why if recorded else 'this world has no ground truth to measure with'}")
+            say(f"measuring on the holdout; {why if recorded else 'this world has no ground truth to measure with'}")
             found = _blind(trained)
             found = found if env is None else _with(found, _special(trained, env))
     finally:
@@ -99,9 +99,9 @@ def _blind(trained: Trained) -> Found:
         return {}, {}
     replay = build.fill_replay(config, folder)
     rng = generator(config.eval.seed, "holdout evaluation")
-    lanes = build.training_lanes(config, replay)[1]
-    length = min(config.eval.length, int(replay.stored()[lanes].min()))
-    batch = replay.sample(config.eval.episodes, length, rng, lanes)
+    envs = build.holdout_split(config, replay)[1]
+    length = min(config.eval.length, int(replay.stored()[envs].min()))
+    batch = replay.sample(config.eval.episodes, length, rng, envs)
     flat = suite.measured(trained.model, batch, None, config.eval, rng)
     return suite.collect(flat, BARS), suite.arrays(flat)
 
@@ -138,7 +138,7 @@ def _unseen(trained: Trained) -> Results:
         return {}
     replay = build.fill_replay(trained.config, folder)
     total = build.make_objective(trained.config, trained.model)
-    found = held_out(trained.config, total, replay, build.training_lanes(trained.config, replay)[1])
+    found = held_out(trained.config, total, replay, build.holdout_split(trained.config, replay)[1])
     return {f"held_out.{name.removeprefix('loss/')}": {"value": value} for name, value in found.items()}
 
 

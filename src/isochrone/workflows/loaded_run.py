@@ -83,14 +83,14 @@ def has_truth(env: Any) -> bool:
 
 @torch.no_grad()
 def held_out(
-    config: Config, total: TrainingObjective, replay: Replay, lanes: Sequence[int], batches: int = 4
+    config: Config, total: TrainingObjective, replay: Replay, envs: Sequence[int], batches: int = 4
 ) -> dict[str, float]:
-    """Mean of every loss and of their weighted sum ('loss') over the same few batches of lanes never trained on."""
+    """Mean of every loss and of their weighted sum ('loss') over the same few batches of envs never trained on."""
     device = next(total.model.parameters()).device
     draw, inside = generator(config.train.seed, "holdout"), generator(config.train.seed, "holdout losses", device)
     sums: dict[str, float] = {}
     for _ in range(batches):
-        batch = replay.sample(config.train.batch, config.train.length, draw, lanes).to(device)
+        batch = replay.sample(config.train.batch, config.train.length, draw, envs).to(device)
         for name, value in total(batch, inside)[1].items():
             sums[name] = sums.get(name, 0.0) + float(value) / batches
     return sums
@@ -98,7 +98,7 @@ def held_out(
 
 def one_step(name: str) -> float:
     """The loss of a freshly made recipe on one real batch, differentiated once: does everything work here?"""
-    config = build.recipe(name, {"data.rows": "20", "data.lanes": "4"})
+    config = build.recipe(name, {"data.rows": "20", "data.num_envs": "4"})
     replay = build.fill_replay(config, None)
     total = build.make_objective(config, build.make_model(config, replay.spec))
     rng = generator(0, "one step")

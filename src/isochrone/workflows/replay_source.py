@@ -1,4 +1,4 @@
-"""Where training windows come from, and how more are collected while training goes on."""
+"""The source of training batches: windows sampled from the replay, and further collection during training."""
 
 from __future__ import annotations
 
@@ -15,70 +15,72 @@ from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.train.device import generator
 from isochrone.workflows import build
-from isochrone.workflows.encoder_cache import Resting
+from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
 
-class Refresh:
-    """Draws training windows, and collects again every so many draws. What it remembers goes into checkpoints."""
+class ReplaySource:
+    """Samples training batches, and collects every `collect_every` batches. Its state is stored in checkpoints."""
 
-    def __init__(self, config: Config, replay: Replay, total: TrainingObjective, lanes: Sequence[int]) -> None:
-        self.config, self.replay, self.total, self.lanes = config, replay, total, list(lanes)
+    def __init__(self, config: Config, replay: Replay, objective: TrainingObjective, envs: Sequence[int]) -> None:
+        self.config, self.replay, self.objective, self.envs = config, replay, objective, list(envs)
         train = config.train
-        drawn = (config.data.refresh_every or train.steps) * train.batch * train.length
-        self.resting = Resting(total, replay, drawn)
+        frames = (config.data.collect_every or train.steps) * train.batch * train.length
+        self.encoder_cache = FrozenEncoderCache(objective, replay, frames)
         self.rng = generator(config.train.seed, "collect while training")
-        self.drawn, self.returns = 0, Returns()
-        self.env = build.make_env(config, replay.lanes) if config.data.refresh_every else None
+        self.batches, self.returns = 0, Returns()  # batches sampled so far
+        self.env = build.make_env(config, replay.num_envs) if config.data.collect_every else None
 
     def __call__(self, rng: torch.Generator) -> Batch:
-        """The next batch of training windows."""
-        every, train = self.config.data.refresh_every, self.config.train
-        if every and self.drawn and self.drawn % every == 0:
+        """The next training batch."""
+        every, train = self.config.data.collect_every, self.config.train
+        if every and self.batches and self.batches % every == 0:
             self.collect()
-        self.resting.at(self.drawn / train.steps)
-        self.drawn += 1
-        return self.replay.sample(train.batch, train.length, rng, self.lanes)
+        self.encoder_cache.update(self.batches / train.steps)
+        self.batches += 1
+        return self.replay.sample(train.batch, train.length, rng, self.envs)
 
     def collect(self) -> None:
-        """Whole new episodes in every lane, begun from a fresh reset so that nothing of the world need be stored."""
+        """Add rows of every environment, from a fresh reset, so that no environment state need be stored."""
         data, env = self.config.data, self.env
         assert env is not None
-        act: Any = random_policy(env.spec.action, self.rng, data.repeat)
-        if data.refresh_by == "agent":
-            agent, goal = build.make_agent(self.config, self.total.model), None
+        act: Any = random_policy(env.spec.action, self.rng, data.hold_steps)
+        if data.collect_policy == "agent":
+            agent, goal = build.make_agent(self.config, self.objective.model), None
             if agent.needs_goal:
-                seen = self.replay.sample(self.replay.lanes, 1, self.rng)
-                goal = {name: x[:, 0] for name, x in seen.obs.items()}
-            act = Placed(agent, goal)
+                rows = self.replay.sample(self.replay.num_envs, 1, self.rng)
+                goal = {name: x[:, 0] for name, x in rows.obs.items()}
+            act = DeviceAgent(agent, goal)
         self.returns.reset()
-        rows = self.replay.lanes * data.refresh_rows
-        collect(env, act, self.replay, rows, self.rng, watch=self.returns)
+        steps = self.replay.num_envs * data.collect_steps
+        collect(env, act, self.replay, steps, self.rng, watch=self.returns)
 
     def drain(self) -> dict[str, float]:
-        """Numbers of the collections since the last call: mean return of finished episodes, all frames so far."""
-        done = self.returns.drain()
+        """Metrics of the collections since the last call: mean return of finished episodes, all frames so far."""
+        returns = self.returns.drain()
         if not self.env:
             return {}
-        found = {"collect/frames": float(self.replay.total)}
-        return found | ({"collect/return": sum(done) / len(done), "collect/episodes": float(len(done))} if done else {})
+        metrics = {"collect/frames": float(self.replay.total)}
+        if returns:
+            metrics |= {"collect/return": sum(returns) / len(returns), "collect/episodes": float(len(returns))}
+        return metrics
 
     def close(self) -> None:
-        """Close the world that was collected in."""
+        """Close the environments that were collected in."""
         if self.env is not None:
             self.env.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.drawn, "rng": self.rng.get_state(), "returns": self.returns.state_dict()}
+        return {"batches": self.batches, "rng": self.rng.get_state(), "returns": self.returns.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.drawn = int(state["drawn"])
-        self.resting.forget()  # of other weights
+        self.batches = int(state["batches"])
+        self.encoder_cache.clear()  # it belongs to other weights
         self.rng.set_state(state["rng"])
         self.returns.load_state_dict(state["returns"])
 
 
-class Placed:
-    """An agent on its model's device, in a world on the CPU; with a goal, where it needs one."""
+class DeviceAgent:
+    """An agent on its model's device that acts in environments on the CPU, with a goal where it needs one."""
 
     def __init__(self, agent: MPC, goal: Mapping[str, torch.Tensor] | None = None) -> None:
         self.agent, self.goal = agent, goal
@@ -89,20 +91,20 @@ class Placed:
         self, batch: int, goal: Mapping[str, torch.Tensor] | None = None, rng: torch.Generator | None = None
     ) -> Any:
         goal = self.goal if goal is None else goal
-        return self.agent.start(batch, None if goal is None else self._here(goal), rng)
+        return self.agent.start(batch, None if goal is None else self._to_device(goal), rng)
 
     def restart(self, carry: Any, rows: torch.Tensor, goal: Mapping[str, torch.Tensor] | None = None) -> Any:
-        return self.agent.restart(carry, rows.to(self._device), None if goal is None else self._here(goal))
+        return self.agent.restart(carry, rows.to(self._device), None if goal is None else self._to_device(goal))
 
     def act(
         self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str = "eval"
     ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        action, carry, info = self.agent.act(self._here(obs), carry, mode)
+        action, carry, info = self.agent.act(self._to_device(obs), carry, mode)
         return action.cpu(), carry, info
 
     @property
     def _device(self) -> torch.device:
         return next(self.agent.model.parameters()).device
 
-    def _here(self, obs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _to_device(self, obs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: x.to(self._device) for name, x in obs.items()}

@@ -79,7 +79,7 @@ def summary(results: Results) -> str:
             lines += ["", f"{section.question:<46}{'':>9}{'95 % interval':>14}{'floor':>8}  bar", *rows]
     unseen = [_row(k, results[k], "{:.4g}") for k in sorted(results) if k.startswith("held_out.")]
     if unseen:
-        lines += ["", "Losses on lanes never trained on", *unseen]
+        lines += ["", "Losses on data never trained on", *unseen]
     return "\n".join([*lines, *_planners(results)]).strip("\n")
 
 

@@ -24,7 +24,7 @@ from isochrone.train.loop import Fitted, Hook, fit
 from isochrone.train.run import Run
 from isochrone.workflows import build
 from isochrone.workflows.loaded_run import has_truth, held_out, set_threads
-from isochrone.workflows.replay_source import Refresh
+from isochrone.workflows.replay_source import ReplaySource
 
 Say = Callable[[str], None]
 WATCHED = (
@@ -96,25 +96,25 @@ def train(
     fresh = run.latest() is None
     try:
         replay = build.fill_replay(config, run.path / "replay", say)
-        lanes, held = build.training_lanes(config, replay)
+        envs, held = build.holdout_split(config, replay)
         if fresh:
-            prime(config, total, replay, lanes)
+            prime(config, total, replay, envs)
             see_alive(config, total, replay, say)
     except UserError:
         if fresh:
             _undo(run)
         raise
     say(_where(config))
-    source = Refresh(config, replay, total, lanes)
+    source = ReplaySource(config, replay, total, envs)
     hooks = watchers(config, replay, held) if config.train.eval_every else []
     parts = {"replay": replay, "source": source}
     return fit(total, source, config.train, run, sinks, hooks, parts, tick)
 
 
-def prime(config: Config, total: TrainingObjective, replay: Replay, lanes: Sequence[int]) -> None:
-    """Let the model measure what it does not learn, on frames of the lanes that it is trained on."""
+def prime(config: Config, total: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
+    """Let the model measure what it does not learn, on frames of the envs that it is trained on."""
     (count, size), rng = PRIMING, generator(config.train.seed, "calibrate")
-    total.model.prime(replay.sample(size, 1, rng, lanes) for _ in range(count))
+    total.model.prime(replay.sample(size, 1, rng, envs) for _ in range(count))
 
 
 def see_alive(config: Config, total: TrainingObjective, replay: Replay, say: Say) -> None:
@@ -134,7 +134,7 @@ def see_alive(config: Config, total: TrainingObjective, replay: Replay, say: Say
 
 
 def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
-    """What is measured while training: the sum of losses on held-out lanes, and geometry where the world tells it."""
+    """What is measured while training: the sum of losses on the holdout, and geometry where the world tells it."""
 
     def unseen(step: int, total: torch.nn.Module) -> dict[str, float]:
         return {"held_out.loss": held_out(config, cast(TrainingObjective, total), replay, held)["loss"]}
