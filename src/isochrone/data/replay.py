@@ -23,6 +23,7 @@ from isochrone.core.types import Batch, Spec, Step
 from isochrone.data.episode import Episode, Field, check, check_action, check_finite, fields_of, spec_from_dict
 from isochrone.data.store import Buffers, Store, read_about
 
+ROW = ("action", "reward", "first", "last", "terminal")  # columns beside the observations
 LARGE = 2**18  # bytes: results of at least this many go into memory that is used again
 
 
@@ -170,8 +171,8 @@ class Replay:
         obs = {name: columns[f"obs/{name}"] for name in self.spec.obs}
         row = torch.from_numpy(index)
         cached = {name: table.flatten(0, 1)[row] for name, table in self.cached.items()}
-        rest = (columns[name] for name in ("action", "reward", "first", "last", "terminal"))
-        return Batch(obs, *rest, cached)
+        action, reward, first, last, terminal = (columns[name] for name in ROW)
+        return Batch(obs, action, reward, first, last, terminal, cached)
 
     def _gather(self, field: Field, index: np.ndarray) -> Tensor:
         flat, shape = self._flat[field.name], (*index.shape, *field.shape)  # (num_envs * length, row), (B, T, ...)
