@@ -77,8 +77,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, dict[str, Any]] = {kind: {} for kind in registry.HOMES}
     found["env"] = {"box": Box, "ball": Ball, "bare": Bare}
     found["loss"] = {"z2h": Losing(None), "rank_p": Losing(Settings)}
-    monkeypatch.setattr(registry, "_FOUND", found)
-    monkeypatch.setattr(registry, "_SCANNED", set(registry.HOMES))
+    monkeypatch.setattr(registry, "_components", found)
+    monkeypatch.setattr(registry, "_scanned", set(registry.HOMES))
 
 
 def test_every_kind_of_field_can_be_set_by_text() -> None:
@@ -116,7 +116,7 @@ def test_a_word_that_is_no_option_is_said() -> None:
     [
         ("stepz", "1", "unknown option 'stepz'; did you mean 'steps'?"),
         ("optimiser.lrr", "1", "unknown option 'optimiser.lrr'; did you mean 'lr'?"),
-        ("zzz", "1", "known: env, fast"),
+        ("zzz", "1", "choose from: env, fast"),
         ("env.siize", "4", "did you mean 'size'?"),
         ("loss.rank_q", "1", "no term called 'rank_q'; did you mean 'rank_p'?"),
         ("loss.rank_p.margn", "1", "unknown option 'loss.rank_p.margn'; did you mean 'margin'?"),
@@ -247,4 +247,4 @@ def test_part_config_takes_its_main_field() -> None:
 
 def test_nearest_prefers_the_close_one_and_else_lists() -> None:
     assert did_you_mean("stpes", ["steps", "seed"]) == "; did you mean 'steps'?"
-    assert did_you_mean("x", ["b", "a"]) == "; known: a, b" and did_you_mean("x", []) == ""
+    assert did_you_mean("x", ["b", "a"]) == "; choose from: a, b" and did_you_mean("x", []) == ""

@@ -1,10 +1,11 @@
-"""Names are found lazily, told apart, and what is missing is named with the nearest there is."""
+"""The registry imports modules on demand, refuses two components of one name, and suggests similar names."""
 
 from __future__ import annotations
 
 import sys
 import types
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from isochrone.core.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder that is the home of planners, with an empty registry."""
+    """An empty package as the home of planners, and an empty registry."""
     package = tmp_path / "isochrone_test_home"
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(registry.HOMES, "planner", package.name)
-    monkeypatch.setattr(registry, "_FOUND", {kind: {} for kind in registry.HOMES})
-    monkeypatch.setattr(registry, "_SCANNED", set())
+    monkeypatch.setattr(registry, "_components", {kind: {} for kind in registry.HOMES})
+    monkeypatch.setattr(registry, "_scanned", set())
     yield package
     for name in [n for n in sys.modules if n.split(".")[0] == package.name]:
         del sys.modules[name]
@@ -36,14 +37,14 @@ def component(name: str, before: str = "") -> str:
     )
 
 
-def test_a_file_is_found_by_its_name_and_alone(folder: Path) -> None:
+def test_get_imports_only_the_module_of_that_name(folder: Path) -> None:
     (folder / "good.py").write_text(component("good"))
-    (folder / "other.py").write_text("raise RuntimeError('nobody asked for me')")
+    (folder / "other.py").write_text("raise RuntimeError('not needed')")
     assert registry.get("planner", "good").label == "good"
     assert f"{folder.name}.other" not in sys.modules
 
 
-def test_a_name_inside_another_file_is_found_by_looking_everywhere(folder: Path) -> None:
+def test_get_finds_a_name_in_any_module_of_the_package(folder: Path) -> None:
     (folder / "family.py").write_text(component("child"))
     assert registry.get("planner", "child").label == "child"
     assert registry.names("planner") == ["child"]
@@ -55,13 +56,22 @@ def test_names_are_sorted_and_complete(folder: Path) -> None:
     assert registry.names("planner") == ["a", "b", "c"]
 
 
-def test_an_unknown_name_gets_the_nearest(folder: Path) -> None:
+def test_is_registered(folder: Path) -> None:
+    (folder / "family.py").write_text(component("child"))
+    (folder / "fancy.py").write_text(component("fancy", before="import no_such_package"))
+    assert registry.is_registered("planner", "child")
+    assert registry.is_registered("planner", "fancy"), "its module is there, though it cannot be imported"
+    assert not registry.is_registered("planner", "nothing")
+    assert not registry.is_registered("planner", "some.module")
+
+
+def test_an_unknown_name_gets_a_suggestion(folder: Path) -> None:
     (folder / "shooting.py").write_text(component("shooting"))
     with pytest.raises(UserError, match="no planner called 'shoting'; did you mean 'shooting'"):
         registry.get("planner", "shoting")
 
 
-def test_a_missing_package_is_named_and_hides_only_its_own_file(folder: Path) -> None:
+def test_a_missing_package_disables_only_its_own_module(folder: Path) -> None:
     (folder / "fancy.py").write_text(component("fancy", before="import no_such_package"))
     (folder / "plain.py").write_text(component("plain"))
     with pytest.raises(UserError, match="planner 'fancy' needs the package 'no_such_package'"):
@@ -69,18 +79,18 @@ def test_a_missing_package_is_named_and_hides_only_its_own_file(folder: Path) ->
     assert registry.names("planner") == ["plain"]
 
 
-def test_an_error_in_a_file_is_not_swallowed(folder: Path) -> None:
+def test_an_error_in_a_module_is_raised(folder: Path) -> None:
     (folder / "broken.py").write_text("import isochrone.no_such_file")
     with pytest.raises(ModuleNotFoundError, match="no_such_file"):
         registry.names("planner")
 
 
-def test_two_things_cannot_share_a_name(folder: Path) -> None:
+def test_two_components_cannot_share_a_name(folder: Path) -> None:
     def make(module: str) -> Any:
         return types.new_class("Thing", (), exec_body=lambda ns: ns.update(__module__=module))
 
     registry.register("planner", "one")(make("here"))
-    registry.register("planner", "one")(make("here"))  # the same file, imported again
+    registry.register("planner", "one")(make("here"))  # the same module, imported again
     with pytest.raises(ValueError, match="planner 'one' is taken"):
         registry.register("planner", "one")(make("there"))
 
@@ -90,24 +100,51 @@ def test_an_unknown_kind_is_refused() -> None:
         registry.register("planer", "x")(object)
 
 
-def test_a_dotted_address_reaches_other_people_s_code(folder: Path) -> None:
-    (folder.parent / "theirs.py").write_text("class Mine:\n    pass\n")
-    try:
-        assert registry.get("planner", "theirs:Mine").__name__ == "Mine"
-        with pytest.raises(UserError, match="cannot be imported"):
-            registry.get("planner", "theirs:Yours")
-        with pytest.raises(UserError, match="cannot be imported"):
-            registry.get("planner", "nobody_has_this:Thing")
-    finally:
-        sys.modules.pop("theirs", None)
+@pytest.fixture
+def outside(folder: Path) -> Iterator[str]:
+    """A module outside isochrone with a class `Mine` and a class registered as 'ours'."""
+    (folder.parent / "theirs.py").write_text(component("ours") + "\nclass Mine:\n    pass\n")
+    yield "theirs"
+    sys.modules.pop("theirs", None)
+
+
+def test_an_import_path_works_after_load_only(outside: str) -> None:
+    with pytest.raises(UserError, match=f"planner '{outside}:Mine' is code from outside isochrone.*--trust"):
+        registry.get("planner", f"{outside}:Mine")
+    assert outside not in sys.modules
+    registry.load("planner", f"{outside}:Mine")
+    assert registry.get("planner", f"{outside}:Mine").__name__ == "Mine"
+    assert registry.names("planner") == ["ours"], "an import path is not a name"
+
+
+@pytest.mark.parametrize("path", ["theirs:Yours", "nobody_has_this:Thing"])
+def test_a_wrong_import_path_is_a_sentence(outside: str, path: str) -> None:
+    with pytest.raises(UserError, match=f"planner '{path}' cannot be imported"):
+        registry.load("planner", path)
+
+
+def test_the_address_of_a_component(outside: str, folder: Path) -> None:
+    registry.load("planner", f"{outside}:Mine")
+    assert registry.address("planner", f"{outside}:Mine") == f"{outside}:Mine"
+    assert registry.address("planner", "ours") == f"{outside}:Thing", "another process does not know the name 'ours'"
+    assert registry.address("loss", "vicreg") == "vicreg"
+
+
+def install(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """An installed package with one entry point, the planner 'plugin'."""
+    point = EntryPoint(name="plugin", value=value, group="isochrone.planner")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
 
 
 def test_an_entry_point_is_a_name_like_any_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Point:
-        name = "plugin"
+    install(monkeypatch, "builtins:dict")
+    assert registry.names("planner") == ["plugin"]
+    assert registry.get("planner", "plugin") is dict
+    assert registry.address("planner", "plugin") == "plugin"
 
-        def load(self) -> Any:
-            return dict
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "isochrone.planner" else [])
-    assert registry.get("planner", "plugin") is dict and registry.names("planner") == ["plugin"]
+def test_listing_names_does_not_load_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "no_such_package:thing")
+    assert registry.names("planner") == ["plugin"]
+    with pytest.raises(UserError, match="planner 'plugin' of an installed package cannot be imported"):
+        registry.get("planner", "plugin")

@@ -100,7 +100,7 @@ def test_names_of_tasks(file: Any, name: str, found: tuple[str, str]) -> None:
 def test_an_unknown_task_is_told_the_near_ones(file: Any, name: str) -> None:
     near = {"walker-wlak": "did you mean 'walker-walk'", "acrobot-swingup": "did you mean 'cartpole-swingup'"}
     with pytest.raises(
-        UserError, match=f"no task '{name}' in DeepMind Control; {near.get(name, 'known: ball_in_cup-')}"
+        UserError, match=f"no task '{name}' in DeepMind Control; {near.get(name, 'choose from: ball_in_cup-')}"
     ):
         file.find_task(name, KNOWN)
 

@@ -1,4 +1,4 @@
-"""The one error a user meets: it names the thing, the value and the mend."""
+"""Errors that are shown to the user as one sentence."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The command line prints it as one sentence and exits with 2."""
+    """Raised for invalid input; the message names the option, its value and how to fix it.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' (did you mean 'x'?)' when something known is close to `name`, else the list of what is known."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(known)}" if known else ""
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message: '; did you mean ...?' if a valid name is similar to `name`, else the valid names."""
+    valid = sorted(valid)
+    similar = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    if similar:
+        return f"; did you mean '{similar[0]}'?"
+    return f"; choose from: {', '.join(valid)}" if valid else ""
 
 
 class MissingExtra(UserError, ModuleNotFoundError):
-    """Something needs a package that comes with an optional extra.
+    """Raised on import by a module that needs a package of an optional extra.
 
-    Raised while a file is imported, the registry leaves the file out of its lists, and says this when asked for it.
+    The registry leaves the module's components out of its lists, and raises this error when one is requested by name.
     """
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs '{package}', which is not installed: pip install 'isochrone[{extra}]'")
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(f"{feature} needs '{package}', which is not installed: pip install 'isochrone[{extra}]'")
         self.name = package

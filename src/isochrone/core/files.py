@@ -1,6 +1,6 @@
-"""Files that are whole or absent: write aside, fsync, rename, fsync the folder.
+"""Atomic writes: write a temporary file, fsync it, rename it, fsync the folder.
 
-A reader, or a process killed at any instant, sees the old file or the new one, never a part of one.
+A reader, or a process killed at any instant, sees the complete old file or the complete new one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from isochrone.core.errors import UserError
 
-# No space, over quota, over the file-size limit: to the user all three are a full disk.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# no space left, quota exceeded, file-size limit: a full disk as far as the user is concerned
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write all of `data` to `path` and force it to the disk. Raises OSError; may leave a part behind."""
+    """Write `data` to `path` and fsync. OSError, possibly with an incomplete file."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         rest = memoryview(data)
@@ -30,7 +30,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Force the names inside `path` to the disk, so that a rename survives a power cut."""
+    """Fsync the directory `path`, so that a rename in it survives a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -39,28 +39,28 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def report_full_disk(path: Path, kept: str = "") -> Iterator[None]:
-    """Turn 'no space left' into one sentence naming `path`; `kept` says what is still intact."""
+def report_full_disk(path: Path, intact: str = "") -> Iterator[None]:
+    """Turn the OSErrors of a full disk into a UserError that names `path`; `intact` says what is not lost."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _DISK_FULL:
             raise
-        tail = f"; {kept}" if kept else ""
+        tail = f"; {intact}" if intact else ""
         raise UserError(
             f"the disk is full: could not write {path} ({error.strerror}): free some space{tail}"
         ) from error
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Replace the file `path` by `data`, or leave it as it was. UserError when the disk is full."""
+    """Replace the file `path` by `data`, or leave it unchanged. UserError when the disk is full."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with report_full_disk(path, "the file is as it was before"):
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with report_full_disk(path, "the file is unchanged"):
         try:
-            write_synced(aside, data.encode() if isinstance(data, str) else data)
-            os.replace(aside, path)
+            write_synced(temporary, data.encode() if isinstance(data, str) else data)
+            os.replace(temporary, path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)

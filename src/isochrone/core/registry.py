@@ -1,21 +1,26 @@
-"""`@register(kind, name)`: one new file, one line. A name is found by importing the file of the same name, lazily.
+"""Components by name: `@register(kind, name)` where a component is written, `get(kind, name)` where it is used.
 
-Outside our tree the same classes come by 'package.module:Attribute' or an entry point in the group 'isochrone.<kind>'.
+Modules are imported on demand: first the one called like the component, then all modules of the kind's package.
+Components of other packages are reached by an entry point in the group 'isochrone.KIND', or by their import path
+'package.module:Attribute' once `load` has imported it. A run's config.json may contain such paths; they are loaded only
+if the user trusts the run.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import pkgutil
+import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from isochrone.core.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
-# Where each kind lives. A package is searched file by file; importing a file registers what it holds.
 HOMES = {
     "model": "isochrone.models",
     "env": "isochrone.envs",
@@ -28,70 +33,119 @@ HOMES = {
     "sink": "isochrone.train",
     "recipe": "isochrone.recipes",
 }
-_FOUND: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
-_SCANNED: set[str] = set()
-
-
-def _origin(thing: Any) -> Any:
-    """Where a thing was written; a file imported twice brings the same thing again, not another one."""
-    return (thing.__module__, thing.__qualname__) if hasattr(thing, "__qualname__") else thing
+"""The package of each kind of component. Importing one of its modules registers the components in it."""
+_components: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
+_scanned: set[str] = set()
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Make a class or function known as (kind, name). Two different things under one name are refused."""
+    """Decorator that registers a class or function as (kind, name). ValueError: unknown kind, or name in use."""
 
-    def keep(thing: T) -> T:
+    def add(component: T) -> T:
         if kind not in HOMES:
             raise ValueError(f"register: unknown kind '{kind}'{did_you_mean(kind, HOMES)}")
-        old = _FOUND[kind].get(name)
-        if old is not None and _origin(old) != _origin(thing):
+        old = _components[kind].get(name)
+        if old is not None and _origin(old) != _origin(component):
             raise ValueError(f"register: {kind} '{name}' is taken by {old!r}")
-        _FOUND[kind][name] = thing
-        return thing
+        _components[kind][name] = component
+        return component
 
-    return keep
+    return add
+
+
+def _origin(component: Any) -> Any:
+    """Module and name: equal for a component whose module is imported a second time."""
+    return (component.__module__, component.__qualname__) if hasattr(component, "__qualname__") else component
+
+
+def get(kind: str, name: str) -> Any:
+    """The component (kind, name). UserError: no such component, a missing package, or a path that is not loaded."""
+    if ":" in name and name not in _components[kind]:
+        raise UserError(
+            f"{kind} '{name}' is code from outside isochrone, which is imported only on request: "
+            "add --trust (in Python: trust=True) if you trust it"
+        )
+    if name not in _components[kind]:
+        _import_module_of(kind, name)
+    if name not in _components[kind]:
+        _scan(kind)
+    if name not in _components[kind] and name in (plugins := _plugins(kind)):
+        try:
+            _components[kind][name] = plugins[name].load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{kind} '{name}' of an installed package cannot be imported: {error}") from error
+    if name not in _components[kind]:
+        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, names(kind))}")
+    return _components[kind][name]
+
+
+def names(kind: str) -> list[str]:
+    """Every name of a kind, sorted, without import paths. Imports the kind's package, but no entry point."""
+    _scan(kind)
+    return sorted({name for name in _components[kind] if ":" not in name} | _plugins(kind).keys())
+
+
+def is_registered(kind: str, name: str) -> bool:
+    """Whether `get` knows the name (its module may still need a package that is not installed)."""
+    if name in _components[kind]:
+        return True
+    module = "." not in name and importlib.util.find_spec(f"{HOMES[kind]}.{name}") is not None
+    return module or name in names(kind)
+
+
+def load(kind: str, path: str) -> Any:
+    """Import the component at 'package.module:Attribute'; from then on `get(kind, path)` returns it.
+
+    The working directory is searched last. UserError when there is no such module or attribute.
+    """
+    if path not in _components[kind]:
+        module, _, attribute = path.partition(":")
+        here = os.getcwd()
+        if not {"", here} & set(sys.path):
+            sys.path.append(here)
+        try:
+            _components[kind][path] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{kind} '{path}' cannot be imported: {error}") from error
+    return _components[kind][path]
+
+
+def address(kind: str, name: str) -> str:
+    """What to store so that another process finds the component: its name, or its import path if only that works.
+
+    A component that an outside module registered with `@register` is unknown to a process without that module.
+    """
+    component = get(kind, name)
+    module, qualname = getattr(component, "fn", component).__module__, getattr(component, "fn", component).__qualname__
+    inside = ":" in name or module.partition(".")[0] == "isochrone" or name in _plugins(kind)
+    return name if inside else f"{module}:{qualname}"
+
+
+def _import_module_of(kind: str, name: str) -> None:
+    """Import the module called like the component, if there is one."""
+    try:
+        importlib.import_module(f"{HOMES[kind]}.{name}")
+    except ModuleNotFoundError as error:
+        if isinstance(error, UserError):
+            raise  # it says which optional extra is missing
+        if error.name and not error.name.startswith("isochrone"):
+            raise UserError(f"{kind} '{name}' needs the package '{error.name}': pip install {error.name}") from error
 
 
 def _scan(kind: str) -> None:
-    if kind in _SCANNED:
+    """Import every module of the kind's package, except those that need a package that is not installed."""
+    if kind in _scanned:
         return
     package = importlib.import_module(HOMES[kind])
     for info in pkgutil.iter_modules(package.__path__):
         try:
             importlib.import_module(f"{HOMES[kind]}.{info.name}")
-        except ModuleNotFoundError as error:  # an extra that is not installed hides its own file, not the whole folder
+        except ModuleNotFoundError as error:
             if (error.name or "isochrone").startswith("isochrone"):
                 raise
-    for point in entry_points(group=f"isochrone.{kind}"):
-        _FOUND[kind].setdefault(point.name, point.load())
-    _SCANNED.add(kind)
+    _scanned.add(kind)
 
 
-def get(kind: str, name: str) -> Any:
-    """The thing registered as (kind, name); tries the file of that name first, then the whole folder."""
-    if name in _FOUND[kind]:
-        return _FOUND[kind][name]
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{kind} '{name}' cannot be imported: {error}") from error
-    try:
-        importlib.import_module(f"{HOMES[kind]}.{name}")
-    except ModuleNotFoundError as error:
-        if isinstance(error, UserError):
-            raise  # it names the extra that is missing
-        if error.name and not error.name.startswith("isochrone"):
-            raise UserError(f"{kind} '{name}' needs the package '{error.name}': pip install {error.name}") from error
-    if name not in _FOUND[kind]:
-        _scan(kind)
-    if name not in _FOUND[kind]:
-        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, _FOUND[kind])}")
-    return _FOUND[kind][name]
-
-
-def names(kind: str) -> list[str]:
-    """Every registered name of a kind, sorted. Imports the kind's whole folder."""
-    _scan(kind)
-    return sorted(_FOUND[kind])
+def _plugins(kind: str) -> dict[str, EntryPoint]:
+    """Entry points of installed packages, not loaded."""
+    return {point.name: point for point in entry_points(group=f"isochrone.{kind}")}
