@@ -1,11 +1,12 @@
-"""Delete each `stop`, `frozen` and `held` of the library, one at a time, and see whether a test notices. Prints JSON.
+"""Delete each gradient-control call of the library, one at a time, and see whether a test fails. Prints JSON.
 
-    python bench/mutate_routes.py [--only objectives/reach.py] [--list] [--timeout 120]
+    python bench/mutate_routes.py [--only losses/reach.py] [--list] [--timeout 120]
 
-Every call in src/isochrone (core/route.py, which defines them, left out) makes one mutant in a temporary copy of `src`:
-`stop_gradient(x, why)` becomes `x` (a function is called), `frozen(m)` becomes `m`, `with no_parameter_grad(m):`
-becomes `with contextlib.nullcontext():`. The tests named for its folder in TESTS run against the copy until the first
-failure. Before that they must pass on an unchanged copy. Exits with 1 when a mutant survives.
+Every call in src/isochrone (except in core/gradient.py, which defines them) makes one mutant in a temporary copy of
+`src`: `stop_gradient(x, why)` becomes `x`, `without_grad(fn, why)` becomes `fn()`, `frozen(m)` becomes `m`,
+`frozen(m, "step")` becomes `m.step`, `with no_parameter_grad(m):` becomes `with contextlib.nullcontext():`. The tests
+named for its folder in TESTS run against the copy until the first failure; before that they must pass on an unchanged
+copy. Exits with 1 when a mutant survives.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-BENT = ("stop", "frozen", "held")
-# Which tests watch over a folder or file of the library: the longest prefix decides, the likeliest to notice first.
+TOOLS = ("stop_gradient", "without_grad", "frozen", "no_parameter_grad")
+# The tests of a folder or file of the library: the longest prefix decides; the most likely to fail comes first.
 TESTS: dict[str, list[str]] = {
-    "models/": ["tests/objectives/test_stops.py", "tests/objectives/test_contract.py", "tests/models"],
-    "objectives/": ["tests/objectives/test_stops.py", "tests/objectives/test_contract.py", "tests/objectives"],
-    "objectives/smoothness.py": ["tests/objectives/test_smoothness_terms.py", "tests/objectives"],
-    "objectives/pixels.py": ["tests/objectives/test_pixel_terms.py", "tests/objectives"],
+    "models/": ["tests/losses/test_stops.py", "tests/losses/test_contract.py", "tests/models"],
+    "losses/": ["tests/losses/test_stops.py", "tests/losses/test_contract.py", "tests/losses"],
+    "losses/smoothness.py": ["tests/losses/test_smoothness_terms.py", "tests/losses"],
+    "losses/pixels.py": ["tests/losses/test_pixel_terms.py", "tests/losses"],
     "planners/": ["tests/planners/test_discrete_planning.py", "tests/planners"],
     "agents/": ["tests/agents"],
     "train/": ["tests/train/test_no_graph_is_kept.py", "tests/train/test_step.py"],
@@ -41,7 +42,7 @@ TESTS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One call to delete: where it stands, and what stands there."""
+    """One call to delete: its place, its text and what replaces it."""
 
     file: str
     line: int
@@ -49,15 +50,15 @@ class Mutant:
     text: str
     begin: int  # offsets in the file's UTF-8 bytes
     end: int
-    instead: str
+    replacement: str
 
 
 def name_of(call: ast.Call) -> str:
-    """The last word of what is called, when that is one of ours: a bare name or `gradient.stop_gradient`."""
+    """The function called, when it may be a tool: a bare name, or an attribute of `gradient`."""
     fn = call.func
     if isinstance(fn, ast.Name):
         return fn.id
-    if isinstance(fn, ast.Attribute) and isinstance(fn.value, ast.Name) and fn.value.id == "route":
+    if isinstance(fn, ast.Attribute) and isinstance(fn.value, ast.Name) and fn.value.id == "gradient":
         return fn.attr
     return ""
 
@@ -66,22 +67,31 @@ def mutants(package: Path) -> Iterator[Mutant]:
     """Every deletion that can be made, in order of file and line."""
     for path in sorted(package.rglob("*.py")):
         file = path.relative_to(package).as_posix()
-        if file == "core/route.py":
+        if file == "core/gradient.py":
             continue
         source = path.read_bytes()
         starts = [0]
         for row in source.splitlines(keepends=True):
             starts.append(starts[-1] + len(row))
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call) and name_of(node) in BENT and node.args:
+            if isinstance(node, ast.Call) and name_of(node) in TOOLS and node.args:
                 begin, end = _span(node, starts)
                 first, last = _span(node.args[0], starts)
-                inside = source[first:last].decode()
-                held = name_of(node) == "held"
-                call = "()" if isinstance(node.args[0], ast.Lambda) else ""
-                instead = '__import__("contextlib").nullcontext()' if held else f"({inside}){call}"
+                replacement = _without(node, source[first:last].decode())
                 text = " ".join(source[begin:end].decode().split())
-                yield Mutant(file, node.lineno, name_of(node), text, begin, end, instead)
+                yield Mutant(file, node.lineno, name_of(node), text, begin, end, replacement)
+
+
+def _without(call: ast.Call, argument: str) -> str:
+    """The source text that has the effect of `call` without its gradient control."""
+    tool = name_of(call)
+    if tool == "no_parameter_grad":
+        return '__import__("contextlib").nullcontext()'
+    if tool == "without_grad":
+        return f"({argument})()"
+    if tool == "frozen" and len(call.args) > 1 and isinstance(call.args[1], ast.Constant):
+        return f"({argument}).{call.args[1].value}"
+    return f"({argument})"
 
 
 def _span(node: Any, starts: list[int]) -> tuple[int, int]:
@@ -89,7 +99,7 @@ def _span(node: Any, starts: list[int]) -> tuple[int, int]:
 
 
 def tests_for(file: str) -> list[str]:
-    """The test files that watch over a file of the library, in order."""
+    """The test files that check a file of the library, in order."""
     prefix = max((p for p in TESTS if file.startswith(p)), key=len)
     found = [f for t in TESTS[prefix] for f in (sorted((ROOT / t).rglob("test_*.py")) or [ROOT / t])]
     return list(dict.fromkeys(f.relative_to(ROOT).as_posix() for f in found))
@@ -122,7 +132,7 @@ def trial(mutant: Mutant, src: Path, timeout: float) -> dict[str, Any]:
     whole = path.read_bytes()
     began = time.perf_counter()
     try:
-        path.write_bytes(whole[: mutant.begin] + mutant.instead.encode() + whole[mutant.end :])
+        path.write_bytes(whole[: mutant.begin] + mutant.replacement.encode() + whole[mutant.end :])
         passed, said = run(src, tests_for(mutant.file), timeout)
     finally:
         path.write_bytes(whole)
@@ -133,7 +143,7 @@ def trial(mutant: Mutant, src: Path, timeout: float) -> dict[str, Any]:
 def main() -> int:
     """Command line; exits with 1 when a mutant survives, 2 when the tests fail without any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="files that begin so, e.g. objectives/reach.py")
+    parser.add_argument("--only", default="", help="files that begin so, e.g. losses/reach.py")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one mutant")
     parser.add_argument("--list", action="store_true", help="name the mutants, run nothing")
     args = parser.parse_args()
@@ -155,7 +165,7 @@ def main() -> int:
             mark = "killed  " if results[-1]["killed"] else "SURVIVED"
             print(f"{n}/{len(found)} {mark} {mutant.file}:{mutant.line} {mutant.text}", file=sys.stderr)
     survived = [r for r in results if not r["killed"]]
-    counts = {what: sum(m.what == what for m in found) for what in BENT}
+    counts = {what: sum(m.what == what for m in found) for what in TOOLS}
     told = {"mutants": len(found), "killed": len(found) - len(survived), "kinds": counts, "survived": survived}
     print(json.dumps({**told, "seconds": sum(r["seconds"] for r in results), "all": results}, indent=2))
     return 1 if survived else 0

@@ -17,7 +17,6 @@ from isochrone.core.gradient import EMA
 from isochrone.core.types import Rollout
 from isochrone.losses.loss import Loss
 from isochrone.losses.routes import GradientReport, check_routes
-from isochrone.models.base import check_partition
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -101,7 +100,7 @@ def test_every_route_is_as_declared(model: str, mode: str) -> None:
 def test_groups_partition_every_parameter_and_slow_branches_are_in_none(model: str, mode: str) -> None:
     made, routes = measured(model, mode)
     groups = made.groups()
-    check_partition(made, groups)
+    check_routes(groups, {}, [], made)
     assert {g for groups in routes.moved.values() for g in groups} == set(groups) and all(groups.values())
     slow = {id(p) for part in made.modules() if isinstance(part, EMA) for p in part.parameters()}
     assert not slow & {id(p) for ps in groups.values() for p in ps}

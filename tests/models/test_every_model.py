@@ -14,7 +14,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.gradient import frozen
 from isochrone.core.protocols import WorldModel
 from isochrone.core.types import Struct
-from isochrone.models.base import check_partition
+from isochrone.losses.routes import check_routes
 
 MODELS = registry.names("model")
 EVERY = [(m, v) for m in MODELS for v, changes in VARIANTS.items() if fits(m, changes)]
@@ -25,7 +25,7 @@ each_variant = pytest.mark.parametrize(("name", "variant"), EVERY)
 @each_variant
 def test_it_is_a_world_model_whose_groups_partition_it(name: str, variant: str) -> None:
     model = made(name, variant)
-    check_partition(model, model.groups())
+    check_routes(model.groups(), {}, [], model)
     assert isinstance(model, WorldModel)
     assert all(model.groups().values()), "a group without parameters says nothing"
 

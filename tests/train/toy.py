@@ -26,7 +26,7 @@ class ToyModel(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.slow.follow(self.enc)
+        self.slow.update(self.enc)
         self.seen += 1
 
 

@@ -1,6 +1,14 @@
-"""The only three ways to bend a gradient: `stop` an activation, hold weights `frozen`, keep a `EMA` copy.
+"""The four gradient-control tools: stop_gradient (and without_grad), frozen, no_parameter_grad, EMA.
 
-`.detach()` and `requires_grad_` appear nowhere else in the library; a house test enforces it.
+| tool | value | gradient to inputs | gradient to parameters |
+|---|---|---|---|
+| `stop_gradient(x, why)` | x | none | none |
+| `frozen(module)(x)` | module(x) | as usual | none |
+| `no_parameter_grad(module)`, a context | unchanged | as usual | none, for everything computed inside |
+| `EMA(module, tau)(x)` | that of the average | as usual | none, ever |
+
+`without_grad(fn, why)` is `stop_gradient(fn(), why)` without recording the graph of `fn` first. Nothing else in the
+library detaches a tensor or changes `requires_grad`; tests/rules/test_detach.py enforces it.
 """
 
 from __future__ import annotations
@@ -8,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,40 +24,71 @@ from torch.func import functional_call
 
 from isochrone.core.types import Struct
 
+T = TypeVar("T")
+X = TypeVar("X", bound="Tensor | Struct")
 
-def stop_gradient(x: Any, why: str) -> Any:
-    """Detach an activation (a Tensor, or a Struct of them), and say why. The reason is for the reader; not optional.
 
-    `x` may be a function without arguments: it is called without recording a graph, which is cheaper than dropping one.
+def stop_gradient(x: X, why: str) -> X:
+    """A Tensor, or a Struct of tensors, of the same values without its gradient.
+
+    `why` is for the reader and must not be empty. Raises ValueError without a reason, TypeError for anything else.
     """
     if not why:
-        raise ValueError("stop(x, why): say why no gradient may pass")
+        raise ValueError("stop_gradient(x, why): say why no gradient may pass")
     if isinstance(x, Tensor):
         return x.detach()
     if isinstance(x, Struct):
         return x.map(lambda part: part.detach())
-    with torch.no_grad():
-        return x()
+    raise TypeError(f"stop_gradient takes a Tensor or a Struct, not {type(x).__name__}; for a function: without_grad")
 
 
-def frozen(module: nn.Module) -> Callable[..., Any]:
-    """Call `module` with its weights held still; the gradient still passes to its inputs.
+def without_grad(fn: Callable[[], T], why: str) -> T:
+    """fn(), computed without recording a graph: cheaper than recording one and stopping its gradient.
 
-    Weights are read at call time, so the result follows the optimiser. Equals toggling `requires_grad`, but nothing is
-    toggled.
+    `why` is for the reader and must not be empty (ValueError).
     """
+    if not why:
+        raise ValueError("without_grad(fn, why): say why no gradient may pass")
+    with torch.no_grad():
+        return fn()
+
+
+class _Method(nn.Module):
+    """`module.method` as the forward of a module, for `functional_call`."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.method == "forward":
+            return self.module(*args, **kwargs)  # with the module's hooks
+        return getattr(self.module, self.method)(*args, **kwargs)
+
+
+def frozen(module: nn.Module, method: str = "forward") -> Callable[..., Any]:
+    """A function that calls `module.method` with constant weights: gradients reach its inputs, never its parameters.
+
+    `frozen(model.metric)(a, b)`; `frozen(model, "step")(state, action)`. Weights are read at each call, so the result
+    follows the optimiser. Raises AttributeError here, not at the call, if there is no such method.
+    """
+    getattr(module, method)
+    wrapped = _Method(module, method)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        state = {name: p.detach() for name, p in module.named_parameters()}
-        state.update(dict(module.named_buffers()))
-        return functional_call(module, state, args, kwargs)
+        constants = {f"module.{name}": p.detach() for name, p in module.named_parameters()}
+        constants.update((f"module.{name}", buffer) for name, buffer in module.named_buffers())
+        return functional_call(wrapped, constants, args, kwargs)
 
     return call
 
 
 @contextmanager
 def no_parameter_grad(module: nn.Module) -> Iterator[None]:
-    """While planning: no parameter of `module` collects a gradient, inputs may. Restores every flag, also on error."""
+    """Inside, no parameter of `module` collects a gradient, while inputs may (planning by gradient, imagined rollouts).
+
+    Every flag is restored afterwards, also after an error.
+    """
     flags = [(p, p.requires_grad) for p in module.parameters()]
     try:
         for p, _ in flags:
@@ -61,25 +100,26 @@ def no_parameter_grad(module: nn.Module) -> Iterator[None]:
 
 
 class EMA(nn.Module):
-    """An exponential moving average of `module`: it follows, and no gradient ever reaches it.
+    """Exponential moving average of a module's weights: `.module` is the averaged copy, saved like any submodule.
 
-    `rate` is the share of the new weights taken at each `follow`. Call it from the model's `after_step`.
+    `update` moves it towards the source by the fraction `tau` (0 < tau <= 1); call it from the model's `after_step`.
+    Gradients pass through to its inputs and never reach its parameters. Raises ValueError for another `tau`.
     """
 
-    def __init__(self, module: nn.Module, rate: float) -> None:
+    def __init__(self, module: nn.Module, tau: float) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise ValueError(f"EMA: rate {rate} is outside (0, 1]")
-        self.copy = copy.deepcopy(module).requires_grad_(False)
-        self.rate = rate
+        if not 0 < tau <= 1:
+            raise ValueError(f"EMA: tau = {tau} is outside (0, 1]")
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.tau = tau
 
     @torch.no_grad()
-    def follow(self, module: nn.Module) -> None:
-        """Move the copy by `rate` towards `module`; buffers are copied."""
-        for slow, fast in zip(self.copy.parameters(), module.parameters(), strict=True):
-            slow.lerp_(fast, self.rate)
-        for slow, fast in zip(self.copy.buffers(), module.buffers(), strict=True):
-            slow.copy_(fast)
+    def update(self, module: nn.Module) -> None:
+        """average += tau (module - average) for each parameter; buffers are copied."""
+        for average, source in zip(self.module.parameters(), module.parameters(), strict=True):
+            average.lerp_(source, self.tau)
+        for average, source in zip(self.module.buffers(), module.buffers(), strict=True):
+            average.copy_(source)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.copy(*args, **kwargs)
+        return self.module(*args, **kwargs)

@@ -187,7 +187,7 @@ class Pairs(NamedTuple):
 class Batch(Struct):
     """B windows of T rows; a window may cross episodes. Images stay uint8.
 
-    `known` holds what a resting part of the model made of each row, under the name of the field of the rollout.
+    `cached` holds precomputed encoder outputs (B, T, ...), keyed by rollout field, while the encoder is frozen.
     """
 
     obs: dict[str, Tensor]  # (B, T, ...)
@@ -196,7 +196,7 @@ class Batch(Struct):
     first: Bool[Tensor, "*B T"]
     last: Bool[Tensor, "*B T"]
     terminal: Bool[Tensor, "*B T"]
-    known: dict[str, Tensor] = field(default_factory=dict)  # (B, T, ...)
+    cached: dict[str, Tensor] = field(default_factory=dict)  # (B, T, ...)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -216,14 +216,14 @@ class Batch(Struct):
 class Rollout:
     """What a model made of a batch: named tensors, filled only as far as `needs` asked.
 
-    Reading a field that was not asked for is an error that says so. `rng` serves terms that draw (augmentations,
-    pairs).
+    Reading a field that was not requested raises AttributeError. `rng` serves losses that sample (pairs, augmentations);
+    `progress` is the fraction of the training that is done, 0..1.
     """
 
     batch: Batch
     fields: Mapping[str, Any] = field(default_factory=dict)
     rng: torch.Generator | None = None
-    share: float = 1.0
+    progress: float = 1.0
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -232,7 +232,7 @@ class Rollout:
             return self.fields[name]
         except KeyError:
             have = ", ".join(sorted(self.fields)) or "nothing"
-            raise AttributeError(f"rollout holds {have}, not '{name}': add it to the term's reads") from None
+            raise AttributeError(f"rollout holds {have}, not '{name}': add it to the loss's `reads`") from None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class TrainingObjective(nn.Module):
         """The named terms (default: all of them) on one shared rollout, unweighted; `awake` without their free nats."""
         chosen = {n: t for n, t in self.terms.items() if names is None or n in names}
         needs = frozenset[str]().union(*(t.reads for t in chosen.values()))
-        roll = replace(self.model.observe(batch, needs, rng), share=self.share)
+        roll = replace(self.model.observe(batch, needs, rng), progress=self.share)
         told = {name: t.awake(self.settings[name]) if awake else self.settings[name] for name, t in chosen.items()}
         return {name: t(self.model, roll, told[name]) for name, t in chosen.items()}
 

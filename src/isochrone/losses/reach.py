@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from isochrone.core.config import option
-from isochrone.core.gradient import stop_gradient
+from isochrone.core.gradient import stop_gradient, without_grad
 from isochrone.core.tensors import rng_kwargs
 from isochrone.core.types import ActionSpec, Rollout
 from isochrone.losses.loss import loss
@@ -34,7 +34,7 @@ OUT = 1e6  # actions: a start that lies this far ahead in a coordinate is never 
 
 def thinned(start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) -> Float[Tensor, "*N P"]:
     """Starts of distances, each with its own random coordinates taken out; the share left grows from `keep` to 1."""
-    share = cfg.keep + (1 - cfg.keep) * roll.share / cfg.full
+    share = cfg.keep + (1 - cfg.keep) * roll.progress / cfg.full
     if share >= 1 or not model.metric.separable:
         return start
     rng = cast(torch.Generator, roll.rng)
@@ -124,7 +124,7 @@ def bellman_p(model, roll, cfg) -> Tensor:
     z, h, p = roll.z_in.flatten(0, 1), roll.h.flatten(0, 1), roll.p.flatten(0, 1)
     start, goal = _drawn(p, cfg.pairs, roll.rng)
     moves = _moves(model.action, cfg.actions, roll.rng).to(p.device)  # (M, A)
-    target = stop_gradient(
+    target = without_grad(
         lambda: (1 + _onward(model, z[start], h[start], moves, p[goal])).clamp_max(cfg.most),
         "the neighbour's distance is the teacher",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ class Model(nn.Module):
     modes: frozenset[str] = frozenset()
     pixels = True  # must there be an image?
     draws = False  # do `update` and `imagine` take an `rng` to draw latents with?
-    framewise: str | None = None  # a field that one frame's `encode` gives; `observe` takes it from `batch.known`
+    framewise: str | None = None  # a field that one frame's `encode` gives; `observe` takes it from `batch.cached`
 
     def step(self, state: Any, action: Float[Tensor, "... A"]) -> Any:
         """One imagined step, for any leading shape."""
@@ -59,21 +58,3 @@ class Model(nn.Module):
             have = ", ".join(sorted(self.provides))
             raise UserError(f"model '{type(self).__name__.lower()}' cannot fill {sorted(missing)}; it provides {have}")
         return wanted
-
-
-def check_partition(model: nn.Module, groups: dict[str, list[nn.Parameter]]) -> None:
-    """Every trainable parameter in exactly one group; raises ValueError with the names that are not."""
-    owner: dict[int, str] = {}
-    for name, params in groups.items():
-        for p in params:
-            if id(p) in owner:
-                raise ValueError(f"a parameter is in group '{owner[id(p)]}' and in '{name}'")
-            owner[id(p)] = name
-    loose = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owner]
-    if loose:
-        raise ValueError(f"parameters in no group: {', '.join(loose)}")
-
-
-def merge_time(x: Tensor) -> Tensor:
-    """(B, T, ...) -> (B*T, ...)."""
-    return torch.flatten(x, 0, 1)

@@ -235,7 +235,7 @@ class ZHP(Model):
         recon (B,R,C,Y,X), rows recon_rows (R) of every window  open_loop: OpenLoop, starts drawn by `rng`
         """
         needs = self.wants(needs)
-        z = batch.known["z"] if "z" in batch.known else self.encode(batch.obs["image"])
+        z = batch.cached["z"] if "z" in batch.cached else self.encode(batch.obs["image"])
         out: dict[str, Any] = {"z": z}
         if self.config.stop_grad_to_encoder:
             z = stop_gradient(z, "no belief or pose loss reaches the encoder (stop_grad_to_encoder)")

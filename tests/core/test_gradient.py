@@ -1,4 +1,4 @@
-"""The three ways to bend a gradient do what they say, measured with autograd."""
+"""The gradient-control tools do what their table says, measured with autograd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isochrone.core.gradient import EMA, frozen, no_parameter_grad, stop_gradient
+from isochrone.core.gradient import EMA, frozen, no_parameter_grad, stop_gradient, without_grad
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -29,20 +29,30 @@ def test_stop_keeps_the_value_and_ends_the_gradient() -> None:
     assert x.grad is not None and x.grad.eq(1).all()
 
 
-def test_stop_calls_a_function_without_a_graph() -> None:
-    x, seen = torch.ones(2, requires_grad=True), []
+def test_without_grad_calls_a_function_without_a_graph() -> None:
+    x, enabled = torch.ones(2, requires_grad=True), []
 
     def work() -> Tensor:
-        seen.append(torch.is_grad_enabled())
+        enabled.append(torch.is_grad_enabled())
         return 3 * x
 
-    y = stop_gradient(work, "a test")
-    assert y.tolist() == [3, 3] and not y.requires_grad and seen == [False] and torch.is_grad_enabled()
+    y = without_grad(work, "a test")
+    assert y.tolist() == [3, 3]
+    assert not y.requires_grad
+    assert enabled == [False]
+    assert torch.is_grad_enabled()
 
 
-def test_stop_wants_its_reason() -> None:
+def test_a_reason_is_required() -> None:
     with pytest.raises(ValueError, match="say why"):
         stop_gradient(torch.ones(1), "")
+    with pytest.raises(ValueError, match="say why"):
+        without_grad(lambda: torch.ones(1), "")
+
+
+def test_stop_gradient_refuses_what_is_not_a_tensor_or_struct() -> None:
+    with pytest.raises(TypeError):
+        stop_gradient(lambda: torch.ones(1), "a test")  # type: ignore[type-var]
 
 
 def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:
@@ -82,6 +92,25 @@ def test_frozen_beside_the_live_module_gives_only_the_live_gradient(rng: torch.G
         assert mixed is not None and pure is not None and torch.equal(mixed, pure)
 
 
+def test_frozen_calls_any_method(rng: torch.Generator) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def step(self, x: Tensor, scale: float = 1.0) -> Tensor:
+            return self.net(x) * scale
+
+    model, x = Model(), torch.randn(2, 3, generator=rng).requires_grad_()
+    y = frozen(model, "step")(x, scale=2.0)
+    assert torch.equal(y, model.step(x, 2.0))
+    y.sum().backward()
+    assert x.grad is not None
+    assert gradients(model) == [None] * 6
+    with pytest.raises(AttributeError, match="jump"):
+        frozen(model, "jump")
+
+
 def test_frozen_keeps_buffers_and_arguments() -> None:
     class Shift(nn.Module):
         def __init__(self) -> None:
@@ -95,7 +124,7 @@ def test_frozen_keeps_buffers_and_arguments() -> None:
     assert frozen(Shift())(torch.ones(1), times=3.0).item() == 11.0
 
 
-def test_held_stills_every_weight_and_lets_inputs_through(rng: torch.Generator) -> None:
+def test_no_parameter_grad_reaches_inputs_only(rng: torch.Generator) -> None:
     net, x = network(), torch.randn(2, 3, generator=rng).requires_grad_()
     with no_parameter_grad(net):
         net(x).sum().backward()
@@ -103,7 +132,7 @@ def test_held_stills_every_weight_and_lets_inputs_through(rng: torch.Generator) 
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_held_restores_mixed_flags_also_on_error() -> None:
+def test_no_parameter_grad_restores_mixed_flags_also_on_error() -> None:
     net = network()
     net[0].requires_grad_(False)
     flags = [p.requires_grad for p in net.parameters()]
@@ -114,7 +143,7 @@ def test_held_restores_mixed_flags_also_on_error() -> None:
     assert [p.requires_grad for p in net.parameters()] == flags
 
 
-def test_held_nests() -> None:
+def test_no_parameter_grad_nests() -> None:
     net = network()
     with no_parameter_grad(net):
         with no_parameter_grad(net):
@@ -123,44 +152,44 @@ def test_held_nests() -> None:
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_slow_starts_equal_and_follows_by_its_rate() -> None:
+def test_ema_starts_equal_and_moves_by_tau() -> None:
     fast = network()
-    slow = EMA(fast, 0.25)
-    old = [p.clone() for p in slow.copy.parameters()]
+    ema = EMA(fast, 0.25)
+    old = [p.clone() for p in ema.module.parameters()]
     with torch.no_grad():
         for p in fast.parameters():
             p.add_(1.0)
-    slow.follow(fast)
-    for now, before in zip(slow.copy.parameters(), old, strict=True):
+    ema.update(fast)
+    for now, before in zip(ema.module.parameters(), old, strict=True):
         torch.testing.assert_close(now, before + 0.25)
 
 
-def test_slow_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) -> None:
+def test_ema_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) -> None:
     fast = network()
-    slow, x = EMA(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
-    slow(x).sum().backward()
-    assert gradients(slow) == [None] * 6 and x.grad is not None and x.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in slow.parameters())
+    ema, x = EMA(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
+    ema(x).sum().backward()
+    assert gradients(ema) == [None] * 6 and x.grad is not None and x.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in ema.parameters())
     assert gradients(fast) == [None] * 6 and all(p.requires_grad for p in fast.parameters())
 
 
-def test_slow_copies_buffers_and_is_saved() -> None:
+def test_ema_copies_buffers_and_is_saved() -> None:
     fast = nn.BatchNorm1d(2)
-    slow = EMA(fast, 0.5)
+    ema = EMA(fast, 0.5)
     fast(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
-    slow.follow(fast)
-    assert isinstance(slow.copy, nn.BatchNorm1d) and slow.copy.running_mean is not None
-    assert torch.equal(slow.copy.running_mean, fast.running_mean)
-    assert "copy.running_mean" in slow.state_dict()
+    ema.update(fast)
+    assert isinstance(ema.module, nn.BatchNorm1d) and ema.module.running_mean is not None
+    assert torch.equal(ema.module.running_mean, fast.running_mean)
+    assert "module.running_mean" in ema.state_dict()
 
 
-def test_slow_at_rate_one_is_the_module(rng: torch.Generator) -> None:
-    slow, other, x = EMA(network(), 1.0), network(1), torch.randn(2, 3, generator=rng)
-    slow.follow(other)
-    assert torch.equal(slow(x), other(x))
+def test_ema_with_tau_one_is_the_module(rng: torch.Generator) -> None:
+    ema, other, x = EMA(network(), 1.0), network(1), torch.randn(2, 3, generator=rng)
+    ema.update(other)
+    assert torch.equal(ema(x), other(x))
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
-def test_slow_refuses_a_rate_outside_its_range(rate: float) -> None:
+@pytest.mark.parametrize("tau", [0.0, -0.1, 1.5, float("nan")])
+def test_ema_refuses_a_tau_outside_its_range(tau: float) -> None:
     with pytest.raises(ValueError, match="outside"):
-        EMA(network(), rate)
+        EMA(network(), tau)
