@@ -25,7 +25,7 @@ def test_there_exactly_while_the_encoder_rests(cache):
     seen = []
     for share in (0.0, 0.49, 0.5, 0.9, 0.2):
         cache.update(share)
-        seen.append(bool(sampled(cache).known))
+        seen.append(bool(sampled(cache).cached))
     assert seen == [False, False, True, True, False]
     spans = cache.objective.group_spans()
     assert spans["encoder"] == (0.0, 0.5) and spans["predictor"] == (0.0, 1.0)
@@ -35,7 +35,7 @@ def test_an_attached_encoder_is_never_at_rest(cache):
     objective = TrainingObjective(tiny(stop_grad_to_encoder=False), {"jepa": 1.0})
     attached = FrozenEncoderCache(objective, cache.replay, 10_000)
     attached.update(0.9)
-    assert sampled(attached).known == {}
+    assert sampled(attached).cached == {}
 
 
 def test_codes_are_what_encoding_gives_and_losses_agree(cache):
@@ -43,10 +43,10 @@ def test_codes_are_what_encoding_gives_and_losses_agree(cache):
     batch = sampled(cache)
     cache.update(0.7)
     cache.objective.at(0.7)
-    known = sampled(cache)
-    assert torch.equal(known.action, batch.action)
-    assert torch.allclose(known.known["z"], model.encode(batch.obs["image"]), atol=1e-5)
-    values = [cache.objective(b, torch.Generator().manual_seed(1))[0] for b in (batch, known)]
+    batch_cached = sampled(cache)
+    assert torch.equal(batch_cached.action, batch.action)
+    assert torch.allclose(batch_cached.cached["z"], model.encode(batch.obs["image"]), atol=1e-5)
+    values = [cache.objective(b, torch.Generator().manual_seed(1))[0] for b in (batch, batch_cached)]
     assert torch.allclose(*values, rtol=1e-4)
     grads = [torch.autograd.grad(v, list(model.embed.parameters())) for v in values]
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(*grads, strict=True))
@@ -72,4 +72,4 @@ def test_new_rows_and_new_weights_are_encoded_anew(cache):
 def test_a_recording_larger_than_what_will_be_drawn_of_it_is_not_encoded_whole(cache):
     cache.draws_until_change = len(cache.replay) - 1
     cache.update(0.7)
-    assert sampled(cache).known == {}
+    assert sampled(cache).cached == {}

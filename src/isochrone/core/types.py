@@ -216,7 +216,7 @@ class Batch(Struct):
 class Rollout:
     """What a model made of a batch: named tensors, filled only as far as `needs` asked.
 
-    Reading a field that was not requested raises AttributeError. `rng` serves losses that sample (pairs, augmentations);
+    A field that was not requested raises AttributeError. `rng` serves losses that sample (pairs, augmentations);
     `progress` is the fraction of the training that is done, 0..1.
     """
 
