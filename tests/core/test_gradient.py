@@ -51,8 +51,8 @@ def test_a_reason_is_required() -> None:
 
 
 def test_stop_gradient_refuses_what_is_not_a_tensor_or_struct() -> None:
-    with pytest.raises(TypeError):
-        stop_gradient(lambda: torch.ones(1), "a test")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="without_grad"):
+        stop_gradient(lambda: torch.ones(1), "a test")  # type: ignore[call-overload]
 
 
 def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:

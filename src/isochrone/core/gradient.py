@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,14 @@ from torch.func import functional_call
 from isochrone.core.types import Struct
 
 T = TypeVar("T")
-X = TypeVar("X", bound="Tensor | Struct")
+S = TypeVar("S", bound=Struct)
 
 
-def stop_gradient(x: X, why: str) -> X:
+@overload
+def stop_gradient(x: Tensor, why: str) -> Tensor: ...
+@overload
+def stop_gradient(x: S, why: str) -> S: ...
+def stop_gradient(x: Any, why: str) -> Any:
     """A Tensor, or a Struct of tensors, of the same values without its gradient.
 
     `why` is for the reader and must not be empty. Raises ValueError without a reason, TypeError for anything else.
