@@ -52,7 +52,7 @@ def test_a_reason_is_required() -> None:
 
 def test_stop_gradient_refuses_what_is_not_a_tensor_or_struct() -> None:
     with pytest.raises(TypeError, match="without_grad"):
-        stop_gradient(lambda: torch.ones(1), "a test")  # type: ignore[call-overload]
+        stop_gradient(lambda: torch.ones(1), "a test")
 
 
 def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,9 @@ from torch.func import functional_call
 from isochrone.core.types import Struct
 
 T = TypeVar("T")
-S = TypeVar("S", bound=Struct)
 
 
-@overload
-def stop_gradient(x: Tensor, why: str) -> Tensor: ...
-@overload
-def stop_gradient(x: S, why: str) -> S: ...
-def stop_gradient(x: Any, why: str) -> Any:
+def stop_gradient(x: T, why: str) -> T:
     """A Tensor, or a Struct of tensors, of the same values without its gradient.
 
     `why` is for the reader and must not be empty. Raises ValueError without a reason, TypeError for anything else.
@@ -40,7 +35,7 @@ def stop_gradient(x: Any, why: str) -> Any:
     if not why:
         raise ValueError("stop_gradient(x, why): say why no gradient may pass")
     if isinstance(x, Tensor):
-        return x.detach()
+        return cast(T, x.detach())
     if isinstance(x, Struct):
         return x.map(lambda part: part.detach())
     raise TypeError(f"stop_gradient takes a Tensor or a Struct, not {type(x).__name__}; for a function: without_grad")
