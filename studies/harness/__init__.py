@@ -1,1 +1,1 @@
-"""Studies: grids of trainings behind the published numbers. What is measured lies under studies/NAME of the clone."""
+"""Runs studies: cells in processes, one small JSON per cell, pages of evidence from these files."""

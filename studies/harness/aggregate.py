@@ -1,27 +1,31 @@
-"""Cells of one role as one row per number: mean over seeds with its interval, and whether the claim's bar is met."""
+"""From the results of cells to rows of tables: means over seeds with intervals, and whether each target is met."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 import numpy as np
-from studies.harness.study import FLOOR, Claim
 
+from isochrone.evals.report import write_number
 from isochrone.evals.report_words import SECTIONS
 from isochrone.evals.stats import paired_bootstrap, wilson
+from studies.harness import result
+from studies.harness.study import BASELINE, Claim, load, load_claims
 
 Result = Mapping[str, Any]
-SHARES = ("success", "success_end")  # shares of pairs: pooled over seeds
-KNOWN = {row.key: row for section in SECTIONS for row in section.rows}
-WHOLE = "seconds.whole"
+SHARES = ("success", "success_end")
+"""Endings of metrics that are shares of planning pairs: these are pooled over seeds."""
+REPORTED = {row.key: row for section in SECTIONS for row in section.rows}
+ALL_SECONDS = "seconds.whole"
 SECONDS = {
     "seconds.train": "seconds of training",
     "seconds.evaluate": "seconds of measuring and planning",
-    WHOLE: "seconds in all",
+    ALL_SECONDS: "seconds in all",
 }
 # two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -30,25 +34,86 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a role. The interval of a mean over seeds is Student's t; that of a share pooled over all pairs is
-    Wilson's; None where one seed tells none."""
+    """One metric of a role. The interval of a mean over seeds is Student's t; that of a share pooled over all pairs is
+    Wilson's; None for a single seed."""
 
     key: str
     label: str
-    style: str
+    format: str
     count: int  # seeds
     mean: float
     low: float | None
     high: float | None
     least: float
     most: float
-    floor: float | None
+    baseline: float | None
     claim: Claim | None
 
     @property
     def met(self) -> bool | None:
-        """Does the mean keep to the bar? None without a claim."""
-        return None if self.claim is None else self.claim.bar.met(self.mean)
+        """Does the mean meet the target? None without a claim."""
+        return None if self.claim is None else self.claim.target.met(self.mean)
+
+    def write(self, number: float) -> str:
+        """A number in the metric's format."""
+        return write_number(number, self.format)
+
+    @property
+    def interval(self) -> str:
+        """'0.98 … 0.99'; empty for a single seed."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{self.write(self.low).removesuffix(' %')} … {self.write(self.high)}"
+
+    @property
+    def spread(self) -> str:
+        """'0.97 … 0.99': the lowest and the highest seed."""
+        return f"{self.write(self.least).removesuffix(' %')} … {self.write(self.most)}"
+
+
+class StudyResults:
+    """A study with its stored results and its claims, by role."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.study = name, load(name, root)
+        self.claims = load_claims(name, self.study, root)
+        stored = result.read_all(root, name, self.study)
+        self.roles: dict[str, list[dict[str, Any]]] = {role: [] for role in self.study.roles}
+        self.planned = dict.fromkeys(self.study.roles, 0)
+        self.stale = dict.fromkeys(self.study.roles, 0)
+        for cell in self.study.cells:
+            self.planned[cell.role] += 1
+            if cell.name in stored:
+                self.roles[cell.role].append(stored[cell.name])
+                self.stale[cell.role] += result.state(root, self.study, cell, stored[cell.name]) == "stale"
+
+    def lines(self, role: str) -> list[Line]:
+        """The table of a role: metrics in the order of the report, then those of the claims alone, then seconds."""
+        return lines(role, self.roles[role], resolve_targets(self.claims, role, self.roles))
+
+    def line(self, role: str, metric: str) -> Line | None:
+        """One metric of a role, also one that no table shows."""
+        claims = [c for c in resolve_targets(self.claims, role, self.roles) if c.metric == metric]
+        return _line(metric, self.roles[role], claims[0] if claims else None)
+
+    def heading(self, role: str) -> str:
+        """'zhp on pipes: 5 of 5 seeds'."""
+        mark = " †" if self.stale[role] else ""
+        return f"{self.study.roles[role]}: {len(self.roles[role])} of {self.planned[role]} seeds{mark}"
+
+    def score(self) -> str:
+        """How many cells are measured and how many targets are met."""
+        begun = [role for role, results in self.roles.items() if results]
+        met = sum(bool(line.met) for role in begun for line in self.lines(role))
+        targets = sum(
+            role in claim.roles for role in begun for claim in self.claims
+        )  # a missing metric counts as missed
+        text = f"{sum(map(len, self.roles.values()))} of {len(self.study.cells)} cells are measured"
+        if targets:
+            text += f"; {met} of {targets} targets are met"
+            if any(self.planned[role] > len(results) > 0 for role, results in self.roles.items()):
+                text += ", some of them by fewer seeds than planned"
+        return text + "."
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -62,61 +127,63 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def lines(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list[Line]:
-    """The numbers of a role: those that the report knows in its order, then the claims' own, then seconds."""
-    claimed = {claim.row: claim for claim in claims if role in claim.roles}
-    keys = [*KNOWN, *(k for k in claimed if k not in KNOWN and k not in SECONDS), *SECONDS]
-    made = (_line(key, results, claimed.get(key)) for key in keys)
-    return [line for line in made if line is not None]
+    """The metrics of a role: those of the report in its order, then those of the claims alone, then seconds."""
+    by_metric = {claim.metric: claim for claim in claims if role in claim.roles}
+    keys = [*REPORTED, *(k for k in by_metric if k not in REPORTED and k not in SECONDS), *SECONDS]
+    rows = (_line(key, results, by_metric.get(key)) for key in keys)
+    return [line for line in rows if line is not None]
 
 
-def settled(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Result]]) -> list[Claim]:
-    """The claims on a role with numbers for limits; those `of` something that no cell has measured are left out."""
+def resolve_targets(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Result]]) -> list[Claim]:
+    """The claims on a role, each with a number as its target; those relative to something unmeasured are left out."""
     out = []
     for claim in claims:
         if role not in claim.roles:
             continue
-        if claim.of:
-            cells = roles.get(claim.of, roles[role])  # another role; else of this one, its floor or another row
-            row = claim.row if claim.of in (FLOOR, *roles) else claim.of
-            kind = "floor" if claim.of == FLOOR else "value"
-            told = [float(v) for r in cells if (v := r["values"].get(row, {}).get(kind)) is not None]
-            if not told:
+        base = claim.relative_to
+        if base:
+            cells = roles.get(base, roles[role])  # another role; else of this one, its baseline or another metric
+            metric = claim.metric if base in (BASELINE, *roles) else base
+            kind = BASELINE if base == BASELINE else "value"
+            numbers = [float(v) for r in cells if (v := r["values"].get(metric, {}).get(kind)) is not None]
+            if not numbers:
                 continue
-            claim = replace(claim, bar=claim.bar._replace(limit=claim.bar.limit * fmean(told)))
+            claim = replace(claim, target=claim.target._replace(limit=claim.target.limit * fmean(numbers)))
         out.append(claim)
     return out
 
 
 def unmeasured(role: str, roles: Mapping[str, Sequence[Result]], claims: Sequence[Claim]) -> list[Claim]:
-    """Claims about a role that no cell has a number for, or for what they are compared with."""
-    measured = {c.row for c in settled(claims, role, roles) if any(value(r, c.row) is not None for r in roles[role])}
-    return [c for c in claims if role in c.roles and c.row not in measured]
+    """Claims about a role without a measured number, or without one for what they are relative to."""
+    resolved = resolve_targets(claims, role, roles)
+    measured = {c.metric for c in resolved if any(value(r, c.metric) is not None for r in roles[role])}
+    return [c for c in claims if role in c.roles and c.metric not in measured]
 
 
-def value(result: Result, key: str) -> float | None:
-    """A number of one cell; `WHOLE` is the sum of all its seconds."""
-    if key == WHOLE:
-        spent = [e["value"] for k, e in result["values"].items() if k.startswith("seconds.")]
-        return sum(spent) if spent else None
-    return result["values"].get(key, {}).get("value")
+def value(cell: Result, key: str) -> float | None:
+    """A metric of one cell; `ALL_SECONDS` is the sum of all its seconds."""
+    if key == ALL_SECONDS:
+        seconds = [entry["value"] for k, entry in cell["values"].items() if k.startswith("seconds.")]
+        return sum(seconds) if seconds else None
+    return cell["values"].get(key, {}).get("value")
 
 
 def _line(key: str, results: Sequence[Result], claim: Claim | None) -> Line | None:
-    holding = [r for r in results if value(r, key) is not None]
-    if not holding:
+    measured = [r for r in results if value(r, key) is not None]
+    if not measured:
         return None
-    values = [float(v) for r in holding if (v := value(r, key)) is not None]
-    floors = [f for r in holding if (f := r["values"].get(key, {}).get("floor")) is not None]
+    values = [float(v) for r in measured if (v := value(r, key)) is not None]
+    baselines = [b for r in measured if (b := r["values"].get(key, {}).get(BASELINE)) is not None]
     mean, interval = fmean(values), t_interval(values)
     if key.startswith("planning.") and key.rpartition(".")[2] in SHARES:
-        reached, count = pooled(key, holding)
-        mean, interval = reached / count, wilson(reached, count)
-    known = KNOWN.get(key)
-    label = claim.says if claim and claim.says else known.label if known else SECONDS.get(key, key)
-    style = claim.style if claim and claim.style else known.style if known else "{:.0f}"
+        successes, count = pooled(key, measured)
+        mean, interval = successes / count, wilson(successes, count)
+    row = REPORTED.get(key)
+    label = claim.label if claim and claim.label else row.label if row else SECONDS.get(key, key)
+    fmt = claim.format if claim and claim.format else row.style if row else "{:.0f}"
     low, high = interval or (None, None)
-    floor = fmean(floors) if floors else None
-    return Line(key, label, style, len(values), mean, low, high, min(values), max(values), floor, claim)
+    baseline = fmean(baselines) if baselines else None
+    return Line(key, label, fmt, len(values), mean, low, high, min(values), max(values), baseline, claim)
 
 
 # --- planners -------------------------------------------------------------------------------------------------------
@@ -124,10 +191,10 @@ def _line(key: str, results: Sequence[Result], claim: Claim | None) -> Line | No
 
 @dataclass(frozen=True)
 class PlannerLine:
-    """One planner or floor, over all pairs of all seeds."""
+    """One planner or baseline, over all pairs of all seeds."""
 
     name: str
-    floor: bool
+    is_baseline: bool
     pairs: int
     success: float
     low: float
@@ -146,37 +213,35 @@ def pooled(key: str, results: Sequence[Result]) -> tuple[int, int]:
     return sum(round((value(r, key) or 0) * n) for r, n in zip(results, counts, strict=True)), sum(counts)
 
 
-def planners(results: Sequence[Result], floors: Sequence[str]) -> list[PlannerLine]:
-    """Planners first, floors last; empty where nobody planned."""
+def planner_lines(results: Sequence[Result], baselines: Sequence[str]) -> list[PlannerLine]:
+    """Planners first, baselines last; empty for cells without planning."""
     ending = ".success"
-    found = [
-        k.removeprefix("planning.").removesuffix(ending) for r in results for k in r["values"] if k.endswith(ending)
-    ]
-    names = [n for n in dict.fromkeys(found) if n != "best"]
-    made = []
-    for name in sorted(names, key=lambda n: (n in floors, list(floors).index(n) if n in floors else names.index(n))):
-        holding = [r for r in results if value(r, f"planning.{name}.success") is not None]
-        reached, count = pooled(f"planning.{name}.success", holding)
+    keys = [k for r in results for k in r["values"] if k.startswith("planning.") and k.endswith(ending)]
+    names = dict.fromkeys(key.removeprefix("planning.").removesuffix(ending) for key in keys)
+    agents = [n for n in names if n not in ("best", *baselines)] + [n for n in baselines if n in names]
+    out = []
+    for name in agents:
+        measured = [r for r in results if value(r, f"planning.{name}.success") is not None]
+        successes, count = pooled(f"planning.{name}.success", measured)
 
-        def mean(kind: str, name: str = name, holding: Sequence[Result] = holding) -> float | None:
-            told = [v for r in holding if (v := value(r, f"planning.{name}.{kind}")) is not None]
-            return fmean(told) if told else None
+        def mean(kind: str, name: str = name, measured: Sequence[Result] = measured) -> float | None:
+            numbers = [v for r in measured if (v := value(r, f"planning.{name}.{kind}")) is not None]
+            return fmean(numbers) if numbers else None
 
-        low, high = wilson(reached, count)
+        low, high = wilson(successes, count)
         rest = [mean(kind) for kind in ("success_end", "path_ratio", "steps", "evaluations", "seconds")]
-        made.append(PlannerLine(name, name in floors, count, reached / count, low, high, *rest))
-    return made
+        out.append(PlannerLine(name, name in baselines, count, successes / count, low, high, *rest))
+    return out
 
 
 def paired(results: Sequence[Result]) -> list[tuple[str, str, float, float, float, int]]:
     """(planner, other planner, difference of success, low, high, pairs): paired bootstrap over all pairs."""
-    names = dict.fromkeys(name for r in results for name in r["pairs"])
     out = []
-    for name in names:
-        told = [r["pairs"][name] for r in results if name in r["pairs"]]
-        counts = [sum(t[kind] for t in told) for kind in ("both", "first", "second", "neither")]
+    for name in dict.fromkeys(name for r in results for name in r["pairs"]):
+        cells = [r["pairs"][name] for r in results if name in r["pairs"]]
+        counts = [sum(cell[kind] for cell in cells) for kind in ("both", "first", "second", "neither")]
         first = np.repeat([1.0, 1.0, 0.0, 0.0], counts)
         second = np.repeat([1.0, 0.0, 1.0, 0.0], counts)
-        found = paired_bootstrap(first, second, np.random.default_rng(0))
-        out.append((*name.split("|"), *found, sum(counts)))
+        difference = paired_bootstrap(first, second, np.random.default_rng(0))
+        out.append((*name.split("|"), *difference, sum(counts)))
     return out

@@ -1,14 +1,16 @@
 """One cell of a study: train as `isochrone train` does, evaluate, store one small JSON.
 
-`python -m studies.harness.cell STUDY CELL` is what the runner starts. A cell that was killed goes on from its newest
-checkpoint in runs/study-STUDY/CELL; once its result is stored, its recording is deleted there.
+The runner starts `python -m studies.harness.cell STUDY CELL`. A cell that was killed continues from its newest
+checkpoint in runs/study-STUDY/CELL; once its result is stored, the replay there is deleted.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +20,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from studies.harness import result
-from studies.harness import study as plan
-from studies.harness.orphan import end_with_parent
 
 from isochrone.core.config import to_dict
 from isochrone.core.errors import UserError
@@ -36,6 +35,9 @@ from isochrone.train.sinks import open_sinks
 from isochrone.workflows import build, train
 from isochrone.workflows.evaluate import measure as measured
 from isochrone.workflows.loaded_run import Trained, load
+from studies.harness import result
+from studies.harness.study import BASELINE, find_root
+from studies.harness.study import load as load_study
 
 Say = Callable[[str], None]
 
@@ -46,34 +48,34 @@ def run_folder(root: Path, study: str, cell: str) -> Path:
 
 
 def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> str:
-    """Train (or go on training), evaluate and store the cell; the signal that ended it early, or ''."""
-    study = plan.load(name, root)
+    """Train or resume, evaluate and store the cell; the signal that stopped it early, or ''."""
+    study = load_study(name, root)
     cell = study.cell(cell_name)
     config, folder = study.config(cell), run_folder(root, name, cell_name)
-    run, total = _opened(config, folder)
+    run, total = _open(config, folder)
     with run:
-        began = time.perf_counter()
+        start = time.perf_counter()
         replay = build.fill_replay(config, run.path / "replay", say)
-        collecting = time.perf_counter() - began
-        values, sentences = control(config, replay) if config.allow_dead_losses else ({}, {})
+        seconds = {"collect": time.perf_counter() - start}
+        values, messages = check_forced(config, replay) if config.allow_dead_losses else ({}, {})
         del replay
         stopped = _train(run, config, total, say)
     if stopped:
         return stopped
-    began = time.perf_counter()
-    found, pairs = evaluate(load(folder), say)
-    seconds = {"collect": collecting, "train": training_seconds(run), "evaluate": time.perf_counter() - began}
-    values |= found | {f"seconds.{kind}": {"value": spent} for kind, spent in seconds.items()}
+    start = time.perf_counter()
+    metrics, pairs = evaluate(load(folder), say)
+    seconds |= {"train": training_seconds(run), "evaluate": time.perf_counter() - start}
+    values |= metrics | {f"seconds.{kind}": {"value": number} for kind, number in seconds.items()}
     curve = learning_curve(run)
-    values |= rise(curve)
-    more = {"pairs": pairs, "sentences": sentences} | ({"curve": curve} if curve else {})
+    values |= late_return(curve)
+    more = {"pairs": pairs, "messages": messages} | ({"curve": curve} if curve else {})
     result.write(result.path_of(root, name, cell_name), result.pack(name, study, cell, root, values, more))
     shutil.rmtree(folder / "replay", ignore_errors=True)
     return ""
 
 
-def _opened(config: Config, folder: Path) -> tuple[Run, TrainingObjective]:
-    """The cell's run, continued if it has the same config, else begun anew."""
+def _open(config: Config, folder: Path) -> tuple[Run, TrainingObjective]:
+    """The cell's run folder: resumed if it has the same config, else started again."""
     if (folder / "config.json").exists():
         with Run.open(folder) as old:  # takes the lock: a folder in use is refused here
             same = old.config_hash == config_hash(to_dict(config))
@@ -98,37 +100,37 @@ def _train(run: Run, config: Config, total: TrainingObjective, say: Say) -> str:
 
 def training_seconds(run: Run) -> float:
     """Wall seconds of all steps, from the rates in metrics.jsonl, so that interruptions do not count."""
-    spent, before = 0.0, 0
+    seconds, last = 0.0, 0
     for row in run.rows():
         if row.get("steps_per_s"):
-            spent += (row["step"] - before) / row["steps_per_s"]
-            before = row["step"]
-    return spent
+            seconds += (row["step"] - last) / row["steps_per_s"]
+            last = row["step"]
+    return seconds
 
 
 def learning_curve(run: Run) -> list[list[float]]:
-    """[[frames seen so far, mean return of an episode]] of one that collects: of those played without noise every
-    `train.eval_every` steps, else of those collected since the last entry."""
+    """[[frames collected so far, mean episode return]] of a run that collects: of the episodes played without noise
+    every `train.eval_every` steps, else of those collected since the last entry."""
     rows = run.rows()
     frames = {row["step"]: row["collect/frames"] for row in rows if "collect/frames" in row}
     key = "eval/return" if any("eval/return" in row for row in rows) else "collect/return"
-    told = {row["step"]: result.short(row[key]) for row in rows if key in row}
-    return [[frames[max((s for s in frames if s <= step), default=min(frames))], value] for step, value in told.items()]
+    returns = {row["step"]: result.short(row[key]) for row in rows if key in row}
+    return [[frames[max((s for s in frames if s <= step), default=min(frames))], r] for step, r in returns.items()]
 
 
-def rise(curve: Sequence[Sequence[float]]) -> Results:
-    """'return.late': mean return over the last quarter of the curve; its floor is the first quarter's."""
+def late_return(curve: Sequence[Sequence[float]]) -> Results:
+    """'return.late': mean return over the last quarter of the curve; its baseline is the first quarter's."""
     if len(curve) < 4:
         return {}
     returns, quarter = [entry[1] for entry in curve], len(curve) // 4
-    return {"return.late": {"value": fmean(returns[-quarter:]), "floor": fmean(returns[:quarter])}}
+    return {"return.late": {"value": fmean(returns[-quarter:]), BASELINE: fmean(returns[:quarter])}}
 
 
-def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
-    """What a cell with allow_dead_losses shows before its first step: the refusal without it, and every fault.
+def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
+    """For a cell with dead losses (a negative control): the error without `allow_dead_losses`, and every fault.
 
-    Numbers: 'control.refused' (1: refused without it) and 'control.faulty.TERM' (1: liveness says what the term is:
-    an identity, a constant, ...).
+    Metrics: 'control.refused' (1: an error without it) and 'control.faulty.LOSS' (1: the liveness check calls the
+    loss an identity, a constant, ...). Messages: 'refused' and 'liveness'.
     """
     refused = ""
     try:
@@ -139,38 +141,54 @@ def control(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
     total = train.assembled(config, replay.spec)[1]
     faults = build.check_alive(config, total, replay).faults
     values: Results = {"control.refused": {"value": float(bool(refused))}}
-    for term in total.terms:
-        values[f"control.faulty.{term}"] = {"value": float(any(fault.startswith(f"'{term}' is ") for fault in faults))}
+    for loss in total.terms:
+        values[f"control.faulty.{loss}"] = {"value": float(any(fault.startswith(f"'{loss}' is ") for fault in faults))}
     return values, {"refused": refused, "liveness": faults}
 
 
 def evaluate(trained: Trained, say: Say = build.silent) -> tuple[Results, dict[str, dict[str, int]]]:
-    """(results, how often each of two planners reached the goal of the same pair)."""
+    """(results, counts of pairs that both, one or neither of two planners solved)."""
     results, arrays = measured(trained, say)
     suite.write_results(trained.run.path / "results.json", results, {"step": trained.step})
     return results, paired(arrays)
 
 
 def paired(arrays: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """{'a|b': {'both', 'first', 'second', 'neither'}}: enough for any paired statistic of two planners."""
+    """{'a|b': {'both', 'first', 'second', 'neither'}}: pairs solved by a and b, enough for paired statistics."""
     if "planning.success" not in arrays:
         return {}
     rows = zip(arrays["planning.agents"], arrays["planning.success"], strict=True)
-    reached = {str(name): np.asarray(row, bool) for name, row in rows}
+    solved = {str(name): np.asarray(row, bool) for name, row in rows}
     out = {}
-    for a, b in combinations([n for n in reached if n not in FLOORS], 2):
-        x, y = reached[a], reached[b]
+    for a, b in combinations([n for n in solved if n not in FLOORS], 2):
+        x, y = solved[a], solved[b]
         counts = {"both": x & y, "first": x & ~y, "second": ~x & y, "neither": ~x & ~y}
         out[f"{a}|{b}"] = {kind: int(where.sum()) for kind, where in counts.items()}
     return out
 
 
-def main(words: Sequence[str]) -> int:
-    """The exit code: 0 stored, 2 bad input, 130 or 143 stopped with a checkpoint."""
-    name, cell = words
-    root = plan.root()
-    os.chdir(root)  # a study names its files from there
-    end_with_parent()
+def exit_with_parent(every: float = 1.0) -> None:
+    """Send SIGTERM to this process once its parent has ended, so that a killed runner leaves nothing running.
+
+    Args:
+        every: seconds between two checks.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code: 0 stored, 2 invalid input, 130 or 143 stopped with a checkpoint."""
+    name, cell = argv
+    root = find_root()
+    os.chdir(root)  # file names in a study are relative to it
+    exit_with_parent()
     try:
         stopped = measure(name, cell, Path("."), _say)
     except UserError as error:

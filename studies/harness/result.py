@@ -1,4 +1,4 @@
-"""The one small JSON of a finished cell: written whole or not at all, and compared with what the cell is now."""
+"""The result of a finished cell: one small JSON file, and whether it still belongs to the cell's configuration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from studies.harness.study import Cell, Study
-
 from isochrone.core.config import from_dict, to_dict
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
@@ -20,10 +18,11 @@ from isochrone.evals.suite import Results
 from isochrone.recipes.schema import Config
 from isochrone.train.checkpoint import config_hash
 from isochrone.train.versions import versions
+from studies.harness.study import BASELINE, Cell, Study
 
 State = Literal["done", "missing", "stale"]
-KEPT = ("value", "low", "high", "floor", "refused")
-"""Parts of an entry of the results that are stored; bars are the claims' own."""
+STORED = ("value", "low", "high", BASELINE, "refused")
+"""Parts of an entry of the results that are stored; targets belong to the claims."""
 
 
 def path_of(root: Path, study: str, cell: str) -> Path:
@@ -32,25 +31,25 @@ def path_of(root: Path, study: str, cell: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A stored result; None when there is none. UserError when it is not readable."""
+    """A stored result; None when there is none. UserError when it is unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path.name} is no result ({error}): delete it, and run the study again") from None
+        raise UserError(f"{path.name} is not a result ({error}): delete it and run the study again") from None
 
 
 def read_all(root: Path, name: str, study: Study) -> dict[str, dict[str, Any]]:
     """{cell: result} of every finished cell, in the order of the study."""
-    found = {cell.name: read(path_of(root, name, cell.name)) for cell in study.cells}
-    return {name: result for name, result in found.items() if result is not None}
+    results = {cell.name: read(path_of(root, name, cell.name)) for cell in study.cells}
+    return {cell: result for cell, result in results.items() if result is not None}
 
 
 def state(root: Path, study: Study, cell: Cell, result: Mapping[str, Any] | None) -> State:
-    """'stale': the result was measured with another config (or drawing) than the cell has now.
+    """'stale': the result was measured with another config (or map file) than the cell has now.
 
-    An option that the library has learned since, and that the recipe leaves at its default, changes nothing.
+    A newer option that the recipe leaves at its default does not make a result stale.
     """
     if result is None:
         return "missing"
@@ -64,7 +63,7 @@ def state(root: Path, study: Study, cell: Cell, result: Mapping[str, Any] | None
 
 
 def drawing(root: Path, config: Config) -> str | None:
-    """Twelve hex digits of the user's own map file; None without one."""
+    """Hash of the user's own map file, twelve hex digits; None without one."""
     file = getattr(config.env, "map_file", None)
     if not file:
         return None
@@ -82,8 +81,8 @@ def pack(
     values: Results,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that is stored of a cell. `more`: its pairs of planners and its sentences."""
-    config, told = study.config(cell), versions()
+    """The content of a cell's file. `more`: its paired successes of planners, messages and learning curve."""
+    config, info = study.config(cell), versions()
     return {
         "study": name,
         "cell": cell.name,
@@ -93,22 +92,22 @@ def pack(
         "changes": {**study.changes, **cell.changes},
         "config_hash": config_hash(to_dict(config)),
         "drawing": drawing(root, config),
-        "code": {"isochrone": told["code"], "commit": told["commit"]},
-        "packages": {"python": told["python"], "torch": told["packages"]["torch"], "numpy": told["packages"]["numpy"]},
+        "code": {"isochrone": info["code"], "commit": info["commit"]},
+        "packages": {"python": info["python"], "torch": info["packages"]["torch"], "numpy": info["packages"]["numpy"]},
         "machine": {
             "cpu": processor(),
-            "cores": told["machine"]["cores"],
-            "threads": told["threads"],
-            "system": told["machine"]["system"],
+            "cores": info["machine"]["cores"],
+            "threads": info["threads"],
+            "system": info["machine"]["system"],
         },
-        "values": {key: {k: short(e[k]) for k in KEPT if k in e} for key, e in sorted(values.items())},
+        "values": {key: {k: short(e[k]) for k in STORED if k in e} for key, e in sorted(values.items())},
         **more,
         "config": to_dict(config),
     }
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
-    """The file at once; innermost groups on one line each, so that a change reads as one."""
+    """Atomic; innermost groups on one line each, so that a diff shows one line per change."""
     text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
     text = re.sub(r"[{\[][^{}\[\]]*[}\]]", lambda m: re.sub(r"\n\s*", " ", m[0]), text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,15 +115,15 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def short(value: Any) -> Any:
-    """Six digits say all that a mean over seeds can use."""
+    """Floats with six significant digits."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def processor() -> str:
-    """The processor's name as its maker writes it."""
+    """The name of the CPU model."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+            model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
-        found = ""
-    return found or platform.processor() or os.uname().machine
+        model = ""
+    return model or platform.processor() or os.uname().machine

@@ -1,7 +1,7 @@
-"""What a study is: cells (recipe, changes, seed), grouped by role, and the claims that it puts to the test.
+"""What a study is: cells (recipe, overrides, seed), grouped by role, and the claims that it tests.
 
-A study lives in `studies/NAME/` of a clone: `study.py` (a `STUDY`), `claims.json`, and `results/CELL.json`, which only
-running makes.
+A study lives in `studies/NAME/`: `study.py` (a `STUDY`), `claims.json`, and `results/CELL.json`, which only running a
+cell writes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from isochrone.recipes.schema import Config
 from isochrone.workflows import build
 
 SIGNS = ("<=", ">=", "<")
-FLOOR = "floor"
+BASELINE = "floor"
+"""Key of the baseline in an entry of the results, and the word for it in claims."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its evaluation: `recipe` with `changes` laid over it, from `seed`. Cells of one role differ in
+    """One training run and its evaluation: `recipe` with `changes` applied, from `seed`. The cells of a role differ in
     their seed only and are averaged."""
 
     name: str
@@ -38,106 +39,118 @@ class Cell:
 class Study:
     """A question and the cells that answer it, in the order in which they run.
 
-    `roles` says what each role is, in the order of the table. `changes` hold for every cell; a cell's own go before.
+    Args:
+        roles: role -> its description, in the order of the tables.
+        finding: the answer in a few sentences. '{role:metric}' stands for a mean over the role's seeds, so that no
+            number is typed by hand.
+        figure: metrics shown in the study's figure, one panel each; none for learning curves.
+        changes: apply to every cell, after the cell's own.
+        order: position on the index of the evidence; lower is earlier.
     """
 
     title: str
     question: str
     cells: Sequence[Cell]
     roles: Mapping[str, str]
+    finding: str = ""
+    figure: Sequence[str] = ()
     changes: Mapping[str, str] = field(default_factory=dict)
+    order: int = 1
 
     def cell(self, name: str) -> Cell:
-        """The cell called `name`."""
+        """The cell called `name`. UserError."""
         for cell in self.cells:
             if cell.name == name:
                 return cell
         raise UserError(f"no cell called '{name}' in this study{did_you_mean(name, [c.name for c in self.cells])}")
 
     def config(self, cell: Cell) -> Config:
-        """What the cell trains: one thread on the CPU, seeded by the cell."""
+        """The cell's training configuration: one CPU thread, seeded by the cell."""
         fixed = {"train.seed": str(cell.seed), "train.threads": "1", "train.accelerator": "cpu"}
         return build.recipe(cell.recipe, {**self.changes, **cell.changes, **fixed})
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`row` (a number of the results) of these roles must keep to `bar`; `source` says who claims it.
+    """`metric` must meet `target` in each of `roles`; `source` says who claims it.
 
-    With `of`, the bar's limit is a factor: of the mean of the same row in another role (its name), of the row's own
-    floor ('floor'), or of another row of the same role (its key, e.g. 'return.noop')."""
+    With `relative_to`, the target's limit is a factor: of the mean of the same metric in another role (its name), of
+    the metric's own baseline (BASELINE), or of another metric of the same role (its key, e.g. 'return.noop').
 
-    row: str
+    Args:
+        statement: the sentence that a note or paper states, if the target is our reading of one; `source` is then
+            a heading of docs/background.md. Empty for a target of the project's own.
+        label, format: how the tables write the metric, where the report does not know it.
+    """
+
+    metric: str
     roles: tuple[str, ...]
-    bar: Bar
+    target: Bar
     source: str
-    of: str = ""
-    says: str = ""  # the row's name in the table, where the report has none for it
-    style: str = ""
+    statement: str = ""
+    relative_to: str = ""
+    label: str = ""
+    format: str = ""
 
 
-def root() -> Path:
-    """The folder that holds studies/: the working folder, else the clone that this code lies in. UserError."""
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):
-        if (folder / "studies").is_dir():
-            return folder
-    raise UserError("there is no folder 'studies' here: run this in a clone of the project")
+def find_root() -> Path:
+    """The folder that holds studies/: the working folder, else the clone that this file lies in."""
+    here = Path.cwd()
+    return here if (here / "studies").is_dir() else Path(__file__).resolve().parents[2]
 
 
-def names(at: Path | None = None) -> list[str]:
+def names(root: Path) -> list[str]:
     """Every study, sorted."""
-    return sorted(path.parent.name for path in ((at or root()) / "studies").glob("*/study.py"))
+    folders = {path.parent.name for path in (root / "studies").glob("*/study.py")}
+    return sorted(folders - {Path(__file__).parent.name})
 
 
-def load(name: str, at: Path | None = None) -> Study:
-    """The STUDY of studies/NAME/study.py. UserError when it is not there or its cells are wrong."""
-    at = at or root()
-    if name not in names(at):
-        raise UserError(f"no study called '{name}'{did_you_mean(name, names(at))}")
-    study = runpy.run_path(str(at / "studies" / name / "study.py")).get("STUDY")
+def load(name: str, root: Path) -> Study:
+    """The STUDY of studies/NAME/study.py. UserError when it does not exist or its cells are wrong."""
+    if name not in names(root):
+        raise UserError(f"no study called '{name}'{did_you_mean(name, names(root))}")
+    study = runpy.run_path(str(root / "studies" / name / "study.py")).get("STUDY")
     if not isinstance(study, Study):
         raise UserError(f"studies/{name}/study.py defines no STUDY: set it to a Study of its cells")
-    twice = sorted({c.name for c in study.cells if [d.name for d in study.cells].count(c.name) > 1})
-    if twice:
-        raise UserError(f"studies/{name}/study.py has two cells called '{twice[0]}': a name is used once")
+    cells = [cell.name for cell in study.cells]
+    if repeated := sorted({cell for cell in cells if cells.count(cell) > 1}):
+        raise UserError(f"studies/{name}/study.py has two cells called '{repeated[0]}': use each name once")
     for cell in study.cells:
         if cell.role not in study.roles:
             raise UserError(f"cell '{cell.name}' has the role '{cell.role}'{did_you_mean(cell.role, study.roles)}")
     return study
 
 
-def claims(name: str, study: Study, at: Path | None = None) -> list[Claim]:
-    """What studies/NAME/claims.json says; none when there is no such file. UserError where it is wrong."""
-    path = (at or root()) / "studies" / name / "claims.json"
+def load_claims(name: str, study: Study, root: Path) -> list[Claim]:
+    """The claims of studies/NAME/claims.json; none when there is no such file. UserError where it is wrong."""
+    path = root / "studies" / name / "claims.json"
     if not path.exists():
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["claims"]
-        made = [_claim(entry, study) for entry in found]
+        claims = [_claim(entry, study) for entry in json.loads(path.read_text(encoding="utf-8"))["claims"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"studies/{name}/claims.json is not a list of claims: {error!r}; see another study's") from None
-    said = [(claim.row, role) for claim in made for role in claim.roles]
-    if twice := sorted({both for both in said if said.count(both) > 1}):
-        raise UserError(
-            f"studies/{name}/claims.json: two claims on {twice[0][0]} of '{twice[0][1]}': a row has one bar"
-        )
-    return made
+    pairs = [(claim.metric, role) for claim in claims for role in claim.roles]
+    if repeated := sorted({pair for pair in pairs if pairs.count(pair) > 1}):
+        metric, role = repeated[0]
+        raise UserError(f"studies/{name}/claims.json: two claims on {metric} of '{role}': a metric has one target")
+    return claims
 
 
 def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
+    metric, roles, base = str(entry["metric"]), tuple(entry["roles"]), str(entry.get("relative_to", ""))
     if entry["sign"] not in SIGNS:
-        raise UserError(f"claim on {entry['row']}: sign '{entry['sign']}' must be one of {', '.join(SIGNS)}")
-    for role in entry["roles"]:
+        raise UserError(f"claim on {metric}: sign '{entry['sign']}' must be one of {', '.join(SIGNS)}")
+    for role in roles:
         if role not in study.roles:
-            raise UserError(f"claim on {entry['row']}: no role called '{role}'{did_you_mean(role, study.roles)}")
-    bar = Bar(entry["sign"], float(entry["number"]))
-    of = str(entry.get("of", ""))
-    if of and "." not in of and of not in (FLOOR, *study.roles):
+            raise UserError(f"claim on {metric}: no role called '{role}'{did_you_mean(role, study.roles)}")
+    if base and "." not in base and base not in (BASELINE, *study.roles):
         raise UserError(
-            f"claim on {entry['row']}: of '{of}' is neither '{FLOOR}' nor a row nor a role"
-            f"{did_you_mean(of, study.roles)}"
+            f"claim on {metric}: relative_to '{base}' is neither '{BASELINE}' nor a metric nor a role"
+            f"{did_you_mean(base, study.roles)}"
         )
-    if of in entry["roles"]:
-        raise UserError(f"claim on {entry['row']}: role '{of}' is compared with itself; name another, or '{FLOOR}'")
-    said = str(entry.get("says", "")), str(entry.get("style", ""))
-    return Claim(str(entry["row"]), tuple(entry["roles"]), bar, str(entry["source"]), of, *said)
+    if base in roles:
+        raise UserError(f"claim on {metric}: role '{base}' is compared with itself; name another, or '{BASELINE}'")
+    target = Bar(entry["sign"], float(entry["target"]))
+    text = {key: str(entry.get(key, "")) for key in ("statement", "label", "format")}
+    return Claim(metric, roles, target, str(entry["source"]), relative_to=base, **text)

@@ -1,10 +1,10 @@
-"""Why both a memory and chance? A ball that goes left or right by chance, or as a lamp has said."""
+"""Why both a memory and randomness? A ball that goes left or right at random, or as a lamp indicated."""
 
 from studies.harness.study import Cell, Study
 
 MEMORY = {"env.episode_length": "22", "train.length": "23", "data.rows": "230", "eval.length": "23"}
-# images foretold many steps ahead: where the future is certain they teach all three; where it is not, their best guess
-# is the mean, which is all that an RNN has. Its prior has no likelihood of its own, so it is trained by them everywhere
+# Images predicted many steps ahead: where the future is certain they train all three models; where it is not, the best
+# guess is the mean, which is all that an RNN has. Its prior has no likelihood, so it is trained by them everywhere.
 AHEAD = {
     "model.rollout_starts": "1",
     "model.decode_rows": "4",
@@ -16,18 +16,23 @@ MEMORY |= {**AHEAD, "loss.overshoot_image": "1", "model.overshoot": "16", "loss.
 CELLS: list[Cell] = []
 for seed in range(5):
     for model in ("rnn", "ssm", "rssm"):
-        told = {"model": model, "eval.seed": str(100 + seed)}
-        split = {**told, "env.variant": "split", **(SPLIT if model == "rnn" else {})}
+        shared = {"model": model, "eval.seed": str(100 + seed)}
+        split = {**shared, "env.variant": "split", **(SPLIT if model == "rnn" else {})}
         CELLS.append(Cell(f"{model}-split-{seed}", "bouncer", split, seed, f"{model}-split"))
-        memory = {**told, "env.variant": "memory", **MEMORY}
+        memory = {**shared, "env.variant": "memory", **MEMORY}
         CELLS.append(Cell(f"{model}-memory-{seed}", "bouncer", memory, seed, f"{model}-memory"))
 
-MODELS = {"rnn": "RNN (memory only)", "ssm": "SSM (chance only)", "rssm": "RSSM (both)"}
-WORLDS = {"split": "chance decides the side", "memory": "a lamp said the side 12 rows ago"}
+MODELS = {"rnn": "RNN (memory only)", "ssm": "SSM (randomness only)", "rssm": "RSSM (both)"}
+VARIANTS = {"split": "the side is random", "memory": "a lamp showed the side 12 rows ago"}
 STUDY = Study(
-    title="memory, chance, or both",
-    question="A ball falls, then goes left or right. Where chance decides, does the model keep both futures? Where a "
-    "lamp decided long before, does it remember?",
+    title="memory, randomness, or both",
+    question="A ball falls, then goes left or right. Where the side is random, does the model keep both futures? "
+    "Where a lamp showed it long before, does the model remember?",
+    finding="Only the RSSM does both. Where the side is random, an RNN predicts a blur in {rnn-split:forks.neither} "
+    "of its futures, SSM and RSSM in {ssm-split:forks.neither} and {rssm-split:forks.neither}. Where the lamp must be "
+    "remembered, the right side is predicted in {rnn-memory:forks.due} (RNN), {ssm-memory:forks.due} (SSM) and "
+    "{rssm-memory:forks.due} (RSSM) of the futures.",
+    figure=("forks.neither", "forks.due", "foresight.pixel_end"),
     cells=CELLS,
-    roles={f"{m}-{w}": f"{said}: {what}" for w, what in WORLDS.items() for m, said in MODELS.items()},
+    roles={f"{m}-{v}": f"{name}: {text}" for v, text in VARIANTS.items() for m, name in MODELS.items()},
 )

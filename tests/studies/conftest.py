@@ -1,4 +1,4 @@
-"""The study of tests in a folder of its own; measured, too."""
+"""A miniature study in a temporary folder, without results and with."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""A miniature study, really run: missing cells are filled, a killed one goes on, a failed one stops nobody."""
+"""A miniature study that trains: missing cells are run, a killed one resumes, a failed one does not stop others."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -10,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from studies.harness import cell as cells
-from studies.harness import orphan, result, runner
+from studies.harness import cell, page, result, runner
 
 from isochrone.train import checkpoint
 
@@ -43,9 +43,9 @@ def make(root: Path, steps: int = 4, count: int = 2) -> Path:
     return root
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
 
@@ -60,47 +60,56 @@ def start(root: Path, *words: str) -> subprocess.Popen[bytes]:
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that end with the test, however it ends."""
-    found: list[subprocess.Popen[bytes]] = []
-    yield found
-    for process in found:
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
         process.kill()
         process.wait()
 
 
-def test_missing_cells_are_run_and_a_failed_one_stops_nobody(tmp_path: Path) -> None:
-    root, said = make(tmp_path), []
-    told = runner.run("mini", 2, said.append, root=root)
-    assert [c["state"] for c in runner.cells("mini", root)] == ["done", "missing"]
-    assert "failed: bad-0" in told and "it runs: 1 of 1 seeds" in told
-    assert any("good-0: done in" in line for line in said)
-    place = next(i for i, line in enumerate(said) if "bad-0: failed" in line)
-    assert any(line.startswith("  | isochrone: ") and "200" in line for line in said[place:]), said
-    assert "<!-- study:mini -->" in (root / "docs" / "evidence.md").read_text()
-    found = json.loads(result.path_of(root, "mini", "good-0").read_text())
-    assert {"lattice|shooting"} == set(found["pairs"]) and sum(found["pairs"]["lattice|shooting"].values()) == 3
-    assert found["values"]["planning.replay.success"]["value"] is not None
-    assert found["values"]["seconds.train"]["value"] > 0 and found["machine"]["threads"] == 1
+@pytest.mark.slow
+def test_missing_cells_are_run_and_a_failed_one_does_not_stop_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make(tmp_path)
+    caplog.set_level(logging.INFO)
+    text, lines = runner.run("mini", root), caplog.messages
+    assert states(root) == ["done", "missing"]
+    assert "failed: bad-0" in text
+    assert "it runs: 1 of 1 seeds" in text
+    assert any("good-0: done in" in line for line in lines)
+    failure = next(i for i, line in enumerate(lines) if "bad-0: failed" in line)
+    assert any(line.startswith("  | ") and "200" in line for line in lines[failure:]), lines
+    assert page.page_path(root, "mini").exists()
+    assert page.index_path(root).exists()
+    stored = json.loads(result.path_of(root, "mini", "good-0").read_text())
+    [pairs] = stored["pairs"].values()
+    assert sum(pairs.values()) == 3
+    assert stored["values"]["planning.replay.success"]["value"] is not None
+    assert stored["values"]["seconds.train"]["value"] > 0
+    assert stored["machine"]["threads"] == 1
     folder = root / "runs" / "study-mini" / "good-0"
-    assert not (folder / "replay").exists() and (folder / "checkpoints").exists()
+    assert not (folder / "replay").exists()
+    assert (folder / "checkpoints").exists()
 
-    make(root, count=1)  # without the cell that fails, and one changed since
+    make(root, count=1)  # without the cell that fails
     before = result.path_of(root, "mini", "good-0").read_bytes()
-    assert "0 to run" in _first(root)
-    make(root, steps=6, count=1)
-    assert "0 to run" in _first(root) and "it runs: 1 of 1 seeds †" in runner.run("mini", 1, root=root)
+    make(root, steps=6, count=1)  # another config
+    caplog.clear()
+    assert "it runs: 1 of 1 seeds †" in runner.run("mini", root)
+    assert "0 to run" in caplog.messages[0]
     assert result.path_of(root, "mini", "good-0").read_bytes() == before
-    cells.measure("mini", "good-0", root)  # what `fresh` starts: the old run folder is of another config, and goes
-    assert [c["state"] for c in runner.cells("mini", root)] == ["done"]
+    cell.measure("mini", "good-0", root)  # as with `fresh`: the run folder of the old config is replaced
+    assert states(root) == ["done"]
     assert checkpoint.steps(folder / "checkpoints")[-1] == 6
 
 
-def _first(root: Path) -> str:
-    said: list[str] = []
-    runner.run("mini", 1, said.append, root=root)
-    return said[0]
+def states(root: Path) -> list[str]:
+    return [entry["state"] for entry in runner.cells("mini", root)]
 
 
-def test_a_killed_cell_goes_on(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+@pytest.mark.slow
+def test_a_killed_cell_resumes(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     root = make(tmp_path, steps=120, count=1)
     folder = root / "runs" / "study-mini" / "good-0"
     process = start(root, "-m", "studies.harness.cell", "mini", "good-0")
@@ -108,46 +117,48 @@ def test_a_killed_cell_goes_on(tmp_path: Path, started: list[subprocess.Popen[by
     wait_for(lambda: any(step > 0 for step in _steps(folder)), process)
     process.kill()
     process.wait()
-    reached = _steps(folder)[-1]
-    assert 0 < reached < 120 and runner.cells("mini", root)[0]["state"] == "missing"
-    assert cells.measure("mini", "good-0", root) == ""
+    last = _steps(folder)[-1]
+    assert 0 < last < 120
+    assert states(root) == ["missing"]
+    assert cell.measure("mini", "good-0", root) == ""
     resumed = json.loads((folder / "versions.json").read_text())["resumed"]
-    assert [entry["step"] for entry in resumed] == [reached]
-    assert runner.cells("mini", root)[0]["state"] == "done" and _steps(folder)[-1] == 120
+    assert [entry["step"] for entry in resumed] == [last]
+    assert states(root) == ["done"]
+    assert _steps(folder)[-1] == 120
 
 
 def _steps(folder: Path) -> list[int]:
     return checkpoint.steps(folder / "checkpoints") if (folder / "checkpoints").exists() else []
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_cells_with_a_checkpoint(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     root = make(tmp_path, steps=1_000_000, count=1)
     folder = root / "runs" / "study-mini" / "good-0"
-    code = "import sys; from isochrone.cli import run; sys.exit(run(['study', 'mini', '--jobs', '1']))"
-    process = start(root, "-c", code)
+    process = start(root, "-m", "studies", "mini", "--jobs", "1")
     started.append(process)
     wait_for(lambda: any(step > 0 for step in _steps(folder)), process)
     holder = int((folder / "lock").read_text().split()[1])
     process.send_signal(signal.SIGINT)
-    assert process.wait(200) == 130 and not _alive(holder)
+    assert process.wait(200) == 130
+    assert not _alive(holder)
     assert checkpoint.latest(folder / "checkpoints") is not None
-    assert runner.cells("mini", root)[0]["state"] == "missing"
+    assert states(root) == ["missing"]
 
 
 def test_a_cell_ends_when_its_runner_is_killed(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
-    told = tmp_path / "pid"
+    written = tmp_path / "pid"
     child = (
-        "import os, pathlib, runpy, time\n"
-        f"runpy.run_path({str(orphan.__file__)!r})['end_with_parent'](0.01)\n"
-        f"pathlib.Path({str(told)!r}).write_text(str(os.getpid()) + '.')\n"
+        "import os, pathlib, time\n"
+        "from studies.harness.cell import exit_with_parent\n"
+        "exit_with_parent(0.01)\n"
+        f"pathlib.Path({str(written)!r}).write_text(str(os.getpid()) + '.')\n"
         "time.sleep(200)"
     )
-    process = start(
-        tmp_path, "-S", "-c", f"import subprocess, sys; subprocess.call([sys.executable, '-S', '-c', {child!r}])"
-    )
+    process = start(tmp_path, "-c", f"import subprocess, sys; subprocess.call([sys.executable, '-c', {child!r}])")
     started.append(process)
-    wait_for(lambda: told.exists() and told.read_text().endswith("."), process)
-    number = int(told.read_text().removesuffix("."))
+    wait_for(lambda: written.exists() and written.read_text().endswith("."), process)
+    number = int(written.read_text().removesuffix("."))
     assert _alive(number)
     process.kill()
     process.wait()
@@ -166,7 +177,7 @@ def _alive(process: int) -> bool:
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def test_the_negative_control_says_what_is_wrong(tmp_path: Path) -> None:
+def test_a_negative_control_stores_what_is_wrong_with_its_losses(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from isochrone.workflows import build
@@ -174,8 +185,9 @@ def test_the_negative_control_says_what_is_wrong(tmp_path: Path) -> None:
     few = {"data.num_envs": "4", "data.rows": "60", "train.batch": "4", "allow_dead_losses": "true"}
     config = build.recipe("zhp_summed_pose", few)
     config = replace(config, model=replace(config.model, z=8, h=16, p=8, hidden=32))
-    values, sentences = cells.control(config, build.fill_replay(config, None))
+    values, messages = cell.check_forced(config, build.fill_replay(config, None))
     faulty = {k.removeprefix("control.faulty.") for k, e in values.items() if k.startswith("control.f") and e["value"]}
-    assert {"additivity_dp", "rollout_kstep_p"} <= faulty and values["control.refused"]["value"] == 1
-    assert "refused" in sentences["refused"] and "--allow-dead-losses" in sentences["refused"]
-    assert any("'additivity_dp' is an identity" in fault for fault in sentences["liveness"])
+    assert {"additivity_dp", "rollout_kstep_p"} <= faulty
+    assert values["control.refused"]["value"] == 1
+    assert "allow_dead_losses" in messages["refused"]
+    assert any("'additivity_dp' is an identity" in fault for fault in messages["liveness"])

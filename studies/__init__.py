@@ -1,0 +1,1 @@
+"""The grids behind the published numbers, one folder each, and the harness that runs them: `python -m studies`."""
