@@ -5,11 +5,8 @@ from studies.harness.study import Cell, Study
 MEMORY = {"env.episode_length": "22", "train.length": "23", "data.rows": "230", "eval.length": "23"}
 # Images predicted many steps ahead: where the future is certain they train all three models; where it is not, the best
 # guess is the mean, which is all that an RNN has. Its prior has no likelihood, so it is trained by them everywhere.
-AHEAD = {
-    "model.rollout_starts": "1",
-    "model.decode_rows": "4",
-    "train.steps": "1500",
-}  # half as many steps, for each costs more
+# half as many training steps, since each costs more
+AHEAD = {"model.rollout_starts": "1", "model.decode_rows": "4", "train.steps": "1500"}
 SPLIT = {**AHEAD, "loss.overshoot_image": "0.2", "model.overshoot": "8"}
 MEMORY |= {**AHEAD, "loss.overshoot_image": "1", "model.overshoot": "16", "loss.image": "4"}
 

@@ -189,5 +189,5 @@ def test_a_negative_control_stores_what_is_wrong_with_its_losses(tmp_path: Path)
     faulty = {k.removeprefix("control.faulty.") for k, e in values.items() if k.startswith("control.f") and e["value"]}
     assert {"additivity_dp", "rollout_kstep_p"} <= faulty
     assert values["control.refused"]["value"] == 1
-    assert "allow_dead_losses" in messages["refused"]
+    assert "--allow-dead-losses" in messages["refused"]
     assert any("'additivity_dp' is an identity" in fault for fault in messages["liveness"])
