@@ -17,6 +17,7 @@ from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
+from isochrone.losses.loss import LossConfig
 
 SMALL = {
     "z": 8,
@@ -34,6 +35,11 @@ SMALL |= {"deter": 16, "stoch": 5, "embed": 8, "head_units": 16, "encoder": "pat
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def weighted(**weights: float) -> dict[str, LossConfig]:
+    """Losses in their default settings, by weight."""
+    return {name: LossConfig(weight) for name, weight in weights.items()}
 
 
 def fits(model: str, changes: Mapping[str, Any]) -> bool:

@@ -37,14 +37,8 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> Config:
 
 
 def configured(config: Config, changes: Mapping[str, str]) -> Config:
-    """`config` with changes laid over it. 'data' stands for 'data.path', 'loss.NAME.x' for 'term.NAME.x'."""
-    wanted = {}
-    for key, value in changes.items():
-        key = "data.path" if key == "data" else key
-        if key.startswith("loss.") and key.count(".") > 1:
-            key = "term." + key.removeprefix("loss.")
-        wanted[key] = value
-    return override(config, wanted)
+    """`config` with changes laid over it. 'data' stands for 'data.path'."""
+    return override(config, {"data.path" if key == "data" else key: value for key, value in changes.items()})
 
 
 # --- world and data ---------------------------------------------------------------------------------------------------
@@ -164,17 +158,7 @@ def make_model(config: Config, spec: Spec) -> Any:
 
 def make_objective(config: Config, model: Any) -> TrainingObjective:
     """The weighted sum of losses. UserError where a loss does not fit the model."""
-    settings = _built(config.term, config)
-    unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
-    if unused:
-        raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
-    after, until = _built(config.after, config), _built(config.until, config)
-    return TrainingObjective(model, config.loss, settings, config.allow_dead_losses, after, until)
-
-
-def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The entries of a table of losses whose loss is built at all."""
-    return {name: value for name, value in table.items() if config.loss.get(name, 0) > 0}
+    return TrainingObjective(model, config.loss, config.allow_dead_losses)
 
 
 def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:

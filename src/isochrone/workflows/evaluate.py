@@ -71,7 +71,8 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     finally:
         if env is not None:
             env.close()
-    if recorded or seeks or not config.loss.get("reward"):
+    learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
+    if recorded or seeks or not learns_reward:
         return found
     return _with(found, _earned(trained, agents, say))
 
