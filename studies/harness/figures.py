@@ -112,7 +112,7 @@ def _curves_of(ax: Axes, results: Results, t: Theme) -> None:
     length = min(map(len, series))
     mean = np.mean([curve[:length] for curve in series], 0)
     ax.plot(mean[:, 0], mean[:, 1], color=t.cycle[0], label="while learning: seeds and their mean")
-    final = [value(r, f"return.{r['config']['planner']['name']}") for r in results]
+    final = [value(r, f"return.{r['config']['agent']['planner']['name']}") for r in results]
     ends = [(curve[-1, 0], last) for curve, last in zip(series, final, strict=True) if last is not None]
     if ends:
         ax.scatter(*zip(*ends, strict=True), s=22, color=t.cycle[2], zorder=3, label="at the end, without noise")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from isochrone.agents.mpc import MPC
 from isochrone.core.errors import UserError
-from isochrone.core.protocols import Agent
+from isochrone.core.protocols import AgentComponent
 from isochrone.core.types import ActionSpec, Struct
 from isochrone.planners.cem import CEM
-from isochrone.planners.cost import Effort, Reach
+from isochrone.planners.cost import Reach
 from isochrone.planners.gradient import Gradient
 
 BOX = ActionSpec("continuous", 2)
@@ -60,7 +60,7 @@ def world(place: Tensor, action: Tensor) -> Tensor:
 
 def agent(action: ActionSpec = GRID, cost=None, horizon: int = 4, **options) -> MPC:
     planner = CEM(CEM.Config(horizon=horizon, candidates=200, iterations=6, elites=20), action)
-    return MPC(Plane(action), planner, cost, MPC.Config(**options))
+    return MPC(Plane(action), MPC.Config(**options), planner, cost)
 
 
 def drive(mpc: MPC, start: Tensor, goal: Tensor, steps: int, seed: int = 0):
@@ -91,7 +91,7 @@ def test_each_row_reaches_its_own_goal_by_a_shortest_path_and_stays(replan_every
 
 def test_continuous_actions_by_gradient():
     planner = Gradient(Gradient.Config(horizon=4, iterations=60), BOX)
-    track, _, _ = drive(MPC(Plane(BOX), planner), START[:2], GOAL[:2], 6)
+    track, _, _ = drive(MPC(Plane(BOX), planner=planner), START[:2], GOAL[:2], 6)
     assert (track[:, -1] - GOAL[:2]).abs().max() < 0.3
 
 
@@ -150,7 +150,7 @@ class Spy:
 @pytest.mark.parametrize("replan_every", [1, 3])
 def test_the_warm_start_is_the_last_plan_moved_by_what_was_done(replan_every):
     spy = Spy()
-    mpc = MPC(Plane(GRID), spy, None, MPC.Config(replan_every=replan_every))
+    mpc = MPC(Plane(GRID), MPC.Config(replan_every=replan_every), spy)
     _, infos, _ = drive(mpc, START, GOAL, replan_every + 1)
     assert spy.warm[0] is None
     old = infos[0]["plan"]
@@ -161,7 +161,7 @@ def test_the_warm_start_is_the_last_plan_moved_by_what_was_done(replan_every):
 
 def test_warm_can_be_turned_off():
     spy = Spy()
-    drive(MPC(Plane(GRID), spy, None, MPC.Config(warm=False)), START, GOAL, 3)
+    drive(MPC(Plane(GRID), MPC.Config(warm=False), spy), START, GOAL, 3)
     assert spy.warm == [None] * 3
 
 
@@ -190,18 +190,30 @@ def test_train_mode_explores():
 
 
 def test_a_cost_of_ones_own():
-    lazy = agent(cost=Reach(lambda s, g: (s.p - g.p).abs().sum(-1)) + 100 * Effort(GRID))
+    lazy = agent(cost=lambda states, actions, goal: 1 - actions[..., 4].mean(-1))  # the fraction of steps that move
     assert torch.equal(drive(lazy, START, GOAL, 2)[0][:, -1], START)
 
 
 def test_it_is_an_agent():
-    assert isinstance(agent(), Agent)
+    assert isinstance(agent(), AgentComponent)
+
+
+def test_it_is_built_from_its_config_and_is_named_after_its_planner():
+    class Learner:
+        model = Plane(GRID)
+
+    mpc = MPC.build(MPC.Config(CEM.Config(horizon=3), replan_every=2), Learner)
+    assert mpc.name == "cem"
+    assert mpc.planner.config == CEM.Config(horizon=3)
+    assert mpc.model is Learner.model
+    assert mpc.needs_goal
+    assert MPC.Config().planner.name == "astar"
 
 
 def test_what_mpc_refuses():
-    with pytest.raises(UserError, match="replan_every = 5: the plan has only horizon = 4"):
+    with pytest.raises(UserError, match="agent.replan_every = 5: the plan has only horizon = 4"):
         agent(replan_every=5)
-    with pytest.raises(UserError, match="replan_every = 0: must be at least 1"):
+    with pytest.raises(UserError, match="agent.replan_every = 0: must be at least 1"):
         agent(replan_every=0)
     with pytest.raises(UserError, match="mpc has no mode 'evl'; did you mean 'eval'"):
         mpc = agent()

@@ -10,7 +10,7 @@ from isochrone.core.types import ActionSpec, Spec
 
 SMALL = {"horizon": 3, "candidates": 8, "iterations": 2, "elites": 2, "restarts": 2, "expansions": 8}
 KINDS = {"discrete": ActionSpec("discrete", 5, noop=4), "continuous": ActionSpec("continuous", 2)}
-DISCRETE_ONLY = {"gumbel", "lattice"}
+DISCRETE_ONLY = {"gumbel", "astar"}
 PAIRS = [(n, k) for n in registry.names("planner") for k in KINDS if k == "discrete" or n not in DISCRETE_ONLY]
 
 
@@ -26,7 +26,7 @@ def test_it_acts(model, name, kind, space, rng):
     world = cls(cls.Config(), Spec({"image": (3, 64, 64)}, action))
     before = {k: v.clone() for k, v in world.state_dict().items()}
     planner = registry.get("planner", name)
-    mpc = MPC(world, planner(small(planner), action), None, MPC.Config(space=space))
+    mpc = MPC(world, MPC.Config(small(planner), objective=space))
     look, goal = (torch.randint(256, (2, 3, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2))
     carry = mpc.start(2, {"image": goal}, rng)
     for _ in range(2):

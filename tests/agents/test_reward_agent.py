@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows, world
+from tinyworld import generator, tiny, windows
 from torch import Tensor, nn
 
 from isochrone.agents.mpc import MPC
@@ -54,7 +54,7 @@ class Plane(nn.Module):
 
 def agent(model: Any, **settings: Any) -> MPC:
     planner = CEM(CEM.Config(horizon=6, candidates=200, iterations=5, elites=20), SPACE)
-    return MPC(model, planner, config=MPC.Config(space="reward", **settings))
+    return MPC(model, MPC.Config(objective="reward", **settings), planner)
 
 
 def test_it_walks_to_where_the_reward_is() -> None:
@@ -71,7 +71,7 @@ def test_it_walks_to_where_the_reward_is() -> None:
 
 def test_without_draws_it_plans_on_modes_and_filters_as_before() -> None:
     model = Plane()
-    mpc = agent(model, draws=False)
+    mpc = agent(model, sample_futures=False)
     carry = mpc.start(1, rng=generator())
     _, carry, _ = mpc.act({"at": torch.zeros(1, 2)}, carry)
     assert model.seeds[0] is carry.rng and set(model.seeds[1:]) == {None} and len(model.seeds) > 1
@@ -87,20 +87,20 @@ def test_exploring_adds_noise_of_the_spread_it_says_and_stays_legal() -> None:
 
 
 def test_a_model_without_rewards_or_without_distances_is_refused_with_a_mend() -> None:
-    spec = world().spec
-    planner = CEM(CEM.Config(), spec.action)
-    with pytest.raises(UserError, match=r"mpc\.space = reward: model 'zhp' tells no rewards; .*model = rssm"):
-        MPC(tiny("zhp"), planner, config=MPC.Config(space="reward"))
-    with pytest.raises(UserError, match=r"mpc\.space = p: model 'rssm' tells no distance; set mpc\.space = reward"):
-        MPC(tiny("rssm"), planner)
+    with pytest.raises(UserError, match=r"agent\.objective = reward: model 'zhp' predicts no rewards; .*model = rssm"):
+        MPC(tiny("zhp"), MPC.Config(objective="reward"))
+    with pytest.raises(
+        UserError, match=r"agent\.objective = p: model 'rssm' predicts no distance; set agent\.objective = reward"
+    ):
+        MPC(tiny("rssm"))
 
 
 @pytest.mark.parametrize("name", ["rnn", "ssm", "rssm"])
 def test_every_state_space_model_is_planned_in(name: str) -> None:
     """Discrete actions go through the categorical proposal of the same planner."""
     model, obs = tiny(name), {"image": windows(1)[0].obs["image"][:, 0]}
-    planner = CEM(CEM.Config(horizon=4, candidates=12, iterations=2, elites=3), model.action)
-    mpc = MPC(model, planner, config=MPC.Config(space="reward", ends=True, discount=0.9))
+    planner = CEM.Config(horizon=4, candidates=12, iterations=2, elites=3)
+    mpc = MPC(model, MPC.Config(planner, objective="reward", use_continue=True, discount=0.9))
     carry = mpc.start(6, rng=generator())
     first, carry, _ = mpc.act(obs, carry)
     carry = mpc.restart(carry, torch.tensor([True, False] * 3))

@@ -48,9 +48,9 @@ def test_the_default_folder_is_the_first_free_one(isochrone, small, tmp_path, mo
 
 
 def test_eval_plan_and_report(isochrone, run_folder: Path) -> None:
-    done = isochrone("eval", run_folder, "--compare-planners", "lattice", "--mpc.replan-every", 3)
+    done = isochrone("eval", run_folder, "--compare-planners", "astar", "--agent.replan-every", 3)
     assert done.code == 0
-    for words in ("Does it predict?", "Is z perceptual?", "Is p reachability?", "Can one plan here?", "lattice",
+    for words in ("Does it predict?", "Is z perceptual?", "Is p reachability?", "Can one plan here?", "astar",
                   "replay (floor)", "Losses on data never trained on"):  # fmt: skip
         assert words in done.out
     assert max(map(len, done.out.splitlines())) <= 96
@@ -77,7 +77,7 @@ def test_eval_writes_json(isochrone, run_folder: Path) -> None:
     assert json.loads((run_folder / "results.json").read_text())["about"]["env"]["map"] == "corridor"
 
 
-@pytest.mark.parametrize("planner", ["lattice", "shooting"])
+@pytest.mark.parametrize("planner", ["astar", "shooting"])
 def test_plan_makes_a_film(isochrone, run_folder: Path, planner: str) -> None:
     done = isochrone("plan", run_folder, "--start", "4,5", "--goal", "6,5", "--planner", planner, "--json")
     told = json.loads(done.out)
@@ -90,7 +90,7 @@ def test_plan_makes_a_film(isochrone, run_folder: Path, planner: str) -> None:
 def test_plan_chooses_the_farthest_pair(isochrone, run_folder: Path, tmp_path: Path) -> None:
     done = isochrone("plan", run_folder, "--out", tmp_path / "a" / "b.gif")
     assert done.code == 0 and (tmp_path / "a" / "b.gif").is_file()
-    assert re.search(r"lattice from \d+,\d+ to \d+,\d+: (there|not reached)", done.out)
+    assert re.search(r"astar from \d+,\d+ to \d+,\d+: (there|not reached)", done.out)
 
 
 def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_help_of_a_recipe_lists_every_option(isochrone, name: str) -> None:
 
 
 def test_list_and_doctor(isochrone) -> None:
-    assert "cabin" in isochrone("list", "map").out and "lattice" in isochrone("list").out
+    assert "cabin" in isochrone("list", "map").out and "astar" in isochrone("list").out
     assert set(json.loads(isochrone("list", "recipe", "--json").out)["recipe"]) == set(registry.names("recipe"))
     done = isochrone("doctor", "--json")
     assert done.code == 0 and "missing" not in [check["state"] for check in json.loads(done.out)]

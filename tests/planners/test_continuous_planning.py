@@ -15,9 +15,9 @@ def test_the_optimum_lies_inside_the_box(cart):
     assert cart.action.contains(cart.best(START, HORIZON)[0])
 
 
-@pytest.mark.parametrize("returns", ["best", "mean"])
-def test_cem_finds_the_optimum(cart, place, rng, returns):
-    config = CEM.Config(horizon=HORIZON, candidates=256, iterations=25, elites=24, floor=0.005, returns=returns)
+@pytest.mark.parametrize("output", ["best", "mean"])
+def test_cem_finds_the_optimum(cart, place, rng, output):
+    config = CEM.Config(horizon=HORIZON, candidates=256, iterations=25, elites=24, min_spread=0.005, output=output)
     plan = CEM(config, cart.action).plan(cart.imagine, place(START), cart.cost, None, rng)
     actions, cost = cart.best(START, HORIZON)
     assert (plan.cost <= cost * 1.005 + 1e-4).all()
@@ -55,7 +55,7 @@ def far_optimum(cart, place, start):
     return cart.cost(cart.imagine(place(start), actions), actions).item()
 
 
-def test_shooting_is_the_floor(cart, place, rng):
+def test_shooting_is_better_than_resting_and_worse_than_the_optimum(cart, place, rng):
     plan = Shooting(Shooting.Config(horizon=HORIZON, candidates=2000), cart.action).plan(
         cart.imagine, place(START), cart.cost, None, rng
     )
@@ -64,12 +64,13 @@ def test_shooting_is_the_floor(cart, place, rng):
     assert (plan.cost[:2] < rest[:2]).all()
 
 
-def test_repeat_keeps_each_action(cart, place, rng):
-    plan = Shooting(Shooting.Config(horizon=5, candidates=64, repeat=2), cart.action).plan(
+def test_hold_steps_repeats_each_action(cart, place, rng):
+    plan = Shooting(Shooting.Config(horizon=5, candidates=64, hold_steps=2), cart.action).plan(
         cart.imagine, place(START), cart.cost, None, rng
     )
     assert plan.actions.shape == (3, 5, 1)
-    assert torch.equal(plan.actions[:, 0], plan.actions[:, 1]) and torch.equal(plan.actions[:, 2], plan.actions[:, 3])
+    assert torch.equal(plan.actions[:, 0], plan.actions[:, 1])
+    assert torch.equal(plan.actions[:, 2], plan.actions[:, 3])
 
 
 def test_chunks_change_nothing(cart, place):

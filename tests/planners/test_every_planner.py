@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def solve(place):
         planner = build(name, KINDS[kind], **changes)
         model = Plane(place, KINDS[kind])
         rng = torch.Generator().manual_seed(seed)
-        return planner.plan(model.imagine, place(start), Reach(distance).bind(place(goal)), warm, rng)
+        return planner.plan(model.imagine, place(start), partial(Reach(distance), goal=place(goal)), warm, rng)
 
     return run
 
@@ -114,7 +115,7 @@ def test_no_weight_collects_a_gradient(place, rng, name, kind):
     model = Plane(place, action)
     for mode in (torch.enable_grad, torch.no_grad):
         with mode():
-            cost = Reach(distance).bind(place(GOAL))
+            cost = partial(Reach(distance), goal=place(GOAL))
             plan = build(name, action).plan(model.imagine, place(START), cost, None, rng)
         assert model.gain.grad is None and model.gain.requires_grad
         assert not plan.actions.requires_grad and not plan.cost.requires_grad and not plan.trace["cost"].requires_grad
@@ -134,7 +135,7 @@ def test_a_broken_model_yields_legal_actions_and_an_infinite_price(place, rng, n
     def imagine(state, actions):
         return place(torch.full((*actions.shape[:3], 2), torch.nan) + actions.sum(-1, keepdim=True))
 
-    plan = build(name, action).plan(imagine, place(START), Reach(distance).bind(place(GOAL)), None, rng)
+    plan = build(name, action).plan(imagine, place(START), partial(Reach(distance), goal=place(GOAL)), None, rng)
     assert action.contains(plan.actions)
     assert (plan.cost == torch.inf).all()
 
@@ -161,7 +162,7 @@ def test_every_action_is_legal(name, kind, seed, batch, horizon, scale, warm):
     guess = Plan(torch.randn(batch, 3, action.size, generator=gen) * 3, torch.zeros(batch)) if warm else None
     planner = build(name, action, horizon=horizon, candidates=16, iterations=3, elites=4, expansions=8)
     model = Plane(place, action)
-    plan = planner.plan(model.imagine, place(start), Reach(distance).bind(place(goal)), guess, gen)
+    plan = planner.plan(model.imagine, place(start), partial(Reach(distance), goal=place(goal)), guess, gen)
     assert plan.actions.shape == (batch, horizon, action.size)
     assert action.contains(plan.actions)
 
@@ -182,13 +183,13 @@ def test_bad_settings_are_named(name):
         ("cem", {"candidates": 1}, "candidates = 1: must be at least 2"),
         ("cem", {"momentum": 1.0}, "momentum = 1.0: must be less than 1"),
         ("cem", {"std": 0.0}, "std = 0.0: must be greater than 0"),
-        ("cem", {"floor": float("nan")}, "a number, not NaN"),
+        ("cem", {"min_spread": float("nan")}, "a number, not NaN"),
         ("shooting", {"candidates": 0}, "candidates = 0: must be at least 1"),
         ("gradient", {"restarts": 0}, "restarts = 0: must be at least 1"),
         ("gradient", {"rate": -0.1}, "rate = -0.1: must be greater than 0"),
         ("gumbel", {"cold": 2.0}, "cold = 2.0: must be at most gumbel.hot = 1.0"),
-        ("lattice", {"expansions": 0}, "expansions = 0: must be at least 1"),
-        ("lattice", {"step": 0.0}, "step = 0.0: must be greater than 0"),
+        ("astar", {"expansions": 0}, "expansions = 0: must be at least 1"),
+        ("astar", {"step": 0.0}, "step = 0.0: must be greater than 0"),
     ],
 )
 def test_bad_values_are_refused(name, bad, words):
@@ -198,8 +199,8 @@ def test_bad_values_are_refused(name, bad, words):
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(UserError, match="returns = 'median': must be one of best, mean"):
-        override(registry.get("planner", "cem").Config(), {"returns": "median"})
+    with pytest.raises(UserError, match="output = 'median': must be one of best, mean"):
+        override(registry.get("planner", "cem").Config(), {"output": "median"})
 
 
 def test_a_warm_plan_of_another_problem_is_refused(place, solve):
@@ -221,7 +222,7 @@ def test_a_state_without_tensors_is_refused(rng):
 
 def test_gradient_plans_inside_inference_mode(place, rng):
     action = KINDS["continuous"]
-    cost, model = Reach(distance).bind(place(GOAL)), Plane(place, action)
+    cost, model = partial(Reach(distance), goal=place(GOAL)), Plane(place, action)
     with torch.inference_mode():
         plan = build("gradient", action, iterations=60).plan(model.imagine, place(START + 0), cost, None, rng)
     assert plan.cost.max() < 1.0

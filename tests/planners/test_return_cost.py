@@ -1,4 +1,4 @@
-"""The return as a cost: sums of rewards, discount, likely ends; by hand."""
+"""The return as a cost: sums of rewards, discount, likely ends, computed by hand."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ ALIVE = torch.tensor([[[1.0, 0.5, 0.0], [0.25, 1.0, 1.0]]])
 ACTIONS = torch.zeros(1, 2, 3, 2)
 
 
-def price(**settings) -> list[list[float]]:
+def cost(**settings) -> list[list[float]]:
     return Return(lambda states: states[0], **settings)((REWARD, ALIVE), ACTIONS, None).tolist()
 
 
 def test_it_is_minus_the_sum() -> None:
-    assert price() == [[-7.0, -7.0]]
+    assert cost() == [[-7.0, -7.0]]
 
 
 def test_later_rewards_may_count_less() -> None:
-    assert price(discount=0.5) == [[-(1 + 1 + 1.0), -(4 - 0.25)]]
+    assert cost(discount=0.5) == [[-(1 + 1 + 1.0), -(4 - 0.25)]]
 
 
-def test_what_lies_behind_an_end_counts_by_the_chance_to_get_there() -> None:
+def test_rewards_after_a_likely_end_are_weighted_by_the_probability_to_get_there() -> None:
     """The reward of arriving counts whether or not the episode ends with it."""
-    found = price(continues=lambda states: states[1])
-    assert found == [[-(1 + 2 * 1.0 + 4 * 0.5), -(0 + 8 * 0.25 - 1 * 0.25)]]
+    result = cost(continues=lambda states: states[1])
+    assert result == [[-(1 + 2 * 1.0 + 4 * 0.5), -(0 + 8 * 0.25 - 1 * 0.25)]]
 
 
 def test_a_discount_outside_its_range_is_refused() -> None:
     for discount in (0.0, 1.5):
         with pytest.raises(UserError, match=r"must lie in \(0, 1\]"):
-            price(discount=discount)
+            cost(discount=discount)

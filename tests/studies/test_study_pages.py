@@ -66,7 +66,7 @@ def test_all_seconds_are_summed() -> None:
 
 def test_paired_difference_of_two_planners(measured: Path) -> None:
     [(a, b, mean, low, high, count)] = aggregate.paired(StudyResults("mini", measured).roles["a"])
-    assert (a, b, count) == ("lattice", "cem", 150)
+    assert (a, b, count) == ("astar", "cem", 150)
     assert mean == pytest.approx(0.1)
     assert low < mean < high
 
@@ -150,7 +150,7 @@ def test_the_page_of_a_study(measured: Path) -> None:
     assert line in text
     assert "≥ 95 %: missed" in text
     assert "Claimed but not measured: `belief.velocity_r2`" in text
-    assert "Paired difference lattice − cem: +10.0 points" in text
+    assert "Paired difference astar − cem: +10.0 points" in text
     assert text.count("is an identity: 0 on every probe") == 1
     assert "Not measured yet." in text
     assert "missed" in terminal

@@ -37,7 +37,7 @@ def store(root: Path, cell: str, spearman: float, solved: int, pairs: int) -> No
         "seconds.train": {"value": 100 / 3},
     }
     more = {
-        "pairs": {"lattice|cem": {"both": solved, "first": pairs - solved, "second": 0, "neither": 0}},
+        "pairs": {"astar|cem": {"both": solved, "first": pairs - solved, "second": 0, "neither": 0}},
         "messages": {"refused": "no", "liveness": ["'x' is an identity: value 1.0e-12 on every probe, whatever"]},
     }
     packed = result.pack("mini", this, this.cell(cell), root, values, more)

@@ -10,13 +10,13 @@ Measures the newest checkpoint of RUN against the truth: does it predict, is z p
 plan here. Prints a table, writes RUN/results.json and RUN/figures/STEP/. Planners stand beside their floors.
 
   isochrone eval runs/a
-  isochrone eval runs/a --eval.pairs 500 --planner lattice --compare-planners cem,gradient
+  isochrone eval runs/a --eval.pairs 500 --planner astar --compare-planners cem,gradient
   isochrone eval runs/a --env whitebox:maze        the same model in another world
   isochrone eval runs/a --json
 
   --eval.pairs N       start and goal pairs to plan between (0: none)
   --eval.episodes N    recorded episodes, --eval.length rows each
-  --planner NAME       the run's planner; --planner.OPTION sets it, --mpc.OPTION how its plans are carried out
+  --planner NAME       the agent's planner; --planner.OPTION sets it, --agent.OPTION the other options of the agent
   --compare-planners A,B  further planners on the same pairs, in their default settings
   --env NAME:MAIN      another world than the one it was trained in
   --train.threads N    CPU threads

@@ -18,7 +18,7 @@ the 16 x 16 frame. An end that is not given is the farthest from the other one.
   isochrone plan runs/a --start 2,3 --goal 12,9 --planner cem --planner.candidates 512
 
   --planner NAME       {planners}; --planner.OPTION sets it
-  --mpc.replan-every N actions taken from one plan
+  --agent.replan-every N  actions taken from one plan
   --env NAME:MAIN      another world than the one it was trained in
   --out FILE.gif       default: RUN/plan.gif
 """

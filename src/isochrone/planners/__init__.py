@@ -1,1 +1,1 @@
-"""Planners: find the actions whose imagined outcome costs least. The model arrives as the callable `imagine`."""
+"""Planners find the actions whose imagined result has the lowest cost. The model arrives as the callable `imagine`."""

@@ -1,12 +1,12 @@
-"""What a plan should achieve, as small formulas that add and scale: `Reach(d) + 0.1 * Effort(action)`.
+"""What a plan should achieve: come near a goal, or earn a high return.
 
-A formula is called with (states[B,N,H], actions[B,N,H,A], goal[B]) and returns cost[B,N], lower is better.
-`bind(goal)` fixes the goal: that is what a planner takes.
+A cost is called with (states[B,N,H], actions[B,N,H,A], goal[B]) and returns cost[B,N], lower is better. A planner takes
+it with its goal bound: functools.partial(cost, goal=goal).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.errors import UserError, did_you_mean
-from isochrone.core.types import ActionSpec, tree_map
+from isochrone.core.types import tree_map
 
 Distance = Callable[[Any, Any], Tensor]
-"""(states[B,N,H], goal[B,1,1]) -> distance[B,N,H]: a model's distance, bound to the space it is measured in."""
+"""(states[B,N,H], goal[B,1,1]) -> distance[B,N,H]: a model's distance, with its space bound."""
 
 Value = Callable[[Any], Tensor]
 """states[B,N,H] -> number[B,N,H]: a model's reward or continue head."""
@@ -25,55 +25,15 @@ Value = Callable[[Any], Tensor]
 KINDS = ("path", "final", "first")
 
 
-class Formula:
-    """The algebra shared by all costs: `a + b`, `0.5 * a`, `a.bind(goal)`."""
+class Reach:
+    """Distance to the goal, in the units of `distance` (actions, where that is d_p).
 
-    def __call__(self, states: Any, actions: Float[Tensor, "B N H A"], goal: Any) -> Float[Tensor, "B N"]:
-        raise NotImplementedError(f"{type(self).__name__} has no formula")
-
-    def bind(self, goal: Any) -> Callable[[Any, Tensor], Tensor]:
-        """(states, actions) -> cost[B,N] for this goal."""
-        return lambda states, actions: self(states, actions, goal)
-
-    def __add__(self, other: Any) -> Weighted:
-        if not isinstance(other, Formula):
-            return NotImplemented
-        return Weighted(((1.0, self), (1.0, other)))
-
-    def __mul__(self, weight: Any) -> Weighted:
-        if not isinstance(weight, (int, float)):
-            return NotImplemented
-        return Weighted(((float(weight), self),))
-
-    __rmul__ = __mul__
-
-
-class Weighted(Formula):
-    """A weighted sum of formulas."""
-
-    def __init__(self, parts: tuple[tuple[float, Formula], ...]) -> None:
-        flat: list[tuple[float, Formula]] = []
-        for weight, part in parts:
-            if weight != weight or abs(weight) == float("inf"):
-                raise UserError(f"cost weight {weight} is not a finite number")
-            inner = part.parts if isinstance(part, Weighted) else ((1.0, part),)
-            flat += [(weight * share, leaf) for share, leaf in inner]
-        self.parts = tuple(flat)
-
-    def __call__(self, states: Any, actions: Float[Tensor, "B N H A"], goal: Any) -> Float[Tensor, "B N"]:
-        total = actions.new_zeros(actions.shape[:2])  # (B, N)
-        for weight, part in self.parts:
-            total = total + weight * part(states, actions, goal)
-        return total
-
-
-class Reach(Formula):
-    """Come near the goal. In the units of `distance` (actions, where that is d_p).
-
-    path:  mean distance over the steps, so that early arrival and staying there pay (the default);
+    path:  mean distance over the steps, so that early arrival and staying there lower the cost (the default);
     final: distance after the last step;
-    first: steps until the distance is at most `radius`; a path that never arrives costs H plus what is left at its end.
-           It counts steps, hence carries a gradient only before arrival.
+    first: steps until the distance is at most `radius`; a path that never arrives costs H plus its last distance. It
+           counts steps, hence has a gradient only where the path does not arrive.
+
+    UserError for another kind, or a negative radius.
     """
 
     def __init__(self, distance: Distance, kind: str = "path", radius: float = 0.5) -> None:
@@ -84,24 +44,26 @@ class Reach(Formula):
         self.distance, self.kind, self.radius = distance, kind, radius
 
     def __call__(self, states: Any, actions: Float[Tensor, "B N H A"], goal: Any) -> Float[Tensor, "B N"]:
+        """UserError without a goal, or where the distance has another shape than (B, N, H)."""
         if goal is None:
             raise UserError("a reach cost needs a goal; got None: start the agent with goal=observations")
-        far = self.distance(states, tree_map(lambda x: x[:, None, None], goal))  # (B, N, H)
-        if far.shape != actions.shape[:3]:
-            raise UserError(f"distance returned {tuple(far.shape)}; expected (B, N, H) = {tuple(actions.shape[:3])}")
+        distance = self.distance(states, tree_map(lambda x: x[:, None, None], goal))  # (B, N, H)
+        if distance.shape != actions.shape[:3]:
+            expected = tuple(actions.shape[:3])
+            raise UserError(f"distance returned {tuple(distance.shape)}; expected (B, N, H) = {expected}")
         if self.kind == "path":
-            return far.mean(-1)
+            return distance.mean(-1)
         if self.kind == "final":
-            return far[..., -1]
-        away = (far > self.radius).to(far.dtype).cumprod(-1)  # (B, N, H) 1 until the first arrival
-        return away.sum(-1) + away[..., -1] * far[..., -1]
+            return distance[..., -1]
+        away = (distance > self.radius).to(distance.dtype).cumprod(-1)  # (B, N, H) 1 until the first arrival
+        return away.sum(-1) + away[..., -1] * distance[..., -1]
 
 
-class Return(Formula):
-    """Minus the sum of expected rewards over the plan; lower is better. No goal is needed.
+class Return:
+    """Minus the sum of expected rewards over the plan. No goal is needed.
 
-    With `continues` (states -> probability that the episode goes on) what lies behind a likely end counts less;
-    PlaNet has neither that nor a `discount`.
+    With `continues` (states -> probability that the episode continues) rewards after a likely end count less; PlaNet
+    has neither that nor a `discount`. UserError where the discount is not in (0, 1].
     """
 
     def __init__(self, rewards: Value, continues: Value | None = None, discount: float = 1.0) -> None:
@@ -115,27 +77,6 @@ class Return(Formula):
             steps = torch.arange(reward.shape[-1], device=reward.device)
             reward = reward * self.discount**steps
         if self.continues is not None:
-            alive = self.continues(states)[..., :-1].cumprod(-1)  # the reward of an ending step still counts
+            alive = self.continues(states)[..., :-1].cumprod(-1)  # the reward of the last step of an episode counts
             reward = reward * torch.cat([torch.ones_like(alive[..., :1]), alive], -1)[..., : reward.shape[-1]]
         return -reward.sum(-1)
-
-
-class Effort(Formula):
-    """What acting costs: mean over steps of the squared action, or the share of steps that are not the no-op."""
-
-    def __init__(self, action: ActionSpec) -> None:
-        if action.discrete and action.noop is None:
-            raise UserError("effort of discrete actions counts those that are not the no-op; this space has no no-op")
-        self.action = action
-
-    def __call__(self, states: Any, actions: Float[Tensor, "B N H A"], goal: Any) -> Float[Tensor, "B N"]:
-        if self.action.discrete:
-            return 1 - actions[..., self.action.noop].mean(-1)
-        return actions.square().sum(-1).mean(-1)
-
-
-def mixed(distances: Mapping[str, tuple[float, Distance]], kind: str = "path") -> Formula:
-    """One reach cost over several spaces: {'p': (1.0, d_p), 'z': (0.1, d_z)}. Each keeps its own units."""
-    if not distances:
-        raise UserError("a mixed cost needs at least one distance")
-    return Weighted(tuple((weight, Reach(distance, kind)) for weight, distance in distances.values()))

@@ -8,7 +8,6 @@ from isochrone.core.config import part_config
 from isochrone.envs.bouncer import BouncerConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.losses.elbo import Kl
-from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.recipes.planet import planet_small
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -36,12 +35,13 @@ def bouncer() -> Config:
             decode_rows=6,
         ),
         # a heavier image loss makes the posterior so narrow that imagined z leave its support
-        loss={"image": LossConfig(0.2), "kl": LossConfig(settings=Kl(free=0.0))},
+        loss={"image": 0.2, "kl": 1.0},
+        term={"kl": Kl(free=0.0)},
         data=DataConfig(num_envs=64, rows=130),
         train=replace(
             base.train, steps=3000, batch=12, length=13, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0
         ),
-        mpc=replace(base.mpc, explore=0.2),  # set here, so that tuning planet_small does not change these results
+        agent=replace(base.agent, explore=0.2),  # set here, so that tuning planet_small does not change these results
         eval=EvalConfig(pairs=0, episodes=64, length=13, horizon=8),
         then=("eval", "report"),
     )

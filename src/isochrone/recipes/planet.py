@@ -9,7 +9,6 @@ from isochrone.core.config import part_config
 from isochrone.envs.whitebox import WhiteBoxConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.losses.elbo import Kl, Pyramid, Scale
-from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.planners.cem import CEM
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -24,11 +23,8 @@ def planet() -> Config:
     return Config(
         env=replace(env, task="reach", actions="continuous", episode_length=125),
         model=RssmConfig(act="relu", image_bits=5, head_units=300, head_layers=3),
-        loss={
-            "image": LossConfig(),
-            "reward": LossConfig(settings=Scale(10.0)),
-            "kl": LossConfig(settings=Kl(free=3.0)),
-        },
+        loss={"image": 1.0, "reward": 1.0, "kl": 1.0},
+        term={"reward": Scale(10.0), "kl": Kl(free=3.0)},
         data=DataConfig(
             num_envs=2,  # the second is the test set: as many episodes, never trained on
             rows=5 * 126,
@@ -39,10 +35,22 @@ def planet() -> Config:
             collect_steps=126,
         ),
         train=TrainConfig(steps=100_000, batch=50, length=50, lr=1e-3, eps=1e-4, clip=1000.0, save_every=2000),
-        planner=CEM.Config(
-            horizon=12, candidates=1000, iterations=10, elites=100, momentum=0.0, std=1.0, floor=0.0, returns="mean"
+        agent=MPC.Config(
+            CEM.Config(
+                horizon=12,
+                candidates=1000,
+                iterations=10,
+                elites=100,
+                momentum=0.0,
+                std=1.0,
+                min_spread=0.0,
+                output="mean",
+            ),
+            objective="reward",
+            warm=False,
+            explore=0.0,
+            noise=0.3,
         ),
-        mpc=MPC.Config(space="reward", warm=False, explore=0.0, noise=0.3),
         compare_planners=(),
         eval=EvalConfig(pairs=0, episodes=32, length=50, horizon=40, returns=10),
         then=("eval", "report"),
@@ -75,12 +83,8 @@ def planet_small() -> Config:
         ),
         # The image loss dominates and compares coarser levels too (a gradient even without overlap); the posterior is
         # tied weakly to its prior, and also to the standard normal, or z grows until the GRU cannot read it.
-        loss={
-            "image": LossConfig(3.0, settings=Pyramid(levels=5)),
-            "reward": LossConfig(settings=Scale(100.0)),
-            "kl": LossConfig(settings=Kl(rep=0.1, free=1.0)),
-            "kl_global": LossConfig(0.3),
-        },
+        loss=base.loss | {"image": 3.0, "kl_global": 0.3},
+        term={"image": Pyramid(levels=5), "reward": Scale(100.0), "kl": Kl(rep=0.1, free=1.0)},
         # Half of the episodes are random: those that end early at the goal show little of the map.
         data=DataConfig(
             num_envs=8, rows=12 * 51, capacity=25 * 51, holdout_fraction=0.125, collect_every=450, collect_steps=51
@@ -96,7 +100,19 @@ def planet_small() -> Config:
             save_every=500,
             eval_every=0,
         ),
-        planner=replace(base.planner, candidates=200, iterations=3, elites=20, floor=0.02, repeat=3.0, returns="best"),
-        mpc=replace(base.mpc, explore=0.3, noise=0.0),
+        agent=replace(
+            base.agent,
+            planner=replace(
+                base.agent.planner,
+                candidates=200,
+                iterations=3,
+                elites=20,
+                min_spread=0.02,
+                hold_steps=3.0,
+                output="best",
+            ),
+            explore=0.3,
+            noise=0.0,
+        ),
         eval=EvalConfig(pairs=0, episodes=64, length=51, horizon=16, returns=64),
     )

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Literal
 
-from isochrone.agents.mpc import MPC
 from isochrone.core.config import option, part_config
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
-from isochrone.losses.loss import LossConfig
 from isochrone.train.config import TrainConfig
 
 
@@ -54,11 +52,15 @@ class Config:
     recipe: str = option("zhp", "name of the recipe this began as")
     env: Any = option(lambda: part_config("env", "whitebox:pipes"), "the world: NAME or NAME:MAIN", part="env")
     model: Any = option(lambda: part_config("model", "zhp"), "the model", part="model")
-    loss: dict[str, LossConfig] = option({}, "the losses, with the weight of each", mapping=LossConfig)
+    loss: dict[str, Any] = option({}, "weight of each loss; 0: not built", table="loss", ge=0)
+    term: dict[str, Any] = option({}, "settings of single losses", table="loss")
+    after: dict[str, Any] = option({}, "share of the training at which a loss begins", table="loss", ge=0, lt=1)
+    until: dict[str, Any] = option({}, "share of the training at which a loss ends", table="loss", gt=0, le=1)
     data: DataConfig = option(DataConfig(), "where frames come from")
     train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
-    planner: Any = option(lambda: part_config("planner", "lattice"), "how plans are found", part="planner")
-    mpc: MPC.Config = option(MPC.Config(), "how plans are carried out")
+    agent: Any = option(
+        lambda: part_config("agent", "mpc"), "what acts ('--planner NAME' sets agent.planner)", part="agent"
+    )
     compare_planners: tuple[str, ...] = option(("cem",), "further planners that `eval` runs on the same pairs")
     eval: EvalConfig = option(EvalConfig(), "what an evaluation costs and covers")
     then: tuple[Literal["eval", "plan", "report"], ...] = option((), "commands that `train` runs after training")

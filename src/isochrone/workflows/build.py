@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 
 from isochrone.agents.mpc import MPC
 from isochrone.core import registry
-from isochrone.core.config import override, part_config, validate
+from isochrone.core.config import override, part_config
 from isochrone.core.errors import UserError
+from isochrone.core.protocols import Agent
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode, load_json, save_json, spec_from_dict, spec_to_dict
@@ -37,8 +39,19 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> Config:
 
 
 def configured(config: Config, changes: Mapping[str, str]) -> Config:
-    """`config` with changes laid over it. 'data' stands for 'data.path'."""
-    return override(config, {"data.path" if key == "data" else key: value for key, value in changes.items()})
+    """`config` with changes laid over it. Short forms: see `full_name`."""
+    return override(config, {full_name(key): value for key, value in changes.items()})
+
+
+def full_name(key: str) -> str:
+    """The option that a short form stands for: 'data' data.path, 'planner' agent.planner, 'loss.NAME.x' term.NAME.x."""
+    if key == "data":
+        return "data.path"
+    if key.split(".")[0] == "planner":
+        return f"agent.{key}"
+    if key.startswith("loss.") and key.count(".") > 1:
+        return "term." + key.removeprefix("loss.")
+    return key
 
 
 # --- world and data ---------------------------------------------------------------------------------------------------
@@ -158,13 +171,36 @@ def make_model(config: Config, spec: Spec) -> Any:
 
 def make_objective(config: Config, model: Any) -> TrainingObjective:
     """The weighted sum of losses. UserError where a loss does not fit the model."""
-    return TrainingObjective(model, config.loss, config.allow_dead_losses)
+    settings = _built(config.term, config)
+    unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
+    if unused:
+        raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
+    after, until = _built(config.after, config), _built(config.until, config)
+    return TrainingObjective(model, config.loss, settings, config.allow_dead_losses, after, until)
 
 
-def make_agent(config: Config, model: Any, planner: str | None = None) -> MPC:
-    """Model-predictive control with the run's planner, or with `planner` in its default settings."""
-    made = config.planner if planner in (None, config.planner.name) else validate(part_config("planner", planner))
-    return MPC(model, registry.get("planner", made.name)(made, model.action), config=config.mpc)
+def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The entries of a table of losses whose loss is built at all."""
+    return {name: value for name, value in table.items() if config.loss.get(name, 0) > 0}
+
+
+def make_agent(config: Config, learner: Any) -> Agent:
+    """The run's agent, acting with the parts of `learner` (which has at least `.model`)."""
+    return registry.get("agent", config.agent.name).build(config.agent, learner)
+
+
+def make_agents(config: Config, learner: Any) -> dict[str, Agent]:
+    """The run's agent and, for each other planner of `compare_planners`, MPC with its default settings; by name.
+
+    MPC has the settings of the run's agent where that is MPC too.
+    """
+    agent = make_agent(config, learner)
+    agents = {agent.name: agent}
+    for name in config.compare_planners:
+        if name not in agents:
+            base = config.agent if isinstance(config.agent, MPC.Config) else MPC.Config()
+            agents[name] = MPC.build(replace(base, planner=part_config("planner", name)), learner)
+    return agents
 
 
 def check_alive(config: Config, total: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:

@@ -8,18 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isochrone.agents.mpc import MPC
 from isochrone.core.config import to_dict
-from isochrone.core.protocols import GroundTruth, HasLinearSystem, TwoFutures
+from isochrone.core.errors import UserError
+from isochrone.core.protocols import Agent
+from isochrone.envs.whitebox.oracle import oracle_return
 from isochrone.evals import store, suite
 from isochrone.evals.bars import BARS
-from isochrone.evals.likelihood import bounds
-from isochrone.evals.multimodality import forks
+from isochrone.evals.likelihood import bounds, linear
+from isochrone.evals.multimodality import forked, forks
 from isochrone.evals.returns import cost, earned
 from isochrone.evals.suite import Results
 from isochrone.train.device import generator
 from isochrone.workflows import build
-from isochrone.workflows.loaded_run import Trained, held_out
+from isochrone.workflows.loaded_run import Trained, has_truth, held_out
 
 Say = Callable[[str], None]
 Found = tuple[Results, dict[str, Any]]
@@ -54,11 +55,10 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     config = trained.config
     recorded = config.data.path is not None and not trained.asked_env
     env: Any = None if recorded else trained.world(config.eval.episodes)
-    names = dict.fromkeys((config.planner.name, *config.compare_planners))
-    agents = {name: build.make_agent(config, trained.model, name) for name in names}
+    agents = build.make_agents(config, trained)
     seeks = all(agent.needs_goal for agent in agents.values())
     try:
-        if env is not None and isinstance(env, GroundTruth):
+        if env is not None and has_truth(env):
             pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"
             say(f"measuring {trained.run.path} at step {trained.step}{pairs if config.eval.pairs and seeks else ''}")
             asked = config.eval if seeks else replace(config.eval, pairs=0)
@@ -71,8 +71,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     finally:
         if env is not None:
             env.close()
-    learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
-    if recorded or seeks or not learns_reward:
+    if recorded or seeks or not config.loss.get("reward"):
         return found
     return _with(found, _earned(trained, agents, say))
 
@@ -80,9 +79,9 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
 def _special(trained: Trained, env: Any) -> dict[str, Any]:
     """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
     seed, flat = trained.config.eval.seed, {}
-    if isinstance(env, TwoFutures):
+    if forked(env):
         flat |= forks(trained.model, env, generator(seed, "multimodality"), trained.config.eval.horizon)
-    if isinstance(env, HasLinearSystem):
+    if linear(env):
         flat |= bounds(trained.model, env, generator(seed, "likelihood"))
     return flat
 
@@ -106,7 +105,7 @@ def _blind(trained: Trained) -> Found:
     return suite.collect(flat, BARS), suite.arrays(flat)
 
 
-def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any]:
+def _earned(trained: Trained, agents: dict[str, Agent], say: Say) -> dict[str, Any]:
     """Returns of whole episodes, one in each of `eval.returns` worlds, and what drawing frames would cost the planner;
     the white box knows the best possible."""
     config = trained.config
@@ -114,10 +113,21 @@ def _earned(trained: Trained, agents: dict[str, MPC], say: Say) -> dict[str, Any
     say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
     try:
         rng = generator(config.eval.seed, "returns")
-        found = earned(env, agents, config.eval.seed, rng, trained.device)
+        found = earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
         return found | (cost(trained.model, time.perf_counter) if "image" in env.spec.obs else {})
     finally:
         env.close()
+
+
+def best_return(env: Any) -> Callable[[Any], Any] | None:
+    """What tells the best possible return of each episode, where that is known."""
+    if getattr(env, "task", None) is None:
+        return None
+    try:
+        oracle_return(env)
+    except UserError:  # momentum, continuous actions
+        return None
+    return oracle_return
 
 
 def _unseen(trained: Trained) -> Results:

@@ -20,7 +20,8 @@ from isochrone.train.device import device_of, generator
 from isochrone.train.run import Run
 from isochrone.workflows import build
 
-LATER = ("env", "eval", "planner", "mpc", "compare_planners", "train.threads", "train.accelerator", "train.device")
+TRUTH = ("places", "table", "teleported", "transition")
+LATER = ("env", "eval", "agent", "compare_planners", "train.threads", "train.accelerator", "train.device")
 """Options that may differ between training and using: where, with which planner, and how thoroughly."""
 
 
@@ -59,7 +60,8 @@ def load(path: str | Path, changes: Mapping[str, str] | None = None) -> Trained:
     run = Run.open(path, write=False)
     config = from_dict(Config, run.config)
     for name in changes or {}:
-        if not any(name == known or name.startswith(f"{known}.") for known in LATER):
+        full = build.full_name(name)
+        if not any(full == known or full.startswith(f"{known}.") for known in LATER):
             raise UserError(f"'{name}' cannot be changed after training{did_you_mean(name, LATER)}")
     config = build.configured(config, changes or {})
     set_threads(config)
@@ -73,6 +75,11 @@ def load(path: str | Path, changes: Mapping[str, str] | None = None) -> Trained:
 def set_threads(config: Config) -> None:
     """One thread unless the config says otherwise: latent-size work gains little from a second one."""
     torch.set_num_threads(config.train.threads)
+
+
+def has_truth(env: Any) -> bool:
+    """Can this world say where things are and how far apart? (The white box can, a Gymnasium environment cannot.)"""
+    return all(hasattr(env, name) for name in TRUTH)
 
 
 @torch.no_grad()

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from isochrone.agents.mpc import MPC
+from isochrone.core.protocols import Agent
 from isochrone.core.types import Batch
 from isochrone.data.collect import Returns, collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
-from isochrone.train.device import generator
+from isochrone.train.device import device_of, generator
 from isochrone.workflows import build
 from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
@@ -45,11 +45,11 @@ class ReplaySource:
         assert env is not None
         act: Any = random_policy(env.spec.action, self.rng, data.hold_steps)
         if data.collect_policy == "agent":
-            agent, goal = build.make_agent(self.config, self.objective.model), None
+            agent, goal = build.make_agent(self.config, self.objective), None
             if agent.needs_goal:
                 rows = self.replay.sample(self.replay.num_envs, 1, self.rng)
                 goal = {name: x[:, 0] for name, x in rows.obs.items()}
-            act = DeviceAgent(agent, goal)
+            act = DeviceAgent(agent, device_of(self.config.train), goal)
         self.returns.reset()
         steps = self.replay.num_envs * data.collect_steps
         collect(env, act, self.replay, steps, self.rng, watch=self.returns)
@@ -82,9 +82,8 @@ class ReplaySource:
 class DeviceAgent:
     """An agent on its model's device that acts in environments on the CPU, with a goal where it needs one."""
 
-    def __init__(self, agent: MPC, goal: Mapping[str, torch.Tensor] | None = None) -> None:
-        self.agent, self.goal = agent, goal
-
+    def __init__(self, agent: Agent, device: torch.device, goal: Mapping[str, torch.Tensor] | None = None) -> None:
+        self.agent, self.device, self.goal = agent, device, goal
         self.name, self.needs_goal = agent.name, False  # it has its goal already
 
     def start(
@@ -94,7 +93,7 @@ class DeviceAgent:
         return self.agent.start(batch, None if goal is None else self._to_device(goal), rng)
 
     def restart(self, carry: Any, rows: torch.Tensor, goal: Mapping[str, torch.Tensor] | None = None) -> Any:
-        return self.agent.restart(carry, rows.to(self._device), None if goal is None else self._to_device(goal))
+        return self.agent.restart(carry, rows.to(self.device), None if goal is None else self._to_device(goal))
 
     def act(
         self, obs: Mapping[str, torch.Tensor], carry: Any, mode: str = "eval"
@@ -102,9 +101,5 @@ class DeviceAgent:
         action, carry, info = self.agent.act(self._to_device(obs), carry, mode)
         return action.cpu(), carry, info
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.agent.model.parameters()).device
-
     def _to_device(self, obs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: x.to(self._device) for name, x in obs.items()}
+        return {name: x.to(self.device) for name, x in obs.items()}

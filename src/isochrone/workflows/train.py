@@ -12,7 +12,7 @@ import torch
 
 from isochrone.core.config import from_dict, to_dict
 from isochrone.core.errors import UserError
-from isochrone.core.protocols import GroundTruth, Sink
+from isochrone.core.protocols import Sink
 from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
 from isochrone.evals.returns import played
@@ -23,7 +23,7 @@ from isochrone.train.device import device_of, generator
 from isochrone.train.loop import Fitted, Hook, fit
 from isochrone.train.run import Run
 from isochrone.workflows import build
-from isochrone.workflows.loaded_run import held_out, set_threads
+from isochrone.workflows.loaded_run import has_truth, held_out, set_threads
 from isochrone.workflows.replay_source import ReplaySource
 
 Say = Callable[[str], None]
@@ -69,9 +69,9 @@ def assembled(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingO
     if config.data.path is None:
         build.check_budget(config, spec)
     model = build.make_model(config, spec)
-    for planner in (None, *config.compare_planners):
-        build.make_agent(config, model, planner)
-    return spec, build.make_objective(config, model)
+    total = build.make_objective(config, model)
+    build.make_agents(config, total)
+    return spec, total
 
 
 def again(path: Path) -> tuple[Run, Config, TrainingObjective]:
@@ -106,7 +106,7 @@ def train(
         raise
     say(_where(config))
     source = ReplaySource(config, replay, total, envs)
-    hooks = watchers(config, replay, held) if config.train.eval_every else []
+    hooks = watchers(config, total, replay, held) if config.train.eval_every else []
     parts = {"replay": replay, "source": source}
     return fit(total, source, config.train, run, sinks, hooks, parts, tick)
 
@@ -133,7 +133,7 @@ def see_alive(config: Config, total: TrainingObjective, replay: Replay, say: Say
         raise UserError(f"{found.faults[0]}{more}: set its weight to 0, or pass --allow-dead-losses")
 
 
-def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
+def watchers(config: Config, total: TrainingObjective, replay: Replay, held: Sequence[int]) -> list[Hook]:
     """What is measured while training: the sum of losses on the holdout, and geometry where the world tells it."""
 
     def unseen(step: int, total: torch.nn.Module) -> dict[str, float]:
@@ -141,10 +141,10 @@ def watchers(config: Config, replay: Replay, held: Sequence[int]) -> list[Hook]:
 
     if config.data.path is not None:
         return [unseen]
-    if config.mpc.space == "reward":
+    if not build.make_agent(config, total).needs_goal:
         return [unseen, player(config)]
     env: Any = build.make_env(config, config.eval.episodes)
-    if not isinstance(env, GroundTruth):
+    if not has_truth(env):
         return [unseen]
     light = replace(config.eval, pairs=0)
 
@@ -160,7 +160,7 @@ def player(config: Config) -> Hook:
     env = build.make_env(config, config.eval.returns)
 
     def play(step: int, total: torch.nn.Module) -> dict[str, float]:
-        agent = build.make_agent(config, total.model)
+        agent = build.make_agent(config, total)
         seed, rng = config.eval.seed, generator(config.eval.seed, f"play {step}")
         found = played(env, agent, seed, device_of(config.train), rng=rng)
         return {"eval/return": float(found.mean()), "eval/return_std": float(found.std(correction=0))}

@@ -1,18 +1,20 @@
 """A* over predicted states against breadth-first search."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec
-from isochrone.planners.astar import Lattice
+from isochrone.planners.astar import AStar
 from isochrone.planners.cost import Reach
 
 
 def solve(grid, place, start, goal, distance=None, **options):
     options = {"horizon": 24, "expansions": 400, "width": 4} | options
-    planner = Lattice(Lattice.Config(**options), grid.action)
-    cost = Reach(distance or grid.distance).bind(place(goal))
+    planner = AStar(AStar.Config(**options), grid.action)
+    cost = partial(Reach(distance or grid.distance), goal=place(goal))
     return planner.plan(grid.imagine, place(start), cost, None, torch.Generator())
 
 
@@ -57,9 +59,9 @@ def test_noisy_heuristic_still_arrives_near_the_optimum(grid, place):
     assert (plan.trace["length"] / truth.clamp(min=1)).mean() <= 1.05
 
 
-@pytest.mark.parametrize(("doubt", "arrives"), [(5.0, True), (0.0, False)])
+@pytest.mark.parametrize(("penalty", "arrives"), [(5.0, True), (0.0, False)])
 @pytest.mark.parametrize("start", [[0.0, 0.0], [2.0, 1.0]])
-def test_a_neighbour_taken_for_the_goal_is_left_again(grid, place, start, doubt, arrives):
+def test_the_search_continues_beyond_a_neighbour_that_resembles_the_goal(grid, place, start, penalty, arrives):
     grid = grid()
     start, goal = torch.tensor([start]), torch.tensor([[2.0, 2.0]])
 
@@ -67,7 +69,7 @@ def test_a_neighbour_taken_for_the_goal_is_left_again(grid, place, start, doubt,
         exact = grid.distance(a, b)
         return torch.where(exact == 1, 0.4, torch.where(exact == 0, 0.02, exact))
 
-    plan = solve(grid, place, start, goal, distance, doubt=doubt)
+    plan = solve(grid, place, start, goal, distance, arrival_penalty=penalty)
     end = grid.imagine(place(start), plan.actions[:, None]).p[:, 0, -1]
     assert plan.trace["reached"].all()
     assert torch.equal(end, goal) == arrives
@@ -120,4 +122,4 @@ def test_counts_what_it_imagines(grid, place):
 
 def test_continuous_actions_are_refused():
     with pytest.raises(UserError, match="needs discrete actions.*cem or gradient"):
-        Lattice(Lattice.Config(), ActionSpec("continuous", 2))
+        AStar(AStar.Config(), ActionSpec("continuous", 2))
