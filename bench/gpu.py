@@ -50,7 +50,7 @@ def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
     found: list[tuple[dict[str, float], dict[str, float]]] = []
     for place in ("cpu", device):
         total.to(place)
-        losses = total.losses(batch.to(place), generator(0, "same noise"))
+        losses = total.values(batch.to(place), generator(0, "same noise"))
         groups = total.model.groups()
         norms = {f"{n}/{g}": s for n, v in losses.items() for g, s in group_norms(v, groups).items()}
         found.append(({name: float(value) for name, value in losses.items()}, norms))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 
 SETUPS: dict[str, WhiteBoxConfig] = {
     "pipes": WhiteBoxConfig(map="pipes"),
@@ -45,7 +45,7 @@ def rate(work: Callable[[int], object], count: int, seconds: float) -> float:
 
 def measure(config: WhiteBoxConfig, batch: int, seconds: float) -> dict[str, int]:
     """Rates per second of one setup."""
-    world = WhiteBoxWorld(config, batch)
+    world = WhiteBox(config, batch)
     world.reset(0)
     rng = torch.Generator().manual_seed(0)
     actions = [world.spec.action.sample((batch,), rng) for _ in range(8)]
@@ -71,7 +71,7 @@ def main() -> None:
         for name, config in SETUPS.items()
     }
     start = time.perf_counter()
-    world = WhiteBoxWorld(WhiteBoxConfig(map="pipes"))
+    world = WhiteBox(WhiteBoxConfig(map="pipes"))
     made = time.perf_counter()
     world.table()
     plain = rates["pipes"]

@@ -141,8 +141,8 @@ def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any
     total = train.assembled(config, replay.spec)[1]
     faults = build.check_alive(config, total, replay).faults
     values: Results = {"control.refused": {"value": float(bool(refused))}}
-    for loss in total.terms:
-        values[f"control.faulty.{loss}"] = {"value": float(any(fault.startswith(f"'{loss}' is ") for fault in faults))}
+    for name in total.losses:
+        values[f"control.faulty.{name}"] = {"value": float(any(fault.startswith(f"'{name}' is ") for fault in faults))}
     return values, {"refused": refused, "liveness": faults}
 
 

@@ -7,7 +7,7 @@ BETAS = ("0", "0.001", "0.1", "1", "10")
 FIXED = {"data.collect_every": "0", "data.num_envs": "64", "data.rows": "204"}
 FIXED |= {"train.steps": "2000", "eval.returns": "32"}
 # the KL of the ELBO: one free nat would hide small weights, and a second loss on the posterior would replace it
-FIXED |= {"term.kl.free": "0", "term.kl.rep": "1", "loss.kl_global": "0", "loss.image": "1"}
+FIXED |= {"loss.kl.settings.free": "0", "loss.kl.settings.rep": "1", "loss.kl_global": "0", "loss.image": "1"}
 CELLS = [
     Cell(f"beta-{beta}-{seed}", "planet_small", {"loss.kl": beta, "eval.seed": str(100 + seed)}, seed, f"beta-{beta}")
     for seed in range(3)

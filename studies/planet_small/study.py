@@ -7,7 +7,12 @@ CELLS = [Cell(f"reach-{seed}", "planet_small", {"eval.seed": str(100 + seed)}, s
 # Continuous actions: CEM needs its last iterations to be exact, and explores by noise as in the paper. The scenes are
 # bright and static, so the mean frame is subtracted.
 MOVED = {"model.subtract_mean_frame": "true", "agent.explore": "0"}
-PENDULUM = {"env": "gym:Pendulum-v1", "env.action_repeat": "4", "term.reward.scale": "0.1", "agent.noise": "0.3"}
+PENDULUM = {
+    "env": "gym:Pendulum-v1",
+    "env.action_repeat": "4",
+    "loss.reward.settings.scale": "0.1",
+    "agent.noise": "0.3",
+}
 PENDULUM |= {"agent.planner.candidates": "120", "agent.planner.iterations": "5", "agent.planner.elites": "12"}
 PENDULUM |= {"agent.planner.hold_steps": "1.5"}
 PENDULUM |= {"eval.returns": "32"}
@@ -24,7 +29,7 @@ for seed in range(3):
 # weights, 20 rows ahead with 4 iterations of 64 earned 681, 12 ahead with 6 iterations of 120 earned 892.
 BALANCE = {"env": "dmc:cartpole-balance", "env.fast_render": "true"}
 BALANCE |= {"agent.noise": "0.1", "agent.sample_futures": "false"}
-BALANCE |= {"loss.image": "10", "term.reward.scale": "60"}
+BALANCE |= {"loss.image": "10", "loss.reward.settings.scale": "60"}
 BALANCE |= {"data.rows": "126", "data.capacity": "5200", "data.collect_every": "125", "data.collect_steps": "66"}
 BALANCE |= {"train.batch": "8", "train.length": "50", "model.decode_rows": "10"}
 BALANCE |= {"train.steps": "6000", "train.eval_every": "1200", "eval.returns": "12"}

@@ -20,11 +20,18 @@ class Settings:
     steps: int = option(4, "how many", ge=1)
 
 
-class Losing:
-    """Stands for a term: all that config looks at is `settings`."""
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a mapping with a shorthand, and with settings that depend on its name."""
 
-    def __init__(self, settings: type | None) -> None:
-        self.settings = settings
+    shorthand: ClassVar[str] = "weight"
+    weight: float = option(1.0, "how much it counts", ge=0)
+    settings: Any = option(None, "its own")
+
+    def for_name(self, name: str, path: str) -> Entry:
+        if name not in ("z2h", "rank_p"):
+            raise UserError(f"{path}: no loss called '{name}'{did_you_mean(name, ('z2h', 'rank_p'))}")
+        return dataclasses.replace(self, settings=Settings()) if name == "rank_p" and not self.settings else self
 
 
 class Box:
@@ -64,7 +71,8 @@ class Recipe:
     title: str = option("", "a name")
     optimiser: Optimiser = option(Optimiser(), "how to step")
     env: Any = option(Box.Config, "the environment", part="env")
-    loss: dict[str, Any] = option({"z2h": 1.0}, "weights", table="loss", ge=0)
+    loss: dict[str, Entry] = option({"z2h": Entry()}, "the losses", mapping=Entry)
+    parts: dict[str, Optimiser] = option({"model": Optimiser()}, "how to step each", mapping=Optimiser)
 
     def check(self, path: str) -> None:
         if self.fast and self.steps > 1000:
@@ -76,7 +84,6 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry of this file's own, so that nothing here depends on what the library holds."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in registry.HOMES}
     found["env"] = {"box": Box, "ball": Ball, "bare": Bare}
-    found["loss"] = {"z2h": Losing(None), "rank_p": Losing(Settings)}
     monkeypatch.setattr(registry, "_components", found)
     monkeypatch.setattr(registry, "_scanned", set(registry.HOMES))
 
@@ -118,8 +125,13 @@ def test_a_word_that_is_no_option_is_said() -> None:
         ("optimiser.lrr", "1", "unknown option 'optimiser.lrr'; did you mean 'lr'?"),
         ("zzz", "1", "choose from: env, fast"),
         ("env.siize", "4", "did you mean 'size'?"),
-        ("loss.rank_q", "1", "no term called 'rank_q'; did you mean 'rank_p'?"),
-        ("loss.rank_p.margn", "1", "unknown option 'loss.rank_p.margn'; did you mean 'margin'?"),
+        ("loss.rank_q", "1", "no loss called 'rank_q'; did you mean 'rank_p'?"),
+        ("loss.z2h.wait", "1", "unknown option 'loss.z2h.wait'; did you mean 'weight'?"),
+        ("loss.rank_p.margin", "1", "loss.rank_p: give it a weight too (loss.rank_p=VALUE), for this recipe has none"),
+        ("weights.z2h", "1", "unknown option 'weights'; did you mean 'loss.z2h'?"),
+        ("model.lr", "1", "unknown option 'model'; did you mean 'parts.model.lr'?"),
+        ("parts.model", "1", "option 'parts.model' is a group: set one of lr, betas, warmup in it"),
+        ("parts.model.lr", "0", "parts.model.lr = 0.0: must be greater than 0"),
         ("env", "bocks", "no env called 'bocks'"),
         ("steps", "many", "steps = 'many': must be a whole number"),
         ("steps", "1.5", "steps = '1.5': must be a whole number"),
@@ -137,11 +149,10 @@ def test_a_word_that_is_no_option_is_said() -> None:
         ("optimiser.betas", "0.5,1", "must be less than 1"),
         ("optimiser.betas", "0.5,nan", "not NaN"),
         ("env.size", "65", "env.size = 65: must be at most 64"),
-        ("loss.z2h", "-0.5", "loss.z2h = -0.5: must be at least 0"),
+        ("loss.z2h", "-0.5", "loss.z2h.weight = -0.5: must be at least 0"),
         ("loss.z2h", "nan", "not NaN"),
-        ("loss.z2h", "heavy", "loss.z2h = 'heavy': must be a number"),
-        ("loss.z2h.margin", "1", "loss.z2h has no settings"),
-        ("loss.rank_p.margin", "-1", "loss.rank_p.margin = -1.0: must be at least 0"),
+        ("loss.z2h", "heavy", "loss.z2h.weight = 'heavy': must be a number"),
+        ("loss.z2h.settings.margin", "1", "option 'loss.z2h' has no settings"),
         ("loss", "1", "write loss.NAME=VALUE"),
         ("optimiser", "adam", "'optimiser' is a group: set one of lr, betas, warmup in it"),
         ("steps.more", "1", "'steps' holds one value"),
@@ -164,12 +175,19 @@ def test_a_part_is_chosen_by_name_and_then_set() -> None:
         override(Recipe(), {"env.bounce": "0.25"})
 
 
-def test_a_table_holds_weights_and_settings() -> None:
-    made = override(Recipe(), {"loss.rank_p": "0.5"})
-    assert made.loss == {"z2h": 1.0, "rank_p": 0.5}
-    made = override(Recipe(), {"loss.rank_p.margin": "0.3"})
-    assert made.loss["rank_p"] == Settings(0.3)
-    assert Recipe().loss == {"z2h": 1.0}
+def test_an_entry_of_a_mapping_is_set_by_its_shorthand_first_and_completed_for_its_name() -> None:
+    assert override(Recipe(), {"loss.rank_p": "0.5"}).loss == {"z2h": Entry(), "rank_p": Entry(0.5, Settings())}
+    for weight in ("loss.rank_p", "loss.rank_p.weight"):
+        changed = override(Recipe(), {"loss.rank_p.settings.margin": "0.3", weight: "2"})
+        assert changed.loss["rank_p"] == Entry(2.0, Settings(0.3))
+    with pytest.raises(UserError, match=r"loss.rank_p.settings.margin = -1.0: must be at least 0"):
+        override(Recipe(), {"loss.rank_p": "1", "loss.rank_p.settings.margin": "-1"})
+    assert Recipe().loss == {"z2h": Entry()}
+
+
+def test_a_mapping_without_a_shorthand_takes_new_entries_in_their_default_settings() -> None:
+    parts = override(Recipe(), {"parts.actor.lr": "0.5"}).parts
+    assert parts == {"model": Optimiser(), "actor": Optimiser(lr=0.5)}
 
 
 def test_a_rule_over_several_fields_is_asked_last() -> None:
@@ -208,7 +226,7 @@ def test_values_take_their_declared_type() -> None:
         {},
         {"env": "ball", "optimiser.warmup": "5", "widths": "1"},
         {"env": "box:pipes", "mode": "detached", "loss.rank_p": "0.5", "title": "x"},
-        {"loss.rank_p.margin": "0.25", "loss.z2h": "0"},
+        {"loss.rank_p": "2", "loss.rank_p.settings.margin": "0.25", "loss.z2h": "0", "parts.actor.lr": "1"},
     ],
 )
 def test_the_file_gives_back_what_it_got(changes: dict[str, str]) -> None:
@@ -229,9 +247,13 @@ def test_a_part_is_written_with_its_name() -> None:
         ({"env": {"name": "bal"}}, "did you mean 'ball'?"),
         ({"steps": -5}, "at least 0"),
         ({"steps": "many"}, "whole number"),
-        ({"loss": {"nothing": 1.0}}, "no term called 'nothing'"),
-        ({"loss": {"z2h": -1.0}}, "at least 0"),
-        ({"loss": {"rank_p": {"margin": -1.0}}}, "at least 0"),
+        ({"loss": {"nothing": 1.0}}, "no loss called 'nothing'"),
+        ({"loss": {"z2h": 1.0}}, "loss.z2h = 1.0: must be a group of weight, settings"),
+        ({"loss": {"z2h": {"weight": -1.0}}}, "at least 0"),
+        (
+            {"loss": {"rank_p": {"settings": {"margin": -1.0}}}},
+            "loss.rank_p.settings.margin = -1.0: must be at least 0",
+        ),
     ],
 )
 def test_a_file_is_read_as_strictly_as_a_flag(data: dict[str, Any], words: str) -> None:

@@ -7,7 +7,7 @@ from isochrone.core import config as configs
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
-from isochrone.envs.bouncer import BouncerConfig, BouncerWorld
+from isochrone.envs.bouncer import Bouncer, BouncerConfig
 
 SPLIT = BouncerConfig(episode_length=20)
 MEMORY = BouncerConfig(variant="memory", cue=2, delay=5, episode_length=20)
@@ -19,7 +19,7 @@ def idle(count: int) -> torch.Tensor:
 
 
 def test_registered() -> None:
-    assert registry.get("env", "bouncer") is BouncerWorld and isinstance(BouncerWorld(), VecEnv)
+    assert registry.get("env", "bouncer") is Bouncer and isinstance(Bouncer(), VecEnv)
     config = configs.part_config("env", "bouncer:memory")
     assert config == BouncerConfig(variant="memory")
     assert configs.from_dict(BouncerConfig, configs.to_dict(config)) == config
@@ -27,12 +27,12 @@ def test_registered() -> None:
 
 @BOTH
 def test_both_sides_are_equally_likely(config: BouncerConfig) -> None:
-    world = BouncerWorld(config, 4000)
+    world = Bouncer(config, 4000)
     world.reset(0)
     side = world.state().side
     assert set(side.tolist()) == {-1, 1}
     assert abs((side == 1).sum().item() - 2000) < 4 * 32  # four standard deviations of 4000 tosses
-    again = BouncerWorld(config, 4000)
+    again = Bouncer(config, 4000)
     again.reset(0)
     again.reset()
     match = (again.state().side == side).sum().item()
@@ -41,7 +41,7 @@ def test_both_sides_are_equally_likely(config: BouncerConfig) -> None:
 
 @BOTH
 def test_the_two_futures(config: BouncerConfig) -> None:
-    left, right = BouncerWorld(config).frames(torch.tensor([-1, 1]))  # (T, 3, 64, 64)
+    left, right = Bouncer(config).frames(torch.tensor([-1, 1]))  # (T, 3, 64, 64)
     same = (left == right).flatten(1).all(1)
     lit = config.cue if config.variant == "memory" else 0
     assert not same[:lit].any() and same[lit : config.turn + 1].all()
@@ -54,7 +54,7 @@ def test_the_two_futures(config: BouncerConfig) -> None:
 
 
 def test_the_ball_falls_turns_and_comes_back() -> None:
-    world = BouncerWorld(BouncerConfig(episode_length=40), 2)
+    world = Bouncer(BouncerConfig(episode_length=40), 2)
     world.reset(0)
     places = []
     for _ in range(40):
@@ -68,14 +68,14 @@ def test_the_ball_falls_turns_and_comes_back() -> None:
 
 @pytest.mark.parametrize("speed", range(1, 29))
 def test_every_speed_stays_inside(speed: int) -> None:
-    world = BouncerWorld(BouncerConfig(speed=speed, episode_length=150))
+    world = Bouncer(BouncerConfig(speed=speed, episode_length=150))
     state = world._at(torch.ones(150, dtype=torch.long), torch.arange(150))
     steps = state.position.diff(dim=0).abs()
     assert state.position.min() >= 0 and state.position.max() <= 56 and steps.max() <= speed
 
 
 def test_the_lamp_decides_the_side() -> None:
-    world = BouncerWorld(MEMORY, 64)
+    world = Bouncer(MEMORY, 64)
     image = world.reset(3).obs["image"]
     amber = (image[:, 0] == 255) & (image[:, 2] == 0)  # (B, 64, 64)
     assert (amber.sum((1, 2)) == 64).all()
@@ -90,7 +90,7 @@ def test_the_lamp_decides_the_side() -> None:
 @BOTH
 def test_rows_of_episodes_and_frames(config: BouncerConfig, rng: torch.Generator) -> None:
     count = config.episode_length + 1
-    world = BouncerWorld(config, 3)
+    world = Bouncer(config, 3)
     row = world.reset(1)
     for _ in range(2):
         expected = world.frames(world.state().side)
@@ -111,7 +111,7 @@ def test_rows_of_episodes_and_frames(config: BouncerConfig, rng: torch.Generator
 
 @BOTH
 def test_seeds_actions_and_resume(config: BouncerConfig, rng: torch.Generator) -> None:
-    worlds = [BouncerWorld(config, 40) for _ in range(3)]
+    worlds = [Bouncer(config, 40) for _ in range(3)]
     first = [world.reset(seed) for world, seed in zip(worlds, (7, 7, 8), strict=True)]
     sides = [world.state().side for world in worlds]
     assert torch.equal(first[0].obs["image"], first[1].obs["image"])
@@ -126,7 +126,7 @@ def test_seeds_actions_and_resume(config: BouncerConfig, rng: torch.Generator) -
         assert torch.equal(rows[0].obs["image"], rows[2].obs["image"]) and torch.equal(rows[0].first, rows[2].first)
     assert not torch.equal(worlds[0].state().side, sides[0])
     with pytest.raises(UserError, match="40 worlds, this run has 2"):
-        BouncerWorld(config, 2).load_state_dict(worlds[0].state_dict())
+        Bouncer(config, 2).load_state_dict(worlds[0].state_dict())
 
 
 @pytest.mark.parametrize(
@@ -148,23 +148,23 @@ def test_bad_options(changes: dict, message: str) -> None:
 
 
 def test_the_shortest_episode_shows_the_turn() -> None:
-    left, right = BouncerWorld(BouncerConfig(episode_length=8)).frames(torch.tensor([-1, 1]))
+    left, right = Bouncer(BouncerConfig(episode_length=8)).frames(torch.tensor([-1, 1]))
     assert torch.equal(left[:-1], right[:-1]) and not torch.equal(left[-1], right[-1])
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 2), torch.ones(2, 2), torch.eye(3)[:2], torch.eye(2)[:1]])
 def test_bad_actions(bad: torch.Tensor) -> None:
     with pytest.raises(UserError, match="one-hot over 2 actions"):
-        BouncerWorld(SPLIT, 2).step(bad)
+        Bouncer(SPLIT, 2).step(bad)
 
 
 def test_other_refusals() -> None:
     with pytest.raises(UserError, match="at least 1"):
-        BouncerWorld(SPLIT, 0)
+        Bouncer(SPLIT, 0)
     with pytest.raises(UserError, match="make it at least 8"):
-        BouncerWorld(BouncerConfig(episode_length=2))
+        Bouncer(BouncerConfig(episode_length=2))
     with pytest.raises(UserError, match="must be -1"):
-        BouncerWorld(SPLIT).frames(torch.tensor([0]))
+        Bouncer(SPLIT).frames(torch.tensor([0]))
     for steps in (0, 22):
         with pytest.raises(UserError, match="has 21 rows"):
-            BouncerWorld(SPLIT).frames(torch.tensor([1]), steps)
+            Bouncer(SPLIT).frames(torch.tensor([1]), steps)

@@ -17,7 +17,7 @@ from tree import ROOT
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Step
-from isochrone.envs.dmc import Dmc, DmcConfig, DmcWorld
+from isochrone.envs.dmc import Dmc, DmcConfig, SingleDmc
 from isochrone.workflows import build
 
 PACKAGES = ("dm_control", "mujoco")
@@ -178,10 +178,10 @@ def test_same_seed_same_frames_here_and_in_workers(rng: torch.Generator) -> None
 def test_repeats_and_bounds() -> None:
     table = {"cartpole-swingup": 8, "reacher-easy": 4, "cheetah-run": 4, "finger-spin": 2, "cup-catch": 4}
     for task, repeat in {**table, "walker-walk": 2, "pendulum-swingup": 2}.items():
-        world = DmcWorld(DmcConfig(task=task))
+        world = SingleDmc(DmcConfig(task=task))
         assert world.action_repeat == repeat
         world.close()
-    world = DmcWorld(DmcConfig(action_repeat=3))
+    world = SingleDmc(DmcConfig(action_repeat=3))
     assert world.action_repeat == 3
     world._low, world._high = np.array([-2.0]), np.array([6.0])
     world.step(torch.zeros(1, 1))
@@ -205,7 +205,7 @@ def test_an_episode_ends_at_the_time_limit() -> None:
 
 @needs
 def test_only_a_task_that_ends_by_itself_is_terminal() -> None:
-    world = DmcWorld(DmcConfig(fast_render=True))
+    world = SingleDmc(DmcConfig(fast_render=True))
     world.reset(0)
     world._env.task.get_termination = lambda physics: 0.0
     row = world.step(torch.zeros(1, 1))

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from isochrone.core.errors import UserError
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.to_gymnasium import WHITEBOX_ID, VectorAdapter
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_bad_options_and_actions() -> None:
 
 
 def test_vector_adapter() -> None:
-    env = VectorAdapter(WhiteBoxWorld(WhiteBoxConfig(map="pipes", episode_length=2), 3))
+    env = VectorAdapter(WhiteBox(WhiteBoxConfig(map="pipes", episode_length=2), 3))
     assert isinstance(env, gymnasium.vector.VectorEnv)
     assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     obs, info = env.reset(seed=1)
@@ -84,7 +84,7 @@ def test_vector_adapter_with_several_observations_and_continuous_actions() -> No
     ends = [env.step(np.array([3, 1]))[2:4] for _ in range(6)]
     assert any(t.any() for t, _ in ends) and any(c.any() for _, c in ends)
     assert not any((t & c).any() for t, c in ends)
-    smooth = VectorAdapter(WhiteBoxWorld(WhiteBoxConfig(actions="continuous"), 2))
+    smooth = VectorAdapter(WhiteBox(WhiteBoxConfig(actions="continuous"), 2))
     smooth.reset(seed=[4, 5])
     smooth.step(smooth.action_space.sample())
     with pytest.raises(UserError, match="is not legal"):

@@ -9,16 +9,16 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import Step
-from isochrone.envs.linear import LinearConfig, LinearWorld
+from isochrone.envs.linear import LinearConfig, LinearEnv
 
 IDLE = torch.zeros(3, 1)
 
 
-def made(**options: Any) -> LinearWorld:
-    return LinearWorld(LinearConfig(**{"episode_length": 4, **options}), num_envs=3)
+def made(**options: Any) -> LinearEnv:
+    return LinearEnv(LinearConfig(**{"episode_length": 4, **options}), num_envs=3)
 
 
-def rows(world: LinearWorld, count: int) -> list[Step]:
+def rows(world: LinearEnv, count: int) -> list[Step]:
     return [world.step(IDLE) for _ in range(count)]
 
 
@@ -32,7 +32,7 @@ def test_episodes_begin_and_end_where_they_say() -> None:
 
 def test_it_moves_as_its_system_says() -> None:
     """Covariance of the first and second observation over many episodes, against A, Q, H and R."""
-    world = LinearWorld(LinearConfig(system=3), num_envs=40_000)
+    world = LinearEnv(LinearConfig(system=3), num_envs=40_000)
     s = world.system
     first, second = (x.obs["state"].double() for x in (world.reset(1), world.step(torch.zeros(40_000, 1))))
     torch.testing.assert_close(first.T.cov(), s.h @ s.q @ s.h.T + s.r, atol=0.1, rtol=0.05)
@@ -57,4 +57,4 @@ def test_wrong_input_is_told() -> None:
     with pytest.raises(UserError, match="seen = 1"):
         made(apart=True, states=2, seen=1)
     with pytest.raises(UserError, match="same num_envs"):
-        LinearWorld(LinearConfig(), num_envs=2).load_state_dict(made().state_dict())
+        LinearEnv(LinearConfig(), num_envs=2).load_state_dict(made().state_dict())

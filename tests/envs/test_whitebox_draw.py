@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld, maps
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig, maps
 from isochrone.envs.whitebox.draw import texture
 
 
-def world(name: str = "empty", **options: object) -> WhiteBoxWorld:
-    return WhiteBoxWorld(WhiteBoxConfig(map=name, **options), 1)  # type: ignore[arg-type]
+def world(name: str = "empty", **options: object) -> WhiteBox:
+    return WhiteBox(WhiteBoxConfig(map=name, **options), 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", maps.names())
@@ -58,7 +58,7 @@ def test_drawing_into_a_buffer(options: dict) -> None:
 
 
 def test_noise_moves_is_bounded_and_repeats_with_the_seed() -> None:
-    w = WhiteBoxWorld(WhiteBoxConfig(map="two-rooms", noise=1.0), 8)
+    w = WhiteBox(WhiteBoxConfig(map="two-rooms", noise=1.0), 8)
     first = w.reset(0).obs["image"]
     stay = w.spec.action.idle((8,))
     rows = [first] + [w.step(stay).obs["image"] for _ in range(6)]
@@ -67,21 +67,21 @@ def test_noise_moves_is_bounded_and_repeats_with_the_seed() -> None:
     assert (box.sum((1, 2)) == 16).all()
     assert first[~box[:, None].expand_as(first)].max() <= 160
     assert first.float().std() > 20
-    again = WhiteBoxWorld(WhiteBoxConfig(map="two-rooms", noise=1.0), 8)
+    again = WhiteBox(WhiteBoxConfig(map="two-rooms", noise=1.0), 8)
     assert torch.equal(again.reset(0).obs["image"], first)
-    weak = WhiteBoxWorld(WhiteBoxConfig(map="empty", noise=0.25), 8).reset(0).obs["image"]
+    weak = WhiteBox(WhiteBoxConfig(map="empty", noise=0.25), 8).reset(0).obs["image"]
     assert weak[weak < 255].max() <= 40
 
 
 def test_noise_keeps_the_occluder_opaque() -> None:
-    w = WhiteBoxWorld(WhiteBoxConfig(map="occluder", noise=1.0), 2)
+    w = WhiteBox(WhiteBoxConfig(map="occluder", noise=1.0), 2)
     image = w.reset(0).obs["image"]
     hidden = w.canvas.hidden.view(64, 64)
     assert (image[:, :, hidden] == 26).all()
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
-    w = WhiteBoxWorld(WhiteBoxConfig(map="empty"), 128)  # large enough for the pool
+    w = WhiteBox(WhiteBoxConfig(map="empty"), 128)  # large enough for the pool
     w.reset(0)
     state = w.state()
     first = w.draw(state)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from isochrone.core.errors import UserError
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld, maps
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig, maps
 
 BAD = {
     "unknown": ("....\n..x!\n", r"line 2, column 4: unknown character '!'"),
@@ -64,7 +64,7 @@ def test_pipes_are_read() -> None:
 def test_map_files(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("....\r\n.##.\r\n....\r\n")
-    world = WhiteBoxWorld(WhiteBoxConfig(map_file=str(file)), 2)
+    world = WhiteBox(WhiteBoxConfig(map_file=str(file)), 2)
     assert world.map.name == "mine" and len(world.places().clock) == 10
     with pytest.raises(UserError, match="cannot be read"):
         maps.load("empty", str(tmp_path / "none.txt"))

@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 from slowbox import SlowBox
 from torch import Tensor
 
-from isochrone.envs.whitebox import BoxState, WhiteBoxConfig, WhiteBoxWorld, maps
+from isochrone.envs.whitebox import BoxState, WhiteBox, WhiteBoxConfig, maps
 
 
-def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBoxWorld:
-    return WhiteBoxWorld(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
+def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
+    return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
 
 
-def drawn(tmp_path, text: str, **options: object) -> WhiteBoxWorld:
+def drawn(tmp_path, text: str, **options: object) -> WhiteBox:
     file = tmp_path / "map.txt"
     file.write_text(text)
-    return WhiteBoxWorld(WhiteBoxConfig(map_file=str(file), **options), 1)  # type: ignore[arg-type]
+    return WhiteBox(WhiteBoxConfig(map_file=str(file), **options), 1)  # type: ignore[arg-type]
 
 
-def act(w: WhiteBoxWorld, state: BoxState, *names: str) -> BoxState:
+def act(w: WhiteBox, state: BoxState, *names: str) -> BoxState:
     for name in names:
         action = torch.eye(5)[w.spec.action.names.index(name)]
         state = w.transition(state, action.expand(len(state.clock), -1))

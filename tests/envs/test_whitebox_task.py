@@ -7,9 +7,8 @@ import torch
 
 from isochrone.core import config as configs
 from isochrone.core.errors import UserError
-from isochrone.envs.whitebox import BoxState, TaskState, WhiteBoxConfig, WhiteBoxWorld, maps
+from isochrone.envs.whitebox import BoxState, TaskState, WhiteBox, WhiteBoxConfig, maps
 from isochrone.envs.whitebox.draw import NOISE_PEAK, background
-from isochrone.envs.whitebox.oracle import oracle_return
 from isochrone.envs.whitebox.task import GOAL, HAZARD, ITEM
 
 TASKS = ("reach", "avoid", "collect")
@@ -23,11 +22,11 @@ BEFORE: list[tuple[dict, str]] = [
 ]
 
 
-def world(task: str, name: str = "four-rooms", count: int = 8, **options: object) -> WhiteBoxWorld:
-    return WhiteBoxWorld(WhiteBoxConfig(map=name, task=task, **options), count)  # type: ignore[arg-type]
+def world(task: str, name: str = "four-rooms", count: int = 8, **options: object) -> WhiteBox:
+    return WhiteBox(WhiteBoxConfig(map=name, task=task, **options), count)  # type: ignore[arg-type]
 
 
-def marks(w: WhiteBoxWorld) -> TaskState:
+def marks(w: WhiteBox) -> TaskState:
     task = w.state().task
     assert task is not None
     return task
@@ -45,7 +44,7 @@ def coloured(image: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tensor:
 
 @pytest.mark.parametrize(("options", "digest"), BEFORE, ids=lambda v: str(v))
 def test_without_a_task_not_a_bit_has_changed(options: dict, digest: str) -> None:
-    w = WhiteBoxWorld(WhiteBoxConfig(**options, episode_length=7), 4)
+    w = WhiteBox(WhiteBoxConfig(**options, episode_length=7), 4)
     rng = torch.Generator().manual_seed(5)
     seen, row = hashlib.sha256(), w.reset(11)
     for _ in range(30):
@@ -68,7 +67,7 @@ def test_without_a_task_not_a_bit_has_changed(options: dict, digest: str) -> Non
 )
 def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) -> None:
     """Reward and end of every row, told again from positions alone."""
-    w = WhiteBoxWorld(WhiteBoxConfig(**options, task=task, episode_length=60, hazards=6), 64)  # type: ignore[arg-type]
+    w = WhiteBox(WhiteBoxConfig(**options, task=task, episode_length=60, hazards=6), 64)  # type: ignore[arg-type]
     row, paid, ended = w.reset(2), 0, 0
     before = marks(w)
     action = w.spec.action.sample((64,), rng)
@@ -106,7 +105,7 @@ def test_staying_at_the_goal_pays() -> None:
         rewards += row.reward.tolist()
         last.append((bool(row.last), bool(row.terminal)))
     assert rewards == [0, 0, 1, 1, 0, 1] and last == [(False, False)] * 4 + [(True, False)]
-    assert oracle_return(w, w.cell(3, 3).replace(task=marks(w))).tolist() == [4]
+    assert w.best_return(w.cell(3, 3).replace(task=marks(w))).tolist() == [4]
 
 
 def test_a_last_row_may_be_terminal_at_the_time_limit() -> None:
@@ -140,7 +139,7 @@ def test_marks_stick_out_under_the_box(options: dict) -> None:
     buffer = torch.empty_like(frame)
     assert torch.equal(w.draw(w.state(), buffer), frame) and torch.equal(buffer, frame)
     assert torch.equal(w.draw(w.state()[None]), frame[None])
-    plain = WhiteBoxWorld(WhiteBoxConfig(map="empty", **options), 1)
+    plain = WhiteBox(WhiteBoxConfig(map="empty", **options), 1)
     assert torch.equal(torch.where(mark[:, None], plain.draw(w.state()), frame), plain.draw(w.state()))
 
 
@@ -168,7 +167,7 @@ def test_a_taken_item_vanishes() -> None:
 def test_hazards_have_their_colour_and_leave_a_way() -> None:
     w = world("avoid", "maze", 200, hazards=12, episode_length=300)
     w.reset(1)
-    assert (oracle_return(w) > 0).all()
+    assert (w.best_return() > 0).all()
     task, image = marks(w), w.draw(w.state())
     for b in range(0, 200, 23):
         shows = coloured(image[b], HAZARD)
@@ -184,21 +183,21 @@ def test_fewer_hazards_where_there_is_no_room() -> None:
     w = world("avoid", "corridor", 50, start="0,7", goal="12,7", hazards=5)
     w.reset(0)
     assert (marks(w).left.sum(-1) == 4).all()  # the goal, and the three cells behind it
-    assert (oracle_return(w) == 100 - 12 + 1).all()
+    assert (w.best_return() == 100 - 12 + 1).all()
 
 
 def test_what_cannot_be_reached_is_never_marked(tmp_path) -> None:
     file = tmp_path / "split.txt"
     file.write_text("...#...#.\n")  # the last cell reaches nothing
     for task in TASKS:
-        w = WhiteBoxWorld(WhiteBoxConfig(map_file=str(file), task=task, hazards=1, items=2), 200)  # type: ignore[arg-type]
+        w = WhiteBox(WhiteBoxConfig(map_file=str(file), task=task, hazards=1, items=2), 200)  # type: ignore[arg-type]
         w.reset(0)
         state, task_ = w.state(), marks(w)
         goals = w.at(corner(task_))
         away = w.distance(state[:, None], goals)
         assert torch.isfinite(away[task_.left]).all() and (away[task_.left] > 0).all()
         assert task_.left[:, 0].all() and state.position[:, 0].unique().numel() == 6
-    fixed = WhiteBoxWorld(WhiteBoxConfig(map_file=str(file), task="reach", goal="3,7"), 200)
+    fixed = WhiteBox(WhiteBoxConfig(map_file=str(file), task="reach", goal="3,7"), 200)
     fixed.reset(0)
     assert fixed.state().position[:, 0].unique().tolist() == [16, 20]  # the frame begins at column 3
 
@@ -220,17 +219,17 @@ def test_what_cannot_be_reached_is_never_marked(tmp_path) -> None:
 )
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        WhiteBoxWorld(WhiteBoxConfig(map="pipes", **options))
+        WhiteBox(WhiteBoxConfig(map="pipes", **options))
 
 
 def test_a_goal_behind_a_wall_and_a_map_without_room(tmp_path) -> None:
     file = tmp_path / "split.txt"
     file.write_text("..#..\n")  # columns 5 to 9 of the frame
     with pytest.raises(UserError, match="goal = '9,7' cannot be reached from start = '5,7'"):
-        WhiteBoxWorld(WhiteBoxConfig(map_file=str(file), task="reach", start="5,7", goal="9,7"))
+        WhiteBox(WhiteBoxConfig(map_file=str(file), task="reach", start="5,7", goal="9,7"))
     file.write_text(".#.\n")
     with pytest.raises(UserError, match="no open cell can be reached from start = 'random' by moving on map 'split'"):
-        WhiteBoxWorld(WhiteBoxConfig(map_file=str(file), task="collect"))
+        WhiteBox(WhiteBoxConfig(map_file=str(file), task="collect"))
 
 
 @pytest.mark.parametrize("task", TASKS)

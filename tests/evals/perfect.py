@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isochrone.core.types import Rollout, Struct
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.envs.whitebox.maps import read
 
 # Two rooms, a wall, a one-way door, a two-way pipe A and a one-way pipe b -> B.
@@ -45,7 +45,7 @@ class Perfect(nn.Module):
     provides = frozenset({"z", "h", "p"})
     modes = frozenset()
 
-    def __init__(self, world: WhiteBoxWorld, **broken: float) -> None:
+    def __init__(self, world: WhiteBox, **broken: float) -> None:
         super().__init__()
         self.world, self.broken = world, broken
         self.table = world.table().clone()
@@ -118,7 +118,7 @@ class Perfect(nn.Module):
         return Rollout(batch, {"z": z, "p": self.pose(z)}, rng)
 
 
-def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBoxWorld:
+def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBox:
     """A white box on a drawing, through the same reader that reads a user's map file."""
     import tempfile
     from pathlib import Path
@@ -127,4 +127,4 @@ def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBoxWorl
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.txt"
         path.write_text(drawing)
-        return WhiteBoxWorld(replace(WhiteBoxConfig(), map_file=str(path), **options), envs)
+        return WhiteBox(replace(WhiteBoxConfig(), map_file=str(path), **options), envs)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isochrone.core.protocols import TwoFutures
 from isochrone.core.types import Struct
-from isochrone.envs.bouncer import BouncerConfig, BouncerWorld
+from isochrone.envs.bouncer import Bouncer, BouncerConfig
 from isochrone.evals import suite
-from isochrone.evals.multimodality import forked, forks
+from isochrone.evals.multimodality import forks
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -33,7 +34,7 @@ class Clock(Struct):
 class Dreamer(nn.Module):
     """Imagines exact frames; `mix` says which: 'coin', 'blur', 'left' or 'due' (it cheats and looks at the world)."""
 
-    def __init__(self, world: BouncerWorld, mix: str) -> None:
+    def __init__(self, world: Bouncer, mix: str) -> None:
         super().__init__()
         self.world, self.mix, self.action = world, mix, world.spec.action
         sides = torch.tensor([-1, 1])
@@ -64,7 +65,7 @@ class Dreamer(nn.Module):
 
 def found(mix: str, variant: str = "split") -> dict[str, Any]:
     options: Any = {"variant": variant}
-    world = BouncerWorld(BouncerConfig(**options), num_envs=16)
+    world = Bouncer(BouncerConfig(**options), num_envs=16)
     return {k.removeprefix("forks."): v for k, v in forks(Dreamer(world, mix), world, rng(2), 10).items()}
 
 
@@ -103,7 +104,7 @@ def test_the_energy_score_prefers_two_sharp_futures_to_one_blur() -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_sides_are_drawn_beside_what_is_imagined(theme: str) -> None:
-    world = BouncerWorld(BouncerConfig(), num_envs=4)
+    world = Bouncer(BouncerConfig(), num_envs=4)
     flat = forks(Dreamer(world, "coin"), world, rng(2), 10)
     assert set(suite.draw_all(suite.arrays(flat), theme)) == {"forks"}
     assert {"forks.mode", "forks.due"} <= set(suite.collect(flat, {}))
@@ -112,4 +113,5 @@ def test_both_sides_are_drawn_beside_what_is_imagined(theme: str) -> None:
 def test_only_worlds_of_two_futures_are_forked() -> None:
     from isochrone.envs.counter import Counter
 
-    assert forked(BouncerWorld(BouncerConfig(), num_envs=2)) and not forked(Counter(num_envs=2))
+    assert isinstance(Bouncer(BouncerConfig(), num_envs=2), TwoFutures)
+    assert not isinstance(Counter(num_envs=2), TwoFutures)

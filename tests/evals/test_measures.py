@@ -13,13 +13,13 @@ from perfect import Perfect, world
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch
-from isochrone.envs.whitebox import WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox
 from isochrone.evals.ground_truth import Truth, random_act, record, stepped
 from isochrone.evals.measures.algebra import free_walks
 
 
 @lru_cache
-def recorded(momentum: bool = False) -> tuple[WhiteBoxWorld, Batch, Truth]:
+def recorded(momentum: bool = False) -> tuple[WhiteBox, Batch, Truth]:
     env = world(momentum=momentum, envs=24)
     return env, *record(env, random_act(env.spec), 24, torch.Generator().manual_seed(1))
 

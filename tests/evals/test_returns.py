@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle import best_action
 from tinyworld import tiny
 from torch import Tensor
 
 from isochrone.envs.counter import Counter, CounterConfig
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
-from isochrone.envs.whitebox.oracle import oracle_action, oracle_return
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.evals.returns import TRIES, Promises, cost, earned, played
 
 
@@ -42,11 +42,11 @@ class Always:
 class Knows(Always):
     """Plays the oracle's actions."""
 
-    def __init__(self, world: WhiteBoxWorld) -> None:
+    def __init__(self, world: WhiteBox) -> None:
         self.world = world
 
     def act(self, obs: Any, carry: int, mode: str = "eval") -> tuple[Tensor, int, dict[str, Any]]:
-        return oracle_action(self.world), carry, {}
+        return best_action(self.world), carry, {}
 
 
 def test_the_counting_world_pays_what_it_says() -> None:
@@ -61,8 +61,8 @@ def test_the_counting_world_pays_what_it_says() -> None:
 @pytest.mark.parametrize("task", ["reach", "avoid", "collect"])
 def test_the_oracle_is_earned_and_floors_stand_beside_it(task: str) -> None:
     options: Any = {"map": "four-rooms", "task": task, "episode_length": 30}
-    world = WhiteBoxWorld(WhiteBoxConfig(**options), num_envs=12)
-    found = earned(world, {"knows": Knows(world)}, 3, rng(), best=oracle_return)
+    world = WhiteBox(WhiteBoxConfig(**options), num_envs=12)
+    found = earned(world, {"knows": Knows(world)}, 3, rng())
     assert found["return.share"] == pytest.approx(1.0)
     assert found["return.oracle"] == pytest.approx(found["return.knows"])
     assert found["return.random"] < found["return.knows"] and found["return.noop"] < found["return.knows"]

@@ -124,8 +124,8 @@ def test_declarations_name_groups_and_modes_that_exist(name: str) -> None:
     """`declared` leaves out groups that the model lacks, so a misspelt one would pass unseen."""
     term, made = registry.get("loss", name), [measured(*case)[0] for case in CASES]
     groups, modes = (frozenset().union(*sets) for sets in ((m.groups() for m in made), (m.modes for m in made)))
-    assert term.updates.union(*term.also.values(), *term.minus.values()) <= groups
-    assert set(term.also) | set(term.minus) | set(term.refuses) <= modes
+    assert term.updates.union(*term.extra_updates.values(), *term.fewer_updates.values()) <= groups
+    assert set(term.extra_updates) | set(term.fewer_updates) | set(term.undefined_in) <= modes
 
 
 def test_what_a_mode_takes_away_stays_away() -> None:
@@ -138,8 +138,8 @@ def test_what_a_mode_takes_away_stays_away() -> None:
     assert made.declared(SimpleNamespace(modes=["m"], groups=lambda: parts)) == {"a", "b"}
 
 
-def test_a_term_that_needs_more_than_the_model_gives_is_refused() -> None:
+def test_a_loss_that_needs_more_than_the_model_gives_is_refused() -> None:
     term, model = registry.get("loss", "jepa"), tiny()
-    with pytest.raises(UserError, match=r"term 'jepa' reads \['z_hat'\], but model 'zhp' provides .*loss\.jepa=0"):
+    with pytest.raises(UserError, match=r"loss 'jepa' reads \['z_hat'\], but model 'zhp' provides .*loss\.jepa=0"):
         model.provides = model.provides - {"z_hat"}
         term.check(model)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows
+from tinyworld import generator, tiny, weighted, windows
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.losses.liveness import Liveness, liveness
-from isochrone.losses.loss import Loss
+from isochrone.losses.loss import Loss, LossConfig
 from isochrone.losses.objective import TrainingObjective
 
 IDENTITIES = ("additivity_dp", "rollout_kstep_p")
@@ -20,11 +20,11 @@ IDENTITIES = ("additivity_dp", "rollout_kstep_p")
 
 def total_of(model: Any, **terms: Callable[..., Any]) -> TrainingObjective:
     """A sum of terms made up here, which read p and z."""
-    total = TrainingObjective(model, {"jepa": 1.0})
-    total.terms = {
+    total = TrainingObjective(model, weighted(jepa=1.0))
+    total.losses = {
         name: Loss(name, fn, frozenset(["pose"]), frozenset(["p", "z"]), "here") for name, fn in terms.items()
     }
-    total.settings, total.needs = dict.fromkeys(terms), frozenset(["p", "z"])
+    total.configs = dict.fromkeys(terms, LossConfig())
     return total
 
 
@@ -38,20 +38,20 @@ def faults(**terms: Callable[..., Any]) -> list[str]:
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        TrainingObjective(tiny(pose="summed"), {"jepa": 1.0, name: 1.0})
+        TrainingObjective(tiny(pose="summed"), {"jepa": LossConfig(), name: LossConfig()})
     said = str(caught.value)
-    assert said.startswith(f"term '{name}' is refused: with pose=summed p is the sum of its own steps")
+    assert said.startswith(f"loss '{name}' is refused: with pose=summed p is the sum of its own steps")
     assert f"loss.{name}=0" in said and "\n" not in said
 
 
 def test_every_other_term_of_the_notes_takes_a_running_sum() -> None:
     notes = registry.get("recipe", "zhp_original")().loss
-    TrainingObjective(tiny(pose="summed"), {name: w for name, w in notes.items() if name not in IDENTITIES})
+    TrainingObjective(tiny(pose="summed"), {name: c for name, c in notes.items() if name not in IDENTITIES})
 
 
 def untrained(**changes: Any) -> Liveness:
     notes = registry.get("recipe", "zhp_original")().loss
-    return liveness(TrainingObjective(tiny(pose="summed", **changes), notes, force=True), windows())
+    return liveness(TrainingObjective(tiny(pose="summed", **changes), notes, allow_dead_losses=True), windows())
 
 
 def test_forced_liveness_names_both_as_identities_and_nothing_else() -> None:
@@ -68,7 +68,10 @@ def test_they_are_identities_at_any_size_of_step(scale: float) -> None:
     with torch.no_grad():
         for weight in model.delta_p.parameters():
             weight *= scale
-    found = liveness(TrainingObjective(model, dict.fromkeys([*IDENTITIES, "scale_dp"], 1.0), force=True), windows())
+    found = liveness(
+        TrainingObjective(model, dict.fromkeys([*IDENTITIES, "scale_dp"], LossConfig()), allow_dead_losses=True),
+        windows(),
+    )
     assert {fault.split("'")[1] for fault in found.faults if "identity" in fault} == set(IDENTITIES)
 
 
@@ -87,12 +90,12 @@ def test_copies_are_named_whatever_their_weight() -> None:
 
 
 def test_a_real_term_under_another_name_is_a_copy() -> None:
-    total = TrainingObjective(tiny(), {"rollout_kstep_h": 1.0, "jepa": 1.0, "reach_p": 1.0})
-    total.terms["again"], total.settings["again"] = total.terms["reach_p"], total.settings["reach_p"]
+    total = TrainingObjective(tiny(), weighted(rollout_kstep_h=1.0, jepa=1.0, reach_p=1.0))
+    total.losses["again"], total.configs["again"] = total.losses["reach_p"], total.configs["reach_p"]
     found = liveness(total, windows()).faults
     # draws inside one pass go on from each other, so a copy that draws its own pairs agrees only nearly
     assert found == [] or "'reach_p' and 'again' are copies" in found[0]
-    total.terms["again"], total.settings["again"] = total.terms["jepa"], total.settings["jepa"]
+    total.losses["again"], total.configs["again"] = total.losses["jepa"], total.configs["jepa"]
     assert "'jepa' and 'again' are copies" in liveness(total, windows()).faults[0]
 
 
@@ -119,9 +122,8 @@ def test_a_hinge_that_wakes_on_one_probe_is_alive() -> None:
 
 def test_vicreg_with_nothing_left_to_do_is_asleep_and_said_so() -> None:
     term = registry.get("loss", "vicreg")
-    total = TrainingObjective(
-        tiny(), {"vicreg": 1.0}, {"vicreg": term.settings(invariance=0, variance=0, covariance=0)}
-    )
+    nothing = LossConfig(settings=term.settings(invariance=0, variance=0, covariance=0))
+    total = TrainingObjective(tiny(), {"vicreg": nothing})
     assert "'vicreg' is identically zero" in liveness(total, windows()).faults[0]
 
 
@@ -167,11 +169,12 @@ def test_the_verdict_repeats() -> None:
 
 
 def test_weights_are_checked_and_zero_means_not_built() -> None:
-    with pytest.raises(UserError, match=r"loss.jepa = -1.0: weights must be at least 0"):
-        TrainingObjective(tiny(), {"jepa": -1.0})
+    with pytest.raises(UserError, match=r"loss.jepa.weight = -1.0: must be at least 0"):
+        TrainingObjective(tiny(), weighted(jepa=-1.0))
     with pytest.raises(UserError, match="no loss has a weight above 0"):
-        TrainingObjective(tiny(), {"jepa": 0.0})
-    with pytest.raises(UserError, match="no term called 'jeppa'; did you mean 'jepa'"):
-        TrainingObjective(tiny(), {"jeppa": 1.0})
-    total = TrainingObjective(tiny(), {"jepa": 1.0, "recon_multi_box": 0.0, "additivity_dp": 0})
-    assert set(total.terms) == {"jepa"} and total.needs == {"z", "z_hat"}
+        TrainingObjective(tiny(), weighted(jepa=0.0))
+    with pytest.raises(UserError, match="no loss called 'jeppa'; did you mean 'jepa'"):
+        TrainingObjective(tiny(), weighted(jeppa=1.0))
+    total = TrainingObjective(tiny(), weighted(jepa=1.0, recon_multi_box=0.0, additivity_dp=0))
+    assert set(total.losses) == {"jepa"}
+    assert total.needs == {"z", "z_hat"}

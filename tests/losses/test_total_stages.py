@@ -1,33 +1,34 @@
-"""Terms that rest for a share of the training: what is active when, and which weights then move."""
+"""Losses that are active for a part of the training: which ones when, and which weights then move."""
 
 import pytest
 import torch
 from tinyworld import tiny, windows
 
 from isochrone.core.errors import UserError
+from isochrone.losses.loss import LossConfig
 from isochrone.losses.objective import TrainingObjective
 from isochrone.train.config import TrainConfig, factor
 
 
 def staged() -> TrainingObjective:
-    weights = {"recon_multi_box": 1.0, "jepa": 1.0, "reach_p": 1.0}
-    return TrainingObjective(tiny(), weights, after={"jepa": 0.25}, until={"recon_multi_box": 0.5})
+    losses = {"recon_multi_box": LossConfig(stop=0.5), "jepa": LossConfig(start=0.25), "reach_p": LossConfig()}
+    return TrainingObjective(tiny(), losses)
 
 
-def test_terms_wake_and_rest_at_their_shares():
+def test_losses_are_active_from_start_to_stop():
     total = staged()
     seen = []
     for share in (0.0, 0.1, 0.25, 0.4, 0.5, 0.99, 1.0):
-        changed = total.at(share)
+        changed = total.set_progress(share)
         seen.append((sorted(total.active), changed))
     both, all_three, late = ["reach_p", "recon_multi_box"], ["jepa", "reach_p", "recon_multi_box"], ["jepa", "reach_p"]
     assert [names for names, _ in seen] == [both, both, all_three, all_three, late, late, late]
     assert [changed for _, changed in seen] == [True, False, True, False, True, False, False]
 
 
-def test_a_resting_term_costs_nothing_and_moves_nothing():
+def test_an_inactive_loss_is_not_computed_and_moves_nothing():
     total = staged()
-    total.at(0.6)
+    total.set_progress(0.6)
     loss, metrics = total(windows()[0], torch.Generator().manual_seed(0))
     loss.backward()
     assert "loss/recon_multi_box" not in metrics and "loss/jepa" in metrics
@@ -42,15 +43,26 @@ def test_group_spans_follow_from_the_declared_routes():
     assert "delta_h" not in spans  # nothing moves it
 
 
-@pytest.mark.parametrize("after, until", [({"jepa": 0.5}, {"jepa": 0.5}), ({}, {"jepa": 1.5}), ({"jepa": -0.1}, {})])
-def test_impossible_shares_are_refused(after, until):
-    with pytest.raises(UserError, match="jepa"):
-        TrainingObjective(tiny(), {"jepa": 1.0, "z2h": 1.0}, after=after, until=until)
+@pytest.mark.parametrize(
+    "entry, sentence",
+    [
+        (LossConfig(start=0.5, stop=0.5), "loss.jepa.start = 0.5, loss.jepa.stop = 0.5: start must be less than stop"),
+        (LossConfig(stop=1.5), "loss.jepa.stop = 1.5: must be at most 1"),
+        (LossConfig(start=-0.1), "loss.jepa.start = -0.1: must be at least 0"),
+        (LossConfig(weight=-1.0), "loss.jepa.weight = -1.0: must be at least 0"),
+        (LossConfig(weight=float("inf")), "loss.jepa.weight = inf: must be a finite number"),
+        (LossConfig(settings=LossConfig()), "must be a Robust"),
+    ],
+)
+def test_impossible_entries_are_refused(entry, sentence):
+    with pytest.raises(UserError) as error:
+        TrainingObjective(tiny(), {"jepa": entry, "z2h": LossConfig()})
+    assert sentence in str(error.value)
 
 
 def test_a_gap_without_any_loss_is_refused():
-    with pytest.raises(UserError, match="no loss is active at 30%"):
-        TrainingObjective(tiny(), {"jepa": 1.0, "z2h": 1.0}, after={"jepa": 0.5}, until={"z2h": 0.3})
+    with pytest.raises(UserError, match="no loss is active at 30% of the training"):
+        TrainingObjective(tiny(), {"jepa": LossConfig(start=0.5), "z2h": LossConfig(stop=0.3)})
 
 
 def test_the_schedule_fits_into_the_span():

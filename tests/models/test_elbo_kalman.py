@@ -17,7 +17,7 @@ from torch import distributions as td
 
 from isochrone.core import registry
 from isochrone.core.types import ActionSpec, Batch, Spec, Struct
-from isochrone.envs.linear import LinearConfig, LinearGaussian, LinearWorld
+from isochrone.envs.linear import LinearConfig, LinearEnv, LinearGaussian
 from isochrone.evals.likelihood import LOG_2PI, LinearFilter, bounds, conditionals, log_likelihood
 from isochrone.models.statespace import SSM, SsmConfig
 from isochrone.nets.distributions import Gaussian
@@ -265,7 +265,7 @@ def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
         sum(term(model, roll) for term in terms).backward()
         learner.step()
         falls.step()
-    env = LinearWorld(LinearConfig(states=world.sizes[0], seen=world.sizes[1], episode_length=T - 1))
+    env = LinearEnv(LinearConfig(states=world.sizes[0], seen=world.sizes[1], episode_length=T - 1))
     env.system = world
     found = bounds(model.float(), env, rng(9))
     print(f"learned {found['likelihood.gap']:.4f}, best {found['likelihood.filter']:.4f} nats per step below ln p")

@@ -16,7 +16,8 @@ from isochrone.core.types import Batch, Spec, Struct
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
+from isochrone.losses.loss import LossConfig
 
 SMALL = {
     "z": 8,
@@ -36,6 +37,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def weighted(**weights: float) -> dict[str, LossConfig]:
+    """Losses in their default settings, by weight."""
+    return {name: LossConfig(weight) for name, weight in weights.items()}
+
+
 def fits(model: str, changes: Mapping[str, Any]) -> bool:
     """Does this model have all these options?"""
     return set(changes) <= {f.name for f in dataclasses.fields(registry.get("model", model).Config)}
@@ -52,14 +58,14 @@ def tiny(model: str = "zhp", spec: Spec | None = None, seed: int = 0, **changes:
 
 
 @cache
-def world(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: str = "pipes") -> WhiteBoxWorld:
+def world(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: str = "pipes") -> WhiteBox:
     """Episodes of `length` actions, shorter than the windows, so that every window crosses an episode's end.
 
     All begin beside a pipe: then places are seen again, and losses on revisits and teleports wake on few frames.
     """
     options: Any = {"map": map, "actions": actions, "episode_length": length, "start": "2,2"}
     config = WhiteBoxConfig(**options)
-    return WhiteBoxWorld(config, num_envs=num_envs)
+    return WhiteBox(config, num_envs=num_envs)
 
 
 @cache

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tinyworld import recorded, tiny
+from tinyworld import recorded, tiny, weighted
 
+from isochrone.losses.loss import LossConfig
 from isochrone.losses.objective import TrainingObjective
 from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
@@ -12,7 +13,7 @@ from isochrone.workflows.encoder_cache import FrozenEncoderCache
 def cache():
     replay = recorded(rows=60)
     yield FrozenEncoderCache(
-        TrainingObjective(tiny(), {"recon_multi_box": 1.0, "jepa": 1.0}, until={"recon_multi_box": 0.5}), replay, 10_000
+        TrainingObjective(tiny(), {"recon_multi_box": LossConfig(stop=0.5), "jepa": LossConfig()}), replay, 10_000
     )
     replay.cached = {}  # it is shared
 
@@ -32,8 +33,9 @@ def test_there_exactly_while_the_encoder_rests(cache):
 
 
 def test_an_attached_encoder_is_never_at_rest(cache):
-    objective = TrainingObjective(tiny(stop_grad_to_encoder=False), {"jepa": 1.0})
-    attached = FrozenEncoderCache(objective, cache.replay, 10_000)
+    attached = FrozenEncoderCache(
+        TrainingObjective(tiny(stop_grad_to_encoder=False), weighted(jepa=1.0)), cache.replay, 10_000
+    )
     attached.update(0.9)
     assert sampled(attached).cached == {}
 
@@ -42,7 +44,7 @@ def test_codes_are_what_encoding_gives_and_losses_agree(cache):
     model = cache.objective.model
     batch = sampled(cache)
     cache.update(0.7)
-    cache.objective.at(0.7)
+    cache.objective.set_progress(0.7)
     batch_cached = sampled(cache)
     assert torch.equal(batch_cached.action, batch.action)
     assert torch.allclose(batch_cached.cached["z"], model.encode(batch.obs["image"]), atol=1e-5)

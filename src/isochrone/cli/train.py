@@ -19,7 +19,7 @@ A folder that holds a run is never overwritten. Ctrl-C ends with a checkpoint; -
 ends with the same weights, bit for bit on a CPU, as a run that was never stopped.
 
   isochrone train tiny
-  isochrone train zhp --run runs/a --train.steps 2000 --loss.z-smooth 0
+  isochrone train zhp --run runs/a --train.steps 2000 --loss.vicreg 0
   isochrone train zhp --env whitebox:four-rooms
   isochrone train zhp --env.map-file my-map.txt
   isochrone train zhp --data my.h5
@@ -33,8 +33,8 @@ Every value of the recipe is an option. Often used:
   --train.seed N          every random draw follows from it
   --train.threads N       CPU threads (default 1)
   --train.accelerator X   auto, cpu or cuda; --train.precision bf16-mixed saves memory there
-  --loss.NAME W           weight of a loss; 0 leaves it out (isochrone list term)
-  --term.NAME.OPTION V    a setting of one loss
+  --loss.NAME W           weight of a loss; 0 leaves it out (isochrone list loss); also --loss.NAME.start,
+                          --loss.NAME.stop and --loss.NAME.settings.OPTION
   --allow-dead-losses     train although a loss is refused or has no effect
 
 `isochrone train RECIPE --help` lists all options with their values in that recipe.

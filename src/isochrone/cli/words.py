@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isochrone.core import registry
 from isochrone.core.config import LIMITS, hints, parse_flags
 from isochrone.core.errors import UserError, did_you_mean
 
@@ -98,12 +97,12 @@ def option_lines(config: Any, path: str = "") -> list[str]:
         if "part" in f.metadata:
             head = f"{name}  {value.name}: {says}; `isochrone list {f.metadata['part']}` shows the others"
             groups += ["", head, *option_lines(value, f"{path}{f.name}.")]
-        elif "table" in f.metadata:
-            groups += [
-                "",
-                f"{name}.NAME  {says}; `isochrone list term` shows all",
-                *_table(name, value, f.metadata["table"]),
-            ]
+        elif "mapping" in f.metadata:
+            short = getattr(f.metadata["mapping"], "shorthand", None)
+            more = f" (--{name}.NAME VALUE sets {short})" if short else ""
+            groups += ["", f"{name}.NAME  {says}{more}; `isochrone list` shows every {name}"]
+            for key, entry in value.items():
+                groups += option_lines(entry, f"{path}{f.name}.{key}.")
         elif dataclasses.is_dataclass(value):
             groups += ["", f"{name}  {says}", *option_lines(value, f"{path}{f.name}.")]
         else:
@@ -114,17 +113,6 @@ def option_lines(config: Any, path: str = "") -> list[str]:
 def _entry(name: str, default: str, says: str) -> str:
     left = f"  --{name} {default}"
     return f"{left:<38}  {says}" if len(left) <= 38 else f"{left}\n{'':<40}{says}"
-
-
-def _table(name: str, table: Mapping[str, Any], kind: str) -> list[str]:
-    lines = []
-    for key, value in table.items():
-        if dataclasses.is_dataclass(value):
-            lines += option_lines(value, f"{name}.{key}.")
-        else:
-            says = str(registry.get(kind, key).__doc__).split("\n")[0]
-            lines.append(_entry(f"{name}.{key}".replace("_", "-"), _written(value), says))
-    return lines
 
 
 def _written(value: Any) -> str:

@@ -1,8 +1,11 @@
 """Config: dataclass schema <- recipe <- command line. Dataclasses are the only truth; the resolved file round-trips.
 
 A field is plain (int, float, bool, str, Literal, tuple, X | None), a nested dataclass, a *part* (any registered
-component's Config, stored with its name) or a *table* (name -> number, or term -> its settings). Unknown keys, wrong
+component's Config, stored with its name) or a *mapping* from names to dataclasses of one class. Unknown keys, wrong
 types and values out of range are errors that name the nearest key, the value and the range.
+
+The class of a mapping's entries may have `for_name(name, path)`, which returns the entry completed for its name or
+raises UserError, and a ClassVar `shorthand`: the field that `--mapping.NAME VALUE` sets.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,7 +29,7 @@ LIMITS = {
 
 
 def option(default: Any, help: str = "", **meta: Any) -> Any:
-    """A config field with its help line and limits (`ge gt le lt`), or its role (`part=kind`, `table=kind`)."""
+    """A config field with its help line and limits (`ge gt le lt`), or its role (`part=kind`, `mapping=class`)."""
     meta = {"help": help, **meta}
     if isinstance(default, (dict, list)) or callable(default):
         factory = default if callable(default) else lambda: type(default)(default)
@@ -126,11 +129,13 @@ def part_config(kind: str, name: str) -> Any:
     return config
 
 
-def _settings(kind: str, name: str) -> Any:
-    known = registry.names(kind)
-    if name not in known:
-        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, known)}")
-    return getattr(registry.get(kind, name), "settings", None)
+def _entry(cls: Any, name: str, path: str, value: Any = None) -> Any:
+    """The entry `name` of the mapping at `path`, completed for its name; the default one without a `value`."""
+    value = cls() if value is None else value
+    if not isinstance(value, cls):
+        raise _told(f"{path}.{name}", value, f"a group of {', '.join(f.name for f in dataclasses.fields(cls))}")
+    complete = getattr(value, "for_name", None)
+    return complete(name, f"{path}.{name}") if callable(complete) else value
 
 
 def validate(config: Any, path: str = "") -> Any:
@@ -141,8 +146,9 @@ def validate(config: Any, path: str = "") -> Any:
         here, value = f"{path}{f.name}", getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             changes[f.name] = validate(value, f"{here}.")
-        elif "table" in f.metadata:
-            changes[f.name] = _table(value, f.metadata, here)
+        elif "mapping" in f.metadata:
+            entries = {name: _entry(f.metadata["mapping"], name, here, entry) for name, entry in value.items()}
+            changes[f.name] = {name: validate(entry, f"{here}.{name}.") for name, entry in entries.items()}
         else:
             changes[f.name] = parse(value, kinds[f.name], here)
             _limits(changes[f.name], f.metadata, here)
@@ -153,39 +159,36 @@ def validate(config: Any, path: str = "") -> Any:
     return config
 
 
-def _table(table: Mapping[str, Any], meta: Mapping[str, Any], path: str) -> dict[str, Any]:
-    known = registry.names(meta["table"])
-    done: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UserError(f"{path}.{key}: no {meta['table']} called '{key}'{did_you_mean(key, known)}")
-        if dataclasses.is_dataclass(value):
-            done[key] = validate(value, f"{path}.{key}.")
-        else:
-            done[key] = parse(value, float, f"{path}.{key}")
-            _limits(done[key], meta, f"{path}.{key}")
-    return done
-
-
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
     """Dotted changes laid over a config, parts first so that their fields can follow. Returns a validated copy."""
-    for dotted, value in sorted(changes.items(), key=lambda kv: kv[0].count(".")):
-        config = _set(config, dotted.replace("-", "_").split("."), value, "")
+    listed = [(_keys(config, dotted), value) for dotted, value in changes.items()]
+    for keys, value in sorted(listed, key=lambda kv: len(kv[0])):
+        config = _set(config, keys, value, "", config)
     return validate(config)
 
 
-def _set(config: Any, keys: Sequence[str], value: Any, path: str) -> Any:
+def _keys(config: Any, dotted: str) -> list[str]:
+    """'loss.z2h.weight' -> ['loss', 'z2h'], where `weight` is the shorthand; so an entry's first value comes first."""
+    keys = dotted.replace("-", "_").split(".")
+    field = next((f for f in dataclasses.fields(config) if f.name == keys[0]), None)
+    short = getattr(field.metadata.get("mapping"), "shorthand", None) if field else None
+    return keys[:2] if len(keys) == 3 and keys[2] == short else keys
+
+
+def _set(config: Any, keys: Sequence[str], value: Any, path: str, root: Any) -> Any:
     fields = {f.name: f for f in dataclasses.fields(config)}
     head, rest, here = keys[0], list(keys[1:]), f"{path}{keys[0]}"
     if head not in fields:
-        raise UserError(f"unknown option '{here}'{did_you_mean(head, fields)}")
+        raise UserError(f"unknown option '{here}'{_elsewhere(root, keys, path) or did_you_mean(head, fields)}")
     old, meta = getattr(config, head), fields[head].metadata
-    if "table" in meta:
-        new = _set_table(dict(old), rest, value, meta, here)
+    if "mapping" in meta:
+        new = _set_entry(old, rest, value, meta["mapping"], here, root)
     elif rest:
+        if old is None:
+            raise UserError(f"option '{path.rstrip('.')}' has no {head}")
         if not dataclasses.is_dataclass(old):
             raise UserError(f"option '{here}' holds one value; '{'.'.join(rest)}' under it means nothing")
-        new = _set(old, rest, value, f"{here}.")
+        new = _set(old, rest, value, f"{here}.", root)
     elif "part" in meta:
         new = _inherit(old, part_config(meta["part"], str(value)))
     elif dataclasses.is_dataclass(old):
@@ -211,20 +214,43 @@ def _inherit(old: Any, new: Any) -> Any:
     return dataclasses.replace(new, **{k: v for k, v in told.items() if v != getattr(plain, k)})
 
 
-def _set_table(
-    table: dict[str, Any], rest: Sequence[str], value: Any, meta: Mapping[str, Any], path: str
+def _set_entry(
+    mapping: Mapping[str, Any], rest: Sequence[str], value: Any, cls: Any, path: str, root: Any
 ) -> dict[str, Any]:
+    """`mapping` with one value in one entry changed. A new entry needs its shorthand first, where the class has one."""
+    short, inside = getattr(cls, "shorthand", None), ", ".join(f.name for f in dataclasses.fields(cls))
     if not rest:
-        raise UserError(f"option '{path}' is a table: write {path}.NAME=VALUE")
-    default = _settings(meta["table"], rest[0])
-    if len(rest) == 1:
-        table[rest[0]] = parse(value, float, f"{path}.{rest[0]}")
-        _limits(table[rest[0]], meta, f"{path}.{rest[0]}")
-    elif default is None:
-        raise UserError(f"{path}.{rest[0]} has no settings")
-    else:
-        table[rest[0]] = _set(table.get(rest[0], default()), rest[1:], value, f"{path}.{rest[0]}.")
-    return table
+        raise UserError(f"option '{path}' holds several entries: write {path}.NAME{'' if short else '.OPTION'}=VALUE")
+    name = rest[0]
+    keys = list(rest[1:]) or ([short] if short else [])
+    if not keys:
+        raise UserError(f"option '{path}.{name}' is a group: set one of {inside} in it")
+    entry = _entry(cls, name, path, mapping.get(name))
+    if name not in mapping and short and keys != [short]:
+        raise UserError(f"{path}.{name}: give it a {short} too ({path}.{name}=VALUE), for this recipe has none")
+    return {**mapping, name: _set(entry, keys, value, f"{path}.{name}.", root)}
+
+
+def _elsewhere(root: Any, keys: Sequence[str], path: str) -> str:
+    """'; did you mean ...' when another place of the config has an option of exactly this name."""
+    asked = {*path.split("."), *keys}
+    found = [p for p in _paths(root) if p.rpartition(".")[2] == keys[-1]]
+    best = max(found, key=lambda p: len(asked & set(p.split("."))), default=None)
+    return f"; did you mean '{best}'?" if best else ""
+
+
+def _paths(config: Any, path: str = "") -> Iterator[str]:
+    """The dotted path of every option in a config."""
+    for f in dataclasses.fields(config):
+        value, here = getattr(config, f.name), f"{path}{f.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _paths(value, f"{here}.")
+        elif "mapping" in f.metadata:
+            for name, entry in value.items():
+                yield f"{here}.{name}"
+                yield from _paths(entry, f"{here}.{name}.")
+        else:
+            yield here
 
 
 def parse_flags(args: Sequence[str]) -> dict[str, str]:
@@ -256,8 +282,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return out
 
 
-def from_dict(cls: type, data: Mapping[str, Any], path: str = "") -> Any:
-    """The config that `to_dict` wrote. Keys the class does not have are errors."""
+def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = None) -> Any:
+    """The config that `to_dict` wrote. Keys the class does not have are errors.
+
+    `like` is an instance that shows the classes of fields whose annotation does not.
+    """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     kinds, values = hints(cls), {}
     for key, value in data.items():
@@ -269,16 +298,21 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "") -> Any:
         if "part" in meta:
             part = type(part_config(meta["part"], value["name"]))
             values[key] = from_dict(part, value, f"{path}{key}.")
-        elif "table" in meta:
-            values[key] = {
-                k: from_dict(_settings(meta["table"], k), v, f"{path}{key}.{k}.") if isinstance(v, Mapping) else v
-                for k, v in value.items()
-            }
+        elif "mapping" in meta:
+            values[key] = {k: _entry_from(meta["mapping"], k, v, f"{path}{key}") for k, v in value.items()}
         elif dataclasses.is_dataclass(kinds[key]):
             values[key] = from_dict(typing.cast(type, kinds[key]), value, f"{path}{key}.")
+        elif dataclasses.is_dataclass(getattr(like, key, None)) and isinstance(value, Mapping):
+            values[key] = from_dict(type(getattr(like, key)), value, f"{path}{key}.")
         else:
             values[key] = parse(value, kinds[key], f"{path}{key}")
     return validate(cls(**values)) if not path else cls(**values)
+
+
+def _entry_from(cls: Any, name: str, data: Any, path: str) -> Any:
+    """An entry of a mapping, as `to_dict` wrote it."""
+    like = _entry(cls, name, path)
+    return from_dict(cls, data, f"{path}.{name}.", like) if isinstance(data, Mapping) else _entry(cls, name, path, data)
 
 
 @dataclass(frozen=True)

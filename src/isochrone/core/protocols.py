@@ -1,4 +1,4 @@
-"""The seams of the house, as structural types. Whoever fits, fits: nothing needs to inherit."""
+"""Structural interfaces between the packages, one per capability; no inheritance needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from isochrone.core.types import ActionSpec, Batch, Plan, Rollout, Spec, Step
@@ -34,16 +34,97 @@ class VecEnv(Protocol):
 
 
 @runtime_checkable
-class WhiteBox(Protocol):
-    """An environment with ground truth. `step` is `transition` + `draw`, so physics exists once. For measuring only."""
+class EnvState(Protocol):
+    """The true state of B environments (or of any leading shape): a Struct with the visible position of the agent."""
 
-    spec: Spec
+    position: Float[Tensor, "*B 2"]  # pixels, (x, y)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Any: ...
+    def __getitem__(self, index: Any) -> Any: ...
+
+
+@runtime_checkable
+class HasVelocity(Protocol):
+    """An EnvState that also has a velocity, in pixels per step."""
+
+    velocity: Float[Tensor, "*B 2"]
+
+
+@runtime_checkable
+class GroundTruth(VecEnv, Protocol):
+    """An environment that knows its true states: `evaluate` and `plan` then measure a model against them.
+
+    `step` must equal `transition` followed by `draw`. Both are pure and accept any leading shape, as all methods that
+    take states do. `places` are the C states of rest between which distances are known and plans are made; `table`
+    holds the fewest actions between them (entry (i, j) from i to j; inf where there is no way), `index` the number of
+    a state's place (-1: none), `distance` the fewest actions from one state to the position of another.
+    `displacement` is how far the agent visibly moves between two states, in pixels; `teleported` is true where a
+    transition jumps (through a portal, say), so that pixels and actions disagree. For measuring only: no model or loss
+    may read any of it.
+    """
 
     def state(self) -> Any: ...
     def set_state(self, state: Any) -> None: ...
-    def transition(self, state: Any, action: Float[Tensor, "B A"]) -> Any: ...
-    def draw(self, state: Any) -> UInt8[Tensor, "B C Y X"]: ...
-    def distance(self, state: Any, goal: Any) -> Float[Tensor, "B"]: ...
+    def transition(self, state: Any, action: Float[Tensor, "*B A"]) -> Any: ...
+    def draw(self, state: Any) -> UInt8[Tensor, "*B C Y X"]: ...
+    def displacement(self, a: Any, b: Any) -> Float[Tensor, "*B"]: ...
+    def distance(self, state: Any, goal: Any) -> Float[Tensor, "*B"]: ...
+    def places(self) -> Any: ...
+    def table(self) -> Float[Tensor, "C C"]: ...
+    def index(self, state: Any) -> Int[Tensor, "*B"]: ...
+    def teleported(self, state: Any, action: Float[Tensor, "*B A"], next: Any) -> Bool[Tensor, "*B"]: ...
+
+
+@runtime_checkable
+class HasCells(Protocol):
+    """An environment whose places have names: `cell(column, row)` is the state of one environment at rest there.
+
+    Raises:
+        UserError: nobody can rest there.
+    """
+
+    def cell(self, column: int, row: int) -> Any: ...
+
+
+@runtime_checkable
+class HasBestReturn(Protocol):
+    """An environment with rewards that can compute the best possible return.
+
+    `best_return` is the largest undiscounted return from now to the end of each episode; None where it is unknown.
+    """
+
+    def best_return(self) -> Float[Tensor, "B"] | None: ...
+
+
+@runtime_checkable
+class TwoFutures(VecEnv, Protocol):
+    """An environment whose episodes come in two kinds, sides -1 and 1, that look the same up to row `turn`.
+
+    `side` is the side of each environment's current episode; `frames` what an episode of each side shows on its first T
+    rows (None: all).
+    """
+
+    @property
+    def turn(self) -> int: ...
+    @property
+    def episode_length(self) -> int: ...
+
+    def side(self) -> Int[Tensor, "B"]: ...
+    def frames(self, side: Int[Tensor, "B"], steps: int | None = None) -> UInt8[Tensor, "B T C Y X"]: ...
+
+
+@runtime_checkable
+class HasLinearSystem(VecEnv, Protocol):
+    """An environment that is a linear-Gaussian system, so that the likelihood of its observations is known.
+
+    `system` has the matrices of s_t = a s_{t-1} + N(0, q), o_t = h s_t + N(0, r) with s_0 = 0, and
+    `simulate(count, length, rng)` -> (states (B, T, S), observations (B, T, D)).
+    """
+
+    @property
+    def system(self) -> Any: ...
+    @property
+    def episode_length(self) -> int: ...
 
 
 @runtime_checkable

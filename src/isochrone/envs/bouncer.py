@@ -67,7 +67,7 @@ class BouncerState(Struct):
 
 
 @register("env", "bouncer")
-class BouncerWorld:
+class Bouncer:
     """B balls, all stepped together (`VecEnv`), with the truth at hand: `state`, `transition`, `draw` and `frames`."""
 
     Config = BouncerConfig
@@ -126,9 +126,23 @@ class BouncerWorld:
 
     # --- truth -----------------------------------------------------------------------------------------------------
 
+    @property
+    def turn(self) -> int:
+        """The last row whose frame is the same for both sides."""
+        return self.config.turn
+
+    @property
+    def episode_length(self) -> int:
+        """Actions until an episode is cut off."""
+        return self.config.episode_length
+
     def state(self) -> BouncerState:
-        """The state now."""
+        """The current state."""
         return self._state
+
+    def side(self) -> Int[Tensor, "B"]:
+        """The side, -1 or 1, to which each ball goes in its current episode."""
+        return self._state.side
 
     def transition(self, state: BouncerState, action: Float[Tensor, "*B A"] | None = None) -> BouncerState:
         """The state one step later: pure, for any leading shape. The action changes nothing."""

@@ -80,10 +80,10 @@ class Dmc(Pool):
             if not _installed(package):
                 raise MissingExtra("env 'dmc'", package, "dmc")
         self.config = config = config or DmcConfig()
-        super().__init__(partial(DmcWorld, config), num_envs, config.workers, config.timeout, device)
+        super().__init__(partial(SingleDmc, config), num_envs, config.workers, config.timeout, device)
 
 
-class DmcWorld:
+class SingleDmc:
     """One world. `number` is its place in the pool and changes nothing: the seed makes the difference."""
 
     num_envs = 1

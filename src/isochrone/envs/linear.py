@@ -88,7 +88,7 @@ class LinearConfig:
 
 
 @register("env", "linear")
-class LinearWorld:
+class LinearEnv:
     """B runs of one system (`VecEnv`). Shows 'state', the D observed numbers; actions change nothing, rewards are 0."""
 
     Config = LinearConfig
@@ -108,6 +108,11 @@ class LinearWorld:
         self.system = LinearGaussian.random(c.states, c.seen, torch.Generator().manual_seed(c.system), c.apart)
         self._rng = torch.Generator().manual_seed(0)
         self.reset()
+
+    @property
+    def episode_length(self) -> int:
+        """Actions until an episode is cut off."""
+        return self.config.episode_length
 
     def reset(self, seed: int | None = None) -> Step:
         """Begin an episode everywhere. The same seed gives the same run; None goes on with the random numbers."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.protocols import VecEnv
 from isochrone.core.types import ActionSpec, Spec, Step
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 
 WHITEBOX_ID = "isochrone/WhiteBox-v0"
 
@@ -58,7 +58,7 @@ class WhiteBoxEnv(gymnasium.Env):
             if key not in known:
                 raise UserError(f"unknown option '{key}' of the white box{did_you_mean(key, known)}")
         self.render_mode = render_mode
-        self.world = WhiteBoxWorld(WhiteBoxConfig(**options))
+        self.world = WhiteBox(WhiteBoxConfig(**options))
         self.action_space = action_space(self.world.spec.action)
         c, y, x = self.world.spec.image
         self.observation_space = spaces.Box(0, 255, (y, x, c), np.uint8)

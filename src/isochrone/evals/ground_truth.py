@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from isochrone.core.errors import UserError
+from isochrone.core.protocols import GroundTruth, HasVelocity
 from isochrone.core.types import Batch, Spec, Struct
 
 Act = Callable[[Mapping[str, Tensor], torch.Generator], Tensor]
@@ -133,15 +134,12 @@ def record(env: Any, act: Act, length: int, rng: torch.Generator) -> tuple[Batch
     """Play `length` rows in every environment of `env`; returns what a model may see, and what was so.
 
     Args:
-        env: a WhiteBox that is also a VecEnv (B environments).
+        env: B environments with ground truth.
         act: chooses the actions; `random_act(env.spec)` wanders.
         length: rows per environment, at least 2.
     """
-    for name in ("places", "table", "teleported", "transition"):
-        if not hasattr(env, name):
-            raise UserError(
-                f"env '{type(env).__name__}' has no '{name}': measures need ground truth, choose the white box"
-            )
+    if not isinstance(env, GroundTruth):
+        raise UserError(f"env '{type(env).__name__}' has no ground truth to measure with (see core/protocols.py)")
     if length < 2:
         raise UserError(f"a recording of length {length} has no transition; use at least 2")
     step = env.reset(int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device)))
@@ -170,7 +168,6 @@ def _truth(env: Any, batch: Batch, state: Any) -> Truth:
     action = batch.action[:, :-1].reshape(b * (t - 1), -1)
     teleported = env.teleported(before, action, after).bool().reshape(b, t - 1) & valid
     position = state.position.float()
-    velocity = getattr(state, "velocity", None)
-    velocity = torch.zeros_like(position) if velocity is None else velocity.float()
+    velocity = state.velocity.float() if isinstance(state, HasVelocity) else torch.zeros_like(position)
     moved = ((position[:, 1:] - position[:, :-1]).abs().amax(-1) > 1e-6) & valid
     return Truth(env, state, position, velocity, teleported, moved, valid)

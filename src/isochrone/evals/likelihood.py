@@ -232,11 +232,6 @@ DEPTH = 5
 """D of the overshooting objective that is compared with the ELBO."""
 
 
-def linear(env: Any) -> bool:
-    """Is this a world of which every likelihood is known?"""
-    return hasattr(env, "system") and hasattr(env.config, "episode_length")
-
-
 @torch.no_grad()
 def elbo(model: Any, seen: Float[Tensor, "B T D"], rng: torch.Generator | None) -> Float[Tensor, "B"]:
     """One-sample ELBO of each sequence in nats, constants included. (`model` passes vectors unsquashed.)"""
@@ -259,7 +254,7 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
     which filtering costs less. climb_elbo, climb_exact: what both gain when model and filter climb the ELBO from the
     truth; overshot: see there. These three hang on the system alone.
     """
-    length = env.config.episode_length + 1
+    length = env.episode_length + 1
     _, seen = env.system.simulate(count, length, rng)
     exact = log_likelihood(env.system, seen) / length
     draw = torch.Generator(device_of(model)).manual_seed(int(torch.randint(2**31, (), **rng_kwargs(rng))))

@@ -1,7 +1,6 @@
 """Does a model know that there are two futures, and does it remember which one is due? For worlds such as the bouncer.
 
-Such a world tells the frames of an episode given its side, `frames(side)`, the side of each world, `state().side`, and
-the last row that looks the same for both, `config.turn`. For measuring only.
+The environment must be one of `core.protocols.TwoFutures`. For measuring only.
 """
 
 from __future__ import annotations
@@ -22,11 +21,6 @@ SHARP = 0.1
 """A future shows one side where its squared error to that side is at most this share of that between both."""
 
 
-def forked(env: Any) -> bool:
-    """Is this a world of two futures?"""
-    return all(hasattr(env, name) for name in ("frames", "state")) and hasattr(env.config, "turn")
-
-
 @torch.no_grad()
 def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict[str, Any]:
     """{'forks.NAME': number or array}: filter each world up to its turn, then imagine `FUTURES` times and decode.
@@ -40,8 +34,8 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     coin pays 1/4, a blurred mean 1/2.
     """
     device = device_of(model)
-    turn = env.config.turn
-    horizon = min(horizon, env.config.episode_length - turn)
+    turn = env.turn
+    horizon = min(horizon, env.episode_length - turn)
     state, side = _filtered(model, env, turn, rng)
     idle = model.action.idle((env.num_envs, FUTURES, horizon), device)
     # one world at a time: the rows of a batch share their noise
@@ -83,7 +77,7 @@ def _filtered(model: Any, env: Any, turn: int, rng: torch.Generator) -> tuple[An
     """The belief of every world after its row `turn`, and the side that is due."""
     device = device_of(model)
     step = env.reset(int(torch.randint(2**31, (), generator=rng, device=rng.device)))
-    side = env.state().side
+    side = env.side()
     action = model.action.idle((env.num_envs,), device)
     drawn = {"rng": rng} if getattr(model, "draws", False) else {}  # as in training: a mode is no fair sample
     state = model.start(env.num_envs)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.agents.baselines import NoOp, Random
-from isochrone.core.protocols import Agent
+from isochrone.core.protocols import Agent, HasBestReturn
 from isochrone.evals.model_access import generator, numpy
 from isochrone.evals.stats import bootstrap_mean
 
@@ -132,12 +132,11 @@ def earned(
     seed: int,
     rng: torch.Generator,
     device: torch.device | str = "cpu",
-    best: Callable[[Any], Float[Tensor, "B"]] | None = None,
 ) -> dict[str, Any]:
     """{'return.NAME': mean over the worlds' first episodes from `seed`, with interval and the random agent as floor}.
 
     'return.promised', 'came' and 'overpromise' compare the first agent's plans for reward with what came of them.
-    `best(env)` after a reset tells the best possible returns; then 'return.share' is the first agent's part of them.
+    Where the environment has the best possible returns, 'return.share' is the first agent's part of them.
     """
     baselines = {agent.name: agent for agent in (NoOp(env.spec.action), Random(env.spec.action))}
     discounts = {name: getattr(getattr(agent, "cost", None), "discount", None) for name, agent in agents.items()}
@@ -153,10 +152,10 @@ def earned(
     out["return.episodes"] = numpy(torch.stack([found[name] for name in agents]))
     for told in list(heard.values())[:1]:
         out |= {f"return.{k}": v for k, v in told.kept(generator(rng)).items()}
+    env.reset(seed)
+    best = env.best_return() if isinstance(env, HasBestReturn) else None
     if best is not None and agents:
-        env.reset(seed)
-        top = best(env).double().cpu()
-        out["return.oracle"] = float(top.mean())
+        out["return.oracle"] = float(best.double().mean())
         out["return.share"] = out[f"return.{next(iter(agents))}"] / max(out["return.oracle"], 1e-9)
         out["return.share.floor"] = out["return.random"] / max(out["return.oracle"], 1e-9)
     return out

@@ -29,7 +29,7 @@ class ActionDelta:
 @loss(
     "action_delta_h",
     updates={"delta_h", "predictor", "z2h"},
-    also=ATTACHED_H,
+    extra_updates=ATTACHED_H,
     reads={"h"},
     source="seeds/002, action_delta_h; one side stopped (spec section 3); z2h through h_0",
     settings=ActionDelta,
@@ -48,7 +48,7 @@ def action_delta_h(model, roll, cfg) -> Tensor:
 @loss(
     "inverse_dynamics_h",
     updates={"inverse_h", "predictor", "z2h"},
-    also=ATTACHED_H,
+    extra_updates=ATTACHED_H,
     reads={"z_in", "h"},
     source="seeds/002, inverse_dynamics_h; the second state is the observed-side belief Zh(z'), else F only stores a",
 )
@@ -69,7 +69,7 @@ def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
 @loss(
     "action_delta_dp",
     updates={"delta_p", "prototypes_p"},
-    also=ATTACHED_P,
+    extra_updates=ATTACHED_P,
     reads={"dp"},
     source="seeds/002, action_delta_dp; the prototype is trained, rho so that blocked moves do not drag it",
     settings=Robust,
@@ -83,11 +83,11 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
 @loss(
     "additivity_dp",
     updates={"delta_p"},
-    also=ATTACHED_P,
+    extra_updates=ATTACHED_P,
     reads={"h", "p", "dp"},
     source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
     settings=Robust,
-    refuses={"summed_pose": SUMMED},
+    undefined_in={"summed_pose": SUMMED},
 )
 def additivity_dp(model, roll, cfg) -> Tensor:
     """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: robust length, mean over (B, T-2)."""
@@ -108,12 +108,12 @@ class Steps(Robust):
 @loss(
     "rollout_kstep_p",
     updates={"delta_p", "pose"},
-    also=ATTACHED_P,
-    minus={"summed_pose": {"pose"}},
+    extra_updates=ATTACHED_P,
+    fewer_updates={"summed_pose": {"pose"}},
     reads={"p", "dp"},
     source="seeds/002, rollout_kstep_p, on the measured pose, gradient on both sides",
     settings=Steps,
-    refuses={"summed_pose": SUMMED},
+    undefined_in={"summed_pose": SUMMED},
 )
 def rollout_kstep_p(model, roll, cfg) -> Tensor:
     """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: robust length, mean over valid (t, k)."""
@@ -135,7 +135,7 @@ class Scale:
 @loss(
     "scale_dp",
     updates={"delta_p"},
-    also=ATTACHED_P,
+    extra_updates=ATTACHED_P,
     reads={"p", "dp"},
     source="seeds/002, scale_dp: a trimmed mean, for a median gives gradient to one sample",
     settings=Scale,

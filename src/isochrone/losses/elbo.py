@@ -71,7 +71,7 @@ class Pyramid:
     reads={"target", "image_hat"},
     source=f"{PLANET}, eq. 3; ln p(o_t | s_t)",
     settings=Pyramid,
-    minus=ALONE,
+    fewer_updates=ALONE,
 )
 def image(model, roll, cfg) -> Tensor:
     """1/2 |o - o_hat|^2 over the pixels of the image as the encoder saw it: sum over the event, mean over (B, R).
@@ -94,7 +94,7 @@ def image(model, roll, cfg) -> Tensor:
     updates={"decoder", *BELIEF},
     reads={"target", "vectors_hat"},
     source=f"{PLANET}, eq. 3; symlog: Hafner et al. 2023, eq. 1",
-    minus=ALONE,
+    fewer_updates=ALONE,
 )
 def vectors(model, roll, cfg) -> Tensor:
     """The same of every observation that is a vector, in symlog space: sum over the event, mean over (B, T)."""
@@ -108,7 +108,7 @@ def vectors(model, roll, cfg) -> Tensor:
     reads={"reward_hat"},
     source=f"{PLANET}, eq. 3; two-hot: Hafner et al. 2023, eq. 10",
     settings=Scale,
-    minus=ALONE,
+    fewer_updates=ALONE,
 )
 def reward(model, roll, cfg) -> Tensor:
     """-ln p(r_t | s_t) of the reward on arrival; first rows have none and are left out. Mean over the other (B, T)."""
@@ -122,7 +122,7 @@ def reward(model, roll, cfg) -> Tensor:
     reads={"continue_hat"},
     source="Hafner et al. 2021 (Dreamer v2), eq. 2",
     settings=Scale,
-    minus=ALONE,
+    fewer_updates=ALONE,
 )
 def goes_on(model, roll, cfg) -> Tensor:
     """-ln p(c_t | s_t), c_t = 0 on terminal rows. Mean over (B, T)."""
@@ -162,7 +162,7 @@ def balanced(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor
     reads={"posterior", "prior"},
     source=f"{PLANET}, eq. 3; balance: Hafner et al. 2021, alg. 2; free nats per row: Hafner et al. 2023, eq. 5",
     settings=Kl,
-    wakes={"free": 0.0},
+    probe_overrides={"free": 0.0},
 )
 def kl(model, roll, cfg) -> Tensor:
     """KL(q(z_t | h_t, o_t) || p(z_t | h_t)): sum over z, free nats per row or on the mean, mean over (B, T)."""
@@ -175,7 +175,7 @@ def kl(model, roll, cfg) -> Tensor:
     updates=BELIEF,
     reads={"posterior"},
     source=f"{PLANET}, appendix; off in its released code",
-    minus={"decoupled_posterior": {"dynamics"}},
+    fewer_updates={"decoupled_posterior": {"dynamics"}},
 )
 def kl_global(model, roll, cfg) -> Tensor:
     """KL(q || fixed standard prior): N(0, I), or even odds. Sum over z, mean over (B, T)."""
@@ -193,7 +193,7 @@ def deep(x: Tensor | Struct) -> Any:
     reads={"posterior", "overshoot"},
     source=f"{PLANET}, eq. 7; the posteriors of d > 1 are stopped",
     settings=Kl,
-    wakes={"free": 0.0},
+    probe_overrides={"free": 0.0},
 )
 def overshoot_kl(model, roll, cfg) -> Tensor:
     """KL(sg q(z_t) || p(z_t | posterior d steps before)), d = 2..D: sum over z, mean over starts and depths.

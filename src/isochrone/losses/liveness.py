@@ -56,11 +56,11 @@ def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -
     Free nats are left out: a loss that sleeps below them is not dead.
     """
     groups = {name: list(ps) for name, ps in total.model.groups().items()}
-    values: dict[str, list[float]] = {name: [] for name in total.terms}
-    norms = {name: dict.fromkeys(groups, 0.0) for name in total.terms}
+    values: dict[str, list[float]] = {name: [] for name in total.losses}
+    norms = {name: dict.fromkeys(groups, 0.0) for name in total.losses}
     vectors: dict[str, Tensor] = {}
     for i, batch in enumerate(probes):
-        losses = total.losses(batch, torch.Generator().manual_seed(seed + i), awake=True)
+        losses = total.values(batch, torch.Generator().manual_seed(seed + i), probe=True)
         for name, loss in losses.items():
             grads = gradients(loss, groups)
             values[name].append(loss.item())
@@ -69,7 +69,7 @@ def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -
                 norms[name][g] = max(norms[name][g], size)
             if i == 0:
                 vectors[name] = _flat(grads, groups)
-    pulses = {name: LossProbe(values[name], norms[name]) for name in total.terms}
+    pulses = {name: LossProbe(values[name], norms[name]) for name in total.losses}
     return Liveness(pulses, [f for name, p in pulses.items() for f in _faults(name, p)] + _copies(vectors))
 
 

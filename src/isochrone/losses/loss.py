@@ -1,22 +1,54 @@
-"""`@term`: a loss declares what it may move (`updates`), what it reads, and where it comes from.
+"""`@loss`: a loss declares what it may move (`updates`), what it reads, and where it comes from.
 
-    @loss("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
-    def z2h(model, roll, cfg): ...
+    @loss("z2h", updates={"z2h"}, reads={"z_in", "h"}, source="Ha and Schmidhuber 2018")
+    def z2h(model, rollout, settings): ...
 
-`also` adds groups in a mode of the model, e.g. {"encoder_attached": {"encoder"}}; `minus` takes them away, and wins.
+A model may have modes (`model.modes`, such as {"encoder_attached"}): `extra_updates` adds groups in a mode,
+`fewer_updates` removes them, and wins.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from isochrone.core import registry
+from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Rollout
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """One loss of a training: its weight in the sum, when it is active, and its own settings."""
+
+    shorthand: ClassVar[str] = "weight"
+    weight: float = option(1.0, "factor of the loss in the sum; 0: not built", ge=0)
+    start: float = option(0.0, "fraction of the training at which it becomes active", ge=0, lt=1)
+    stop: float = option(1.0, "fraction of the training at which it ceases to be active", gt=0, le=1)
+    settings: Any = option(None, "what this loss alone has")
+
+    def check(self, path: str = "") -> None:
+        """Cross-field rules. UserError."""
+        if not math.isfinite(self.weight):
+            raise UserError(f"{path}weight = {self.weight}: must be a finite number")
+        if not self.start < self.stop:
+            raise UserError(f"{path}start = {self.start}, {path}stop = {self.stop}: start must be less than stop")
+
+    def for_name(self, name: str, path: str = "") -> Self:
+        """This entry with the settings that the loss `name` has by default, where it has none yet. UserError."""
+        kind = getattr(registry.get("loss", name), "settings", None)
+        if self.settings is None:
+            return self if kind is None else replace(self, settings=kind())
+        if kind is None or not isinstance(self.settings, kind):
+            wanted = "this loss has no settings" if kind is None else f"must be a {kind.__name__}"
+            raise UserError(f"{path}.settings = {self.settings!r}: {wanted}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -29,38 +61,41 @@ class Loss:
     reads: frozenset[str]
     source: str
     settings: type | None = None
-    also: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    minus: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    refuses: Mapping[str, str] = field(default_factory=dict)  # mode -> why the term is meaningless there
-    wakes: Mapping[str, Any] = field(default_factory=dict)  # settings under which it never sleeps
+    extra_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    fewer_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss means nothing there
+    probe_overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that keep its gradient alive in probes
 
-    def __call__(self, model: nn.Module, roll: Rollout, cfg: Any = None) -> Tensor:
-        return self.fn(model, roll, cfg if cfg is not None or self.settings is None else self.settings())
+    def __call__(self, model: nn.Module, rollout: Rollout, settings: Any = None) -> Tensor:
+        return self.fn(model, rollout, self._or_default(settings))
 
-    def awake(self, cfg: Any = None) -> Any:
-        """Settings for proofs: without free nats and the like, so that a loss that sleeps is told from a dead one."""
-        cfg = cfg if cfg is not None or self.settings is None else self.settings()
-        return replace(cfg, **self.wakes) if self.wakes else cfg
+    def probe_settings(self, settings: Any = None) -> Any:
+        """Settings for gradient probes: without free nats and the like, under which a working loss has no gradient."""
+        settings = self._or_default(settings)
+        return replace(settings, **self.probe_overrides) if self.probe_overrides else settings
+
+    def _or_default(self, settings: Any) -> Any:
+        return self.settings() if settings is None and self.settings is not None else settings
 
     def declared(self, model: Any) -> frozenset[str]:
-        """The groups this term may move in the model's present modes (groups without parameters left out)."""
-        more = frozenset().union(*(self.also.get(mode, ()) for mode in model.modes))
-        less = frozenset().union(*(self.minus.get(mode, ()) for mode in model.modes))
+        """The groups that this loss may move in the model's modes (groups that the model lacks are left out)."""
+        more = frozenset().union(*(self.extra_updates.get(mode, ()) for mode in model.modes))
+        less = frozenset().union(*(self.fewer_updates.get(mode, ()) for mode in model.modes))
         return ((self.updates | more) - less) & frozenset(model.groups())
 
-    def check(self, model: Any, force: bool = False) -> None:
-        """Refuse a model that cannot feed this term, or a mode that makes it an identity."""
+    def check(self, model: Any, allow_dead: bool = False) -> None:
+        """UserError for a model that cannot feed this loss, or for a mode in which it is an identity."""
         missing = self.reads - model.provides
         if missing:
             have = ", ".join(sorted(model.provides))
             raise UserError(
-                f"term '{self.name}' reads {sorted(missing)}, but model '{type(model).__name__.lower()}' provides "
+                f"loss '{self.name}' reads {sorted(missing)}, but model '{type(model).__name__.lower()}' provides "
                 f"{have}: choose another model or loss.{self.name}=0"
             )
-        for mode, why in self.refuses.items():
-            if mode in model.modes and not force:
+        for mode, why in self.undefined_in.items():
+            if mode in model.modes and not allow_dead:
                 raise UserError(
-                    f"term '{self.name}' is refused: {why}. "
+                    f"loss '{self.name}' is refused: {why}. "
                     f"Set loss.{self.name}=0 (or pass --allow-dead-losses to see it fail)"
                 )
 
@@ -72,28 +107,28 @@ def loss(
     reads: set[str],
     source: str,
     settings: type | None = None,
-    also: Mapping[str, set[str]] | None = None,
-    minus: Mapping[str, set[str]] | None = None,
-    refuses: Mapping[str, str] | None = None,
-    wakes: Mapping[str, Any] | None = None,
+    extra_updates: Mapping[str, set[str]] | None = None,
+    fewer_updates: Mapping[str, set[str]] | None = None,
+    undefined_in: Mapping[str, str] | None = None,
+    probe_overrides: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Loss]:
     """Declare a loss and register it."""
 
     def declare(fn: Callable[..., Tensor]) -> Loss:
-        made = Loss(
+        declared = Loss(
             name,
             fn,
             frozenset(updates),
             frozenset(reads),
             source,
             settings,
-            {k: frozenset(v) for k, v in (also or {}).items()},
-            {k: frozenset(v) for k, v in (minus or {}).items()},
-            dict(refuses or {}),
-            dict(wakes or {}),
+            {k: frozenset(v) for k, v in (extra_updates or {}).items()},
+            {k: frozenset(v) for k, v in (fewer_updates or {}).items()},
+            dict(undefined_in or {}),
+            dict(probe_overrides or {}),
         )
-        object.__setattr__(made, "__doc__", fn.__doc__)
-        object.__setattr__(made, "__qualname__", f"{fn.__module__}.{fn.__qualname__}")
-        return register("loss", name)(made)
+        object.__setattr__(declared, "__doc__", fn.__doc__)
+        object.__setattr__(declared, "__qualname__", f"{fn.__module__}.{fn.__qualname__}")
+        return register("loss", name)(declared)
 
     return declare

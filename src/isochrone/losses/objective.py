@@ -1,4 +1,4 @@
-"""The weighted sum: one module whose `forward` observes and applies every term, so that one backward serves all."""
+"""The training objective: a weighted sum of losses on one shared rollout, so that one backward serves them all."""
 
 from __future__ import annotations
 
@@ -10,87 +10,76 @@ import torch
 from torch import Tensor, nn
 
 from isochrone.core import registry
+from isochrone.core.config import validate
 from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.types import Batch
-from isochrone.losses.loss import Loss
+from isochrone.losses.loss import Loss, LossConfig
 
 
 class TrainingObjective(nn.Module):
-    """Model and terms. `weights[name] = 0` means that the term is not built.
+    """Model and losses; `losses` maps names to their configuration, and the sum is taken in its order.
 
-    `settings[name]` overrides a term's settings; `force` builds terms that refuse this model (to show that they fail).
-    `after[name]` and `until[name]` are shares of the training (default 0 and 1): outside them a term rests and costs
-    nothing. Where detached losses do not feel each other, learning one part after the other is learning on firm ground.
+    A loss of weight 0 is not built. Outside [start, stop), fractions of the training, a loss is not computed: where
+    losses do not share weights, one part can so be trained after the other. `allow_dead_losses` builds losses that are
+    undefined for this model, to show that they fail.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        weights: Mapping[str, float],
-        settings: Mapping[str, Any] | None = None,
-        force: bool = False,
-        after: Mapping[str, float] | None = None,
-        until: Mapping[str, float] | None = None,
-    ) -> None:
+    def __init__(self, model: Any, losses: Mapping[str, LossConfig], allow_dead_losses: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.weights = {name: float(w) for name, w in weights.items() if w != 0}
-        if not self.weights:
+        configs = {name: validate(c.for_name(name, f"loss.{name}"), f"loss.{name}.") for name, c in losses.items()}
+        self.configs: dict[str, LossConfig] = {name: c for name, c in configs.items() if c.weight > 0}
+        if not self.configs:
             raise UserError("no loss has a weight above 0: set at least one loss.NAME")
-        negative = [n for n, w in self.weights.items() if w < 0]
-        if negative:
-            raise UserError(f"loss.{negative[0]} = {self.weights[negative[0]]}: weights must be at least 0")
-        self.terms: dict[str, Loss] = {name: registry.get("loss", name) for name in self.weights}
-        for t in self.terms.values():
-            t.check(model, force)
-        given = settings or {}
-        self.settings = {n: given.get(n) or (t.settings() if t.settings else None) for n, t in self.terms.items()}
-        self.needs = frozenset[str]().union(*(t.reads for t in self.terms.values()))
-        self.spans = {n: ((after or {}).get(n, 0.0), (until or {}).get(n, 1.0)) for n in self.terms}
-        self._check_spans()
-        self.active, self.share = frozenset(self.terms), 0.0
+        self.losses: dict[str, Loss] = {name: registry.get("loss", name) for name in self.configs}
+        for loss in self.losses.values():
+            loss.check(model, allow_dead_losses)
+        self._check_gaps()
+        self.active, self.progress = frozenset(self.losses), 0.0
 
-    def _check_spans(self) -> None:
-        for name, (start, end) in self.spans.items():
-            if not 0 <= start < end <= 1:
-                raise UserError(
-                    f"after.{name} = {start}, until.{name} = {end}: shares of the training, 0 <= after < until <= 1"
-                )
-        edges = sorted({0.0, *(x for span in self.spans.values() for x in span if x < 1)})
-        for edge in edges:
-            if not any(start <= edge < end for start, end in self.spans.values()):
-                raise UserError(f"no loss is active at {edge:.0%} of the training: mend after.NAME or until.NAME")
+    def _check_gaps(self) -> None:
+        for edge in sorted({0.0, *(x for c in self.configs.values() for x in (c.start, c.stop) if x < 1)}):
+            if not any(c.start <= edge < c.stop for c in self.configs.values()):
+                raise UserError(f"no loss is active at {edge:.0%} of the training: change loss.NAME.start or stop")
 
-    def at(self, share: float) -> bool:
-        """Wake and rest terms for this share of the training (0..1); True when the set of active terms changed."""
-        awake = frozenset(n for n, (start, end) in self.spans.items() if start <= share < end or (share >= end == 1))
-        changed, self.active, self.share = awake != self.active, awake, share
+    @property
+    def needs(self) -> frozenset[str]:
+        """The rollout fields that the losses read."""
+        return frozenset[str]().union(*(loss.reads for loss in self.losses.values()))
+
+    def set_progress(self, progress: float) -> bool:
+        """Choose the active losses for this fraction (0..1) of the training; True when they are others than before."""
+        done = progress >= 1
+        active = frozenset(n for n, c in self.configs.items() if c.start <= progress < c.stop or (done and c.stop == 1))
+        changed, self.active, self.progress = active != self.active, active, progress
         return changed
 
     def group_spans(self) -> dict[str, tuple[float, float]]:
-        """When some term moves each group of weights: {group: (after, until)}; groups that nothing moves left out."""
+        """When some loss moves each group of weights: {group: (start, stop)}; groups that nothing moves left out."""
         spans: dict[str, tuple[float, float]] = {}
-        for name, t in self.terms.items():
-            start, end = self.spans[name]
-            for group in t.declared(self.model):
-                first, last = spans.get(group, (start, end))
-                spans[group] = (min(first, start), max(last, end))
+        for name, loss in self.losses.items():
+            config = self.configs[name]
+            for group in loss.declared(self.model):
+                first, last = spans.get(group, (config.start, config.stop))
+                spans[group] = (min(first, config.start), max(last, config.stop))
         return spans
 
-    def losses(
-        self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None, awake: bool = False
+    def values(
+        self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None, probe: bool = False
     ) -> dict[str, Tensor]:
-        """The named terms (default: all of them) on one shared rollout, unweighted; `awake` without their free nats."""
-        chosen = {n: t for n, t in self.terms.items() if names is None or n in names}
-        needs = frozenset[str]().union(*(t.reads for t in chosen.values()))
-        roll = replace(self.model.observe(batch, needs, rng), progress=self.share)
-        told = {name: t.awake(self.settings[name]) if awake else self.settings[name] for name, t in chosen.items()}
-        return {name: t(self.model, roll, told[name]) for name, t in chosen.items()}
+        """The named losses (default: all) on one shared rollout, unweighted; with `probe`, in their probe settings."""
+        chosen = {n: loss for n, loss in self.losses.items() if names is None or n in names}
+        needs = frozenset[str]().union(*(loss.reads for loss in chosen.values()))
+        rollout = replace(self.model.observe(batch, needs, rng), progress=self.progress)
+        settings = {name: self.configs[name].settings for name in chosen}
+        if probe:
+            settings = {name: loss.probe_settings(settings[name]) for name, loss in chosen.items()}
+        return {name: loss(self.model, rollout, settings[name]) for name, loss in chosen.items()}
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the active terms, and each one's value for the log (detached, still on the device)."""
-        losses = self.losses(batch, rng, self.active)
-        total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
-        metrics = {f"loss/{name}": stop_gradient(value, "for the log") for name, value in losses.items()}
+        """The weighted sum of the active losses, and each one's value for the log (no gradient, on the device)."""
+        values = self.values(batch, rng, self.active)
+        total = torch.stack([self.configs[name].weight * value for name, value in values.items()]).sum()
+        metrics = {f"loss/{name}": stop_gradient(value, "for the log") for name, value in values.items()}
         return total, metrics | {"loss": stop_gradient(total, "for the log")}

@@ -77,7 +77,7 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
 
 PIXELS: dict[str, Any] = {
     "updates": {"encoder", "decoder"},
-    "minus": {"decoder_detached": {"encoder"}},
+    "fewer_updates": {"decoder_detached": {"encoder"}},
     "reads": {"recon", "recon_rows"},
     "settings": Boxes,
 }

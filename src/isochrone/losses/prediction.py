@@ -15,7 +15,7 @@ ATTACHED = {"encoder_attached": {"encoder"}}
 @loss(
     "jepa",
     updates={"predictor", "h2z", "z2h"},
-    also=ATTACHED,
+    extra_updates=ATTACHED,
     reads={"z", "z_hat"},
     source="seeds/002, table row jepa; z2h through h_0 (the notes' table forgets it)",
     settings=Robust,
@@ -29,7 +29,7 @@ def jepa(model, roll, cfg) -> Tensor:
 @loss(
     "h2z",
     updates={"h2z", "z2h"},
-    also=ATTACHED,
+    extra_updates=ATTACHED,
     reads={"z", "h"},
     source="seeds/002, table row h2z; its rows t > 0 equal jepa, so only rows where belief starts are kept",
 )
@@ -72,7 +72,7 @@ ROLLS = {"predictor", "h2z", "z2h"}
 @loss(
     "rollout_kstep_h",
     updates=ROLLS,
-    also=ATTACHED,
+    extra_updates=ATTACHED,
     reads={"h", "open_loop"},
     source="seeds/002, table row rollout_kstep_h; spec section 3 starts at k = 2",
 )
@@ -86,7 +86,7 @@ def rollout_kstep_h(model, roll, cfg) -> Tensor:
 @loss(
     "rollout_kstep_delta_h",
     updates=ROLLS,
-    also=ATTACHED,
+    extra_updates=ATTACHED,
     reads={"h", "open_loop"},
     source="seeds/002, table row rollout_kstep_delta_h",
 )
@@ -101,7 +101,7 @@ def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
 @loss(
     "rollout_kstep_z",
     updates=ROLLS,
-    also=ATTACHED,
+    extra_updates=ATTACHED,
     reads={"z", "open_loop"},
     source="seeds/002, rollout_kstep_z (off in the notes; on in our recipe: plans are made of imagined z)",
     settings=Robust,

@@ -74,8 +74,8 @@ def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     reads={"p"},
     source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10; spec section 5",
     settings=Reach,
-    also=ALSO,
-    minus=MINUS,
+    extra_updates=ALSO,
+    fewer_updates=MINUS,
 )
 def reach_p(model, roll, cfg) -> Tensor:
     """Spread every pair as far as it goes, while each observed step costs at most one action.
@@ -112,8 +112,8 @@ class Bellman(Thin):
     reads={"z_in", "h", "p"},
     source="Bellman's optimality equation for unit costs (Kaelbling 1993), on one imagined step",
     settings=Bellman,
-    also={"encoder_attached": {"encoder"}},
-    refuses={"summed_pose": "a running sum gives an imagined place no p of its own"},
+    extra_updates={"encoder_attached": {"encoder"}},
+    undefined_in={"summed_pose": "a running sum gives an imagined place no p of its own"},
 )
 def bellman_p(model, roll, cfg) -> Tensor:
     """d_p(s, g) against 1 + min_a d_p(s_a, g), s_a imagined, target stopped: smooth L1, mean over unlike pairs.
@@ -194,8 +194,8 @@ def first_hits(
     reads={"p"},
     source="seeds/002, geometry_rank_p; ordered by first-hit times, for 'later in the window' rewards a clock",
     settings=Rank,
-    also=ALSO,
-    minus=MINUS,
+    extra_updates=ALSO,
+    fewer_updates=MINUS,
 )
 def geometry_rank_p(model, roll, cfg) -> Tensor:
     """relu(margin + d(near, goal) - d(far, goal)) over pairs whose best observed first-hit times are ordered. Mean."""

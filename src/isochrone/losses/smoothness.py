@@ -155,7 +155,7 @@ class Motion(Robust):
 @loss(
     "motion_read",
     updates={"displacement_head_h", "predictor", "z2h"},
-    also={"encoder_attached": {"encoder"}},
+    extra_updates={"encoder_attached": {"encoder"}},
     reads={"h"},
     source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
     settings=Motion,

@@ -8,6 +8,7 @@ from isochrone.core.config import part_config
 from isochrone.envs.bouncer import BouncerConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.losses.elbo import Kl
+from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.recipes.planet import planet_small
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -35,8 +36,7 @@ def bouncer() -> Config:
             decode_rows=6,
         ),
         # a heavier image loss makes the posterior so narrow that imagined z leave its support
-        loss={"image": 0.2, "kl": 1.0},
-        term={"kl": Kl(free=0.0)},
+        loss={"image": LossConfig(0.2), "kl": LossConfig(settings=Kl(free=0.0))},
         data=DataConfig(num_envs=64, rows=130),
         train=replace(
             base.train, steps=3000, batch=12, length=13, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0

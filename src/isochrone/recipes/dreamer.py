@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from isochrone.losses.elbo import Kl
+from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.recipes.planet import planet
 from isochrone.recipes.schema import Config, recipe
@@ -17,7 +18,11 @@ def dreamer_v1() -> Config:
     return replace(
         base,
         model=RssmConfig(act="elu", head_units=400, head_layers=2),
-        term={"kl": Kl(free=3.0, averaged=True)},
+        loss={
+            "image": LossConfig(),
+            "reward": LossConfig(),
+            "kl": LossConfig(settings=Kl(free=3.0, averaged=True)),
+        },
         train=replace(base.train, lr=6e-4, eps=1e-7, clip=100.0),
     )
 
@@ -39,8 +44,12 @@ def dreamer_v2() -> Config:
             head_layers=4,
             encoder="planet",
         ),
-        loss=base.loss | {"continue": 1.0},
-        term={"kl": Kl(dyn=0.8, rep=0.2, free=1.0, averaged=True)},
+        loss={
+            "image": LossConfig(),
+            "reward": LossConfig(),
+            "kl": LossConfig(settings=Kl(dyn=0.8, rep=0.2, free=1.0, averaged=True)),
+            "continue": LossConfig(),
+        },
         train=replace(base.train, lr=3e-4, eps=1e-5, clip=100.0, weight_decay=1e-6),
     )
 
@@ -82,7 +91,11 @@ def dreamer_v3() -> Config:
     return replace(
         base,
         model=SIZE_S,
-        loss=base.loss | {"image": 2.0, "continue": 1.0},  # v3 sums squared errors without the half
-        term={"kl": Kl(dyn=0.5, rep=0.1, free=1.0)},
+        loss={
+            "image": LossConfig(2.0),  # v3 sums squared errors without the half
+            "reward": LossConfig(),
+            "kl": LossConfig(settings=Kl(dyn=0.5, rep=0.1, free=1.0)),
+            "continue": LossConfig(),
+        },
         train=replace(base.train, lr=1e-4, eps=1e-8, clip=1000.0, batch=16, length=64),
     )

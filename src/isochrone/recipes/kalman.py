@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from isochrone.core.config import part_config
 from isochrone.evals.suite import EvalConfig
+from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -29,8 +30,7 @@ def kalman() -> Config:
             symlog=False,
             min_std=0.01,
         ),
-        loss={"vectors": 1.0, "kl": 1.0},
-        term={},
+        loss={"vectors": LossConfig(), "kl": LossConfig()},
         data=DataConfig(num_envs=64, rows=4000),
         # long windows over several episodes: the model takes the first row of a window for that of an episode
         train=TrainConfig(

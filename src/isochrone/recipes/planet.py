@@ -9,6 +9,7 @@ from isochrone.core.config import part_config
 from isochrone.envs.whitebox import WhiteBoxConfig
 from isochrone.evals.suite import EvalConfig
 from isochrone.losses.elbo import Kl, Pyramid, Scale
+from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.planners.cem import CEM
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -23,8 +24,11 @@ def planet() -> Config:
     return Config(
         env=replace(env, task="reach", actions="continuous", episode_length=125),
         model=RssmConfig(act="relu", image_bits=5, head_units=300, head_layers=3),
-        loss={"image": 1.0, "reward": 1.0, "kl": 1.0},
-        term={"reward": Scale(10.0), "kl": Kl(free=3.0)},
+        loss={
+            "image": LossConfig(),
+            "reward": LossConfig(settings=Scale(10.0)),
+            "kl": LossConfig(settings=Kl(free=3.0)),
+        },
         data=DataConfig(
             num_envs=2,  # the second is the test set: as many episodes, never trained on
             rows=5 * 126,
@@ -83,8 +87,12 @@ def planet_small() -> Config:
         ),
         # The image loss dominates and compares coarser levels too (a gradient even without overlap); the posterior is
         # tied weakly to its prior, and also to the standard normal, or z grows until the GRU cannot read it.
-        loss=base.loss | {"image": 3.0, "kl_global": 0.3},
-        term={"image": Pyramid(levels=5), "reward": Scale(100.0), "kl": Kl(rep=0.1, free=1.0)},
+        loss={
+            "image": LossConfig(3.0, settings=Pyramid(levels=5)),
+            "reward": LossConfig(settings=Scale(100.0)),
+            "kl": LossConfig(settings=Kl(rep=0.1, free=1.0)),
+            "kl_global": LossConfig(0.3),
+        },
         # Half of the episodes are random: those that end early at the goal show little of the map.
         data=DataConfig(
             num_envs=8, rows=12 * 51, capacity=25 * 51, holdout_fraction=0.125, collect_every=450, collect_steps=51

@@ -11,6 +11,7 @@ from isochrone.core.config import option, part_config
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.evals.suite import EvalConfig
+from isochrone.losses.loss import LossConfig
 from isochrone.train.config import TrainConfig
 
 
@@ -52,10 +53,7 @@ class Config:
     recipe: str = option("zhp", "name of the recipe this began as")
     env: Any = option(lambda: part_config("env", "whitebox:pipes"), "the world: NAME or NAME:MAIN", part="env")
     model: Any = option(lambda: part_config("model", "zhp"), "the model", part="model")
-    loss: dict[str, Any] = option({}, "weight of each loss; 0: not built", table="loss", ge=0)
-    term: dict[str, Any] = option({}, "settings of single losses", table="loss")
-    after: dict[str, Any] = option({}, "share of the training at which a loss begins", table="loss", ge=0, lt=1)
-    until: dict[str, Any] = option({}, "share of the training at which a loss ends", table="loss", gt=0, le=1)
+    loss: dict[str, LossConfig] = option({}, "the losses, with the weight of each", mapping=LossConfig)
     data: DataConfig = option(DataConfig(), "where frames come from")
     train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
     agent: Any = option(

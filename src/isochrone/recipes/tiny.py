@@ -6,13 +6,22 @@ from dataclasses import replace
 
 from isochrone.core.config import part_config
 from isochrone.evals.suite import EvalConfig
+from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.recipes.zhp import staged, zhp
 
-ENCODER_LOSSES = {"recon_multi_box": 1.0, "displacement_rank": 20.0, "displacement_read": 0.5}
-DYNAMICS_LOSSES = {"jepa": 1.0, "h2z": 1.0, "z2h": 1.0}
-POSE_LOSSES = {"reach_p": 0.1, "bellman_p": 10.0, "additivity_dp": 0.05}
+ENCODER_LOSSES = {
+    "recon_multi_box": LossConfig(),
+    "displacement_rank": LossConfig(20.0),
+    "displacement_read": LossConfig(0.5),
+}
+DYNAMICS_LOSSES = {"jepa": LossConfig(), "h2z": LossConfig(), "z2h": LossConfig()}
+POSE_LOSSES = {
+    "reach_p": LossConfig(0.1, settings=Reach(multiplier=1000.0, slack=0.05, price_rate=0.2)),
+    "bellman_p": LossConfig(10.0, settings=Bellman(pairs=64, near=100.0)),
+    "additivity_dp": LossConfig(0.05),
+}
 
 
 @recipe
@@ -23,10 +32,6 @@ def tiny() -> Config:
         base,
         env=part_config("env", "whitebox:cabin"),
         model=replace(base.model, z=16, h=64, p=32, hidden=128, fourier=256),
-        term={
-            "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2),
-            "bellman_p": Bellman(pairs=64, near=100.0),
-        },
         data=DataConfig(num_envs=32, rows=300),
         train=replace(base.train, steps=1300, batch=40, warmup=10, save_every=400, log_every=50),
         agent=replace(base.agent, planner=replace(base.agent.planner, expansions=64)),

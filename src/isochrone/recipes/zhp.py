@@ -7,37 +7,47 @@ from dataclasses import replace
 
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
+from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
 
-ENCODER_LOSSES = {"recon_multi_box": 0.3, "vicreg": 0.02, "displacement_rank": 20.0, "displacement_read": 0.5}
-DYNAMICS_LOSSES = {"jepa": 1.0, "h2z": 1.0, "z2h": 1.0, "h_start": 0.1, "rollout_kstep_z": 1.0}
+ENCODER_LOSSES = {
+    "recon_multi_box": LossConfig(0.3),
+    "vicreg": LossConfig(0.02),
+    "displacement_rank": LossConfig(20.0),
+    "displacement_read": LossConfig(0.5),
+}
+DYNAMICS_LOSSES = {
+    "jepa": LossConfig(),
+    "h2z": LossConfig(),
+    "z2h": LossConfig(),
+    "h_start": LossConfig(0.1),
+    "rollout_kstep_z": LossConfig(),
+}
 POSE_LOSSES = {
-    "reach_p": 0.1,
-    "bellman_p": 10.0,
-    "additivity_dp": 0.05,
-    "rollout_kstep_p": 0.05,
-    "scale_dp": 0.05,
+    "reach_p": LossConfig(0.1, settings=Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5)),
+    "bellman_p": LossConfig(10.0, settings=Bellman(near=100.0, keep=0.5)),
+    "additivity_dp": LossConfig(0.05),
+    "rollout_kstep_p": LossConfig(0.05),
+    "scale_dp": LossConfig(0.05),
 }
 
 
-def staged(config: Config, stages: Sequence[Mapping[str, float]], ends: Sequence[float]) -> Config:
+def staged(config: Config, stages: Sequence[Mapping[str, LossConfig]], ends: Sequence[float]) -> Config:
     """`config` with the losses of `stages` active one stage after the other.
 
     With the default stop-gradients no stage changes the weights that an earlier one trained, and a step only costs what
     its own stage needs.
 
     Args:
-        stages: name -> weight of each stage's losses.
+        stages: the losses of each stage.
         ends: progress (fraction of the training) at which each stage but the last ends.
     """
-    loss, after, until = {}, {}, {}
-    for weights, begin, end in zip(stages, (0.0, *ends), (*ends, 1.0), strict=True):
-        loss |= weights
-        after |= dict.fromkeys(weights, begin) if begin else {}
-        until |= dict.fromkeys(weights, end) if end < 1 else {}
-    return replace(config, loss=loss, after=after, until=until)
+    loss = {}
+    for stage, start, stop in zip(stages, (0.0, *ends), (*ends, 1.0), strict=True):
+        loss |= {name: replace(entry, start=start, stop=stop) for name, entry in stage.items()}
+    return replace(config, loss=loss)
 
 
 @recipe
@@ -45,10 +55,6 @@ def zhp() -> Config:
     """The z/h/p model with the losses that work best (docs/evidence.md), on the map with pipes."""
     config = Config(
         env=part_config("env", "whitebox:pipes"),
-        term={
-            "reach_p": Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5),
-            "bellman_p": Bellman(near=100.0, keep=0.5),
-        },
         data=DataConfig(num_envs=64, rows=700),
         agent=MPC.Config(replan_every=2),
         train=TrainConfig(
@@ -82,7 +88,8 @@ def zhp_attached() -> Config:
     model = replace(base.model, stop_grad_to_encoder=False)
     train = replace(base.train, lr=1e-3, lr_scale=(), clip=100.0)
     # every loss moves the encoder, so no stages
-    return replace(base, model=model, after={}, until={}, train=train)
+    loss = {name: replace(entry, start=0.0, stop=1.0) for name, entry in base.loss.items()}
+    return replace(base, model=model, loss=loss, train=train)
 
 
 @recipe
@@ -94,7 +101,9 @@ def zhp_hidden() -> Config:
         model=replace(base.model, h=256, fourier_h2z=512, frequency_predictor=5.0, open_loop=3, rollout_starts=2),
         train=replace(base.train, steps=4800, batch=40, length=10),
     )
-    return staged(config, (ENCODER_LOSSES, DYNAMICS_LOSSES | {"motion_read": 0.3}, POSE_LOSSES), (0.1, 0.76))
+    return staged(
+        config, (ENCODER_LOSSES, DYNAMICS_LOSSES | {"motion_read": LossConfig(0.3)}, POSE_LOSSES), (0.1, 0.76)
+    )
 
 
 ORIGINAL_LOSSES = (
@@ -122,10 +131,7 @@ def zhp_original() -> Config:
     return replace(
         base,
         model=replace(base.model, open_loop=8, rollout_starts=4, decode_rows=4),
-        loss=dict.fromkeys(ORIGINAL_LOSSES, 1.0),
-        term={},
-        after={},
-        until={},
+        loss=dict.fromkeys(ORIGINAL_LOSSES, LossConfig()),
         # first-hit times need windows long enough to get somewhere
         train=replace(base.train, steps=2400, batch=32, length=10, lr=1e-3, lr_scale=(), clip=100.0),
     )

@@ -85,7 +85,7 @@ class Stepper:
         `rng` serves the terms that draw. Raises `guard.Diverged`; on the CPU the weights are then still good.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        if hasattr(self.total, "at") and cast(Any, self.total).at(self.count / self.config.steps):
+        if hasattr(self.total, "set_progress") and cast(Any, self.total).set_progress(self.count / self.config.steps):
             self.guard.restart()
         with self.fabric.autocast():
             loss, told = self.total(batch, rng)

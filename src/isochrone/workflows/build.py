@@ -44,13 +44,11 @@ def configured(config: Config, changes: Mapping[str, str]) -> Config:
 
 
 def full_name(key: str) -> str:
-    """The option that a short form stands for: 'data' data.path, 'planner' agent.planner, 'loss.NAME.x' term.NAME.x."""
+    """The option that a short form stands for: 'data' data.path, 'planner' agent.planner."""
     if key == "data":
         return "data.path"
     if key.split(".")[0] == "planner":
         return f"agent.{key}"
-    if key.startswith("loss.") and key.count(".") > 1:
-        return "term." + key.removeprefix("loss.")
     return key
 
 
@@ -171,17 +169,7 @@ def make_model(config: Config, spec: Spec) -> Any:
 
 def make_objective(config: Config, model: Any) -> TrainingObjective:
     """The weighted sum of losses. UserError where a loss does not fit the model."""
-    settings = _built(config.term, config)
-    unused = sorted(set(config.term) - set(settings) - set(config.loss))  # one that is told to be 0 is an ablation
-    if unused:
-        raise UserError(f"term.{unused[0]} has settings but loss.{unused[0]} = 0: give it a weight, or leave them out")
-    after, until = _built(config.after, config), _built(config.until, config)
-    return TrainingObjective(model, config.loss, settings, config.allow_dead_losses, after, until)
-
-
-def _built(table: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The entries of a table of losses whose loss is built at all."""
-    return {name: value for name, value in table.items() if config.loss.get(name, 0) > 0}
+    return TrainingObjective(model, config.loss, config.allow_dead_losses)
 
 
 def make_agent(config: Config, learner: Any) -> Agent:

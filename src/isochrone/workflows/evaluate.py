@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from isochrone.core.config import to_dict
-from isochrone.core.errors import UserError
-from isochrone.core.protocols import Agent
-from isochrone.envs.whitebox.oracle import oracle_return
+from isochrone.core.protocols import Agent, GroundTruth, HasLinearSystem, TwoFutures
 from isochrone.evals import store, suite
 from isochrone.evals.bars import BARS
-from isochrone.evals.likelihood import bounds, linear
-from isochrone.evals.multimodality import forked, forks
+from isochrone.evals.likelihood import bounds
+from isochrone.evals.multimodality import forks
 from isochrone.evals.returns import cost, earned
 from isochrone.evals.suite import Results
 from isochrone.train.device import generator
 from isochrone.workflows import build
-from isochrone.workflows.loaded_run import Trained, has_truth, held_out
+from isochrone.workflows.loaded_run import Trained, held_out
 
 Say = Callable[[str], None]
 Found = tuple[Results, dict[str, Any]]
@@ -58,7 +56,7 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     agents = build.make_agents(config, trained)
     seeks = all(agent.needs_goal for agent in agents.values())
     try:
-        if env is not None and has_truth(env):
+        if env is not None and isinstance(env, GroundTruth):
             pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"
             say(f"measuring {trained.run.path} at step {trained.step}{pairs if config.eval.pairs and seeks else ''}")
             asked = config.eval if seeks else replace(config.eval, pairs=0)
@@ -71,7 +69,8 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     finally:
         if env is not None:
             env.close()
-    if recorded or seeks or not config.loss.get("reward"):
+    learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
+    if recorded or seeks or not learns_reward:
         return found
     return _with(found, _earned(trained, agents, say))
 
@@ -79,9 +78,9 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
 def _special(trained: Trained, env: Any) -> dict[str, Any]:
     """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
     seed, flat = trained.config.eval.seed, {}
-    if forked(env):
+    if isinstance(env, TwoFutures):
         flat |= forks(trained.model, env, generator(seed, "multimodality"), trained.config.eval.horizon)
-    if linear(env):
+    if isinstance(env, HasLinearSystem):
         flat |= bounds(trained.model, env, generator(seed, "likelihood"))
     return flat
 
@@ -113,21 +112,10 @@ def _earned(trained: Trained, agents: dict[str, Agent], say: Say) -> dict[str, A
     say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
     try:
         rng = generator(config.eval.seed, "returns")
-        found = earned(env, agents, config.eval.seed, rng, trained.device, best_return(env))
+        found = earned(env, agents, config.eval.seed, rng, trained.device)
         return found | (cost(trained.model, time.perf_counter) if "image" in env.spec.obs else {})
     finally:
         env.close()
-
-
-def best_return(env: Any) -> Callable[[Any], Any] | None:
-    """What tells the best possible return of each episode, where that is known."""
-    if getattr(env, "task", None) is None:
-        return None
-    try:
-        oracle_return(env)
-    except UserError:  # momentum, continuous actions
-        return None
-    return oracle_return
 
 
 def _unseen(trained: Trained) -> Results:

@@ -20,7 +20,6 @@ from isochrone.train.device import device_of, generator
 from isochrone.train.run import Run
 from isochrone.workflows import build
 
-TRUTH = ("places", "table", "teleported", "transition")
 LATER = ("env", "eval", "agent", "compare_planners", "train.threads", "train.accelerator", "train.device")
 """Options that may differ between training and using: where, with which planner, and how thoroughly."""
 
@@ -75,11 +74,6 @@ def load(path: str | Path, changes: Mapping[str, str] | None = None) -> Trained:
 def set_threads(config: Config) -> None:
     """One thread unless the config says otherwise: latent-size work gains little from a second one."""
     torch.set_num_threads(config.train.threads)
-
-
-def has_truth(env: Any) -> bool:
-    """Can this world say where things are and how far apart? (The white box can, a Gymnasium environment cannot.)"""
-    return all(hasattr(env, name) for name in TRUTH)
 
 
 @torch.no_grad()

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
+from isochrone.core.protocols import GroundTruth, HasCells
 from isochrone.core.types import tree_map
 from isochrone.evals.planning import HOLD, at_goal, tolerance
 from isochrone.workflows import build
-from isochrone.workflows.loaded_run import Trained, has_truth
+from isochrone.workflows.loaded_run import Trained
 
 CELL = 4  # px
 
@@ -78,10 +79,9 @@ def travel(
     UserError: no white box, no such cell, no way, or nothing to do.
     """
     env: Any = trained.world(1)
-    if not has_truth(env):
-        raise UserError(
-            f"env '{trained.config.env.name}' has no cells to plan between: use the white box, --env whitebox:MAP"
-        )
+    if not isinstance(env, GroundTruth):
+        name = trained.config.env.name
+        raise UserError(f"env '{name}' has no ground truth to plan with: choose one that has, e.g. --env whitebox:MAP")
     here, there, fewest = _ends(env, start, goal)
     budget = budget or 2 * fewest + 8
     agent = build.make_agent(trained.config, trained)
@@ -120,12 +120,18 @@ def travel(
     )
 
 
+def _cell(env: Any, cell: tuple[int, int]) -> Any:
+    """The state at rest in `cell`. UserError where the environment has no cells."""
+    if not isinstance(env, HasCells):
+        raise UserError("this environment has no cells, so start and goal cannot be chosen: leave both out")
+    return env.cell(*cell)
+
+
 def _ends(env: Any, start: tuple[int, int] | None, goal: tuple[int, int] | None) -> tuple[Any, Any, int]:
     """(start state, goal state, fewest actions); an end that is not given is the farthest from the other."""
     places, table = env.places(), env.table()  # (C, C)
     far = torch.where(torch.isfinite(table), table, -1.0)
-    here = None if start is None else env.cell(*start)
-    there = None if goal is None else env.cell(*goal)
+    here, there = (None if cell is None else _cell(env, cell) for cell in (start, goal))
     if here is None and there is None:
         best = int(far.argmax())
         here, there = places[best // len(far)][None], places[best % len(far)][None]

@@ -78,18 +78,16 @@ def routes_of(config: Config, spec: Spec | None = None, model: Any = None) -> Gr
     spec = spec or build.spec_of(config)
     model = model if model is not None else build.make_model(config, spec)
     total = build.make_objective(replace(config, allow_dead_losses=True), model.cpu())
+    total.set_progress(1.0)
 
     def loss(name: str) -> Any:
-        term, settings = total.terms[name], total.settings[name]
-
         def value(batch: Batch) -> torch.Tensor:
-            roll = model.observe(batch, term.reads, generator(0, "terms"))
-            return term(model, roll, term.awake(settings))
+            return total.values(batch, generator(0, "terms"), [name], probe=True)[name]
 
         return value
 
     _stir(model)
-    losses = {name: (loss(name), term.declared(model)) for name, term in total.terms.items()}
+    losses = {name: (loss(name), made.declared(model)) for name, made in total.losses.items()}
     return check_routes(model.groups(), losses, probes_of(config, spec), model)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from isochrone.core.config import from_dict, to_dict
 from isochrone.core.errors import UserError
-from isochrone.core.protocols import Sink
+from isochrone.core.protocols import GroundTruth, Sink
 from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
 from isochrone.evals.returns import played
@@ -23,7 +23,7 @@ from isochrone.train.device import device_of, generator
 from isochrone.train.loop import Fitted, Hook, fit
 from isochrone.train.run import Run
 from isochrone.workflows import build
-from isochrone.workflows.loaded_run import has_truth, held_out, set_threads
+from isochrone.workflows.loaded_run import held_out, set_threads
 from isochrone.workflows.replay_source import ReplaySource
 
 Say = Callable[[str], None]
@@ -144,7 +144,7 @@ def watchers(config: Config, total: TrainingObjective, replay: Replay, held: Seq
     if not build.make_agent(config, total).needs_goal:
         return [unseen, player(config)]
     env: Any = build.make_env(config, config.eval.episodes)
-    if not has_truth(env):
+    if not isinstance(env, GroundTruth):
         return [unseen]
     light = replace(config.eval, pairs=0)
 

@@ -4,18 +4,18 @@ import pytest
 import torch
 from slowbox import SlowBox
 
-from isochrone.core.protocols import WhiteBox
-from isochrone.envs.whitebox import WhiteBoxConfig, WhiteBoxWorld, maps
+from isochrone.core.protocols import GroundTruth
+from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig, maps
 
 
-def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBoxWorld:
-    return WhiteBoxWorld(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
+def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
+    return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", maps.names())
 def test_distances_equal_dijkstra(name: str) -> None:
     w = world(name)
-    assert isinstance(w, WhiteBox)
+    assert isinstance(w, GroundTruth)
     slow, places = SlowBox(w.map.rows), w.places()
     table = w.table()
     corners = [tuple(int(v) for v in p) for p in (places.position / 2).tolist()]
@@ -89,7 +89,7 @@ def test_mouth_of_a_one_way_pipe_is_no_place() -> None:
 def test_no_way_is_inf(tmp_path) -> None:
     file = tmp_path / "split.txt"
     file.write_text("..#..\n")
-    w = WhiteBoxWorld(WhiteBoxConfig(map_file=str(file)), 1)
+    w = WhiteBox(WhiteBoxConfig(map_file=str(file)), 1)
     left, right = w.cell(5, 7), w.cell(9, 7)
     assert torch.isinf(w.distance(left, right)).all()
     assert w.table().isinf().sum() == 8

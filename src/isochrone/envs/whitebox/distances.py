@@ -1,4 +1,4 @@
-"""The truth about distances: breadth-first search over the world's real `transition`, once per world, cached.
+"""True distances: breadth-first search over the environment's real `transition`, once per environment, cached.
 
 What counts. A goal is reached when the box is at the goal's place, at any velocity. Discrete worlds: exact, over all
 half-cell places and (with momentum) all velocities. Continuous worlds: the search uses the nine full-speed actions
@@ -21,8 +21,8 @@ from isochrone.envs.whitebox.physics import PX, SPEED, Lattice, Physics, number,
 from isochrone.envs.whitebox.state import BoxState, WhiteBoxConfig, at_rest
 
 
-class Truth:
-    """Distances of one world. Nothing is computed before the first question."""
+class Distances:
+    """Distances of one environment, computed at the first use."""
 
     def __init__(
         self,

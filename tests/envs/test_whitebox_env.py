@@ -6,8 +6,8 @@ import torch
 from isochrone.core import config as configs
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.core.protocols import VecEnv, WhiteBox
-from isochrone.envs.whitebox import BoxState, WhiteBoxConfig, WhiteBoxWorld
+from isochrone.core.protocols import GroundTruth, VecEnv
+from isochrone.envs.whitebox import BoxState, WhiteBox, WhiteBoxConfig
 
 VARIANTS: list[dict] = [
     {"map": "pipes"},
@@ -23,7 +23,7 @@ def equal(a: BoxState, b: BoxState) -> bool:
 
 
 def test_registered() -> None:
-    assert registry.get("env", "whitebox") is WhiteBoxWorld
+    assert registry.get("env", "whitebox") is WhiteBox
     config = configs.part_config("env", "whitebox:maze")
     assert config == WhiteBoxConfig(map="maze")
     assert configs.from_dict(WhiteBoxConfig, configs.to_dict(config)) == config
@@ -33,8 +33,8 @@ def test_registered() -> None:
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_step_is_transition_then_draw(options: dict, rng: torch.Generator) -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(**options, episode_length=50), 5)
-    assert isinstance(world, VecEnv) and isinstance(world, WhiteBox)
+    world = WhiteBox(WhiteBoxConfig(**options, episode_length=50), 5)
+    assert isinstance(world, VecEnv) and isinstance(world, GroundTruth)
     row = world.reset(3)
     assert row.obs["image"].shape == (5, 3, 64, 64) and row.obs["image"].dtype == torch.uint8
     assert row.first.all() and not row.last.any() and not row.terminal.any() and (row.reward == 0).all()
@@ -49,7 +49,7 @@ def test_step_is_transition_then_draw(options: dict, rng: torch.Generator) -> No
 
 
 def test_rows_of_an_episode(rng: torch.Generator) -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(map="empty", episode_length=3), 2)
+    world = WhiteBox(WhiteBoxConfig(map="empty", episode_length=3), 2)
     rows = [world.reset(0)]
     for _ in range(7):
         rows.append(world.step(world.spec.action.sample((2,), rng)))
@@ -60,7 +60,7 @@ def test_rows_of_an_episode(rng: torch.Generator) -> None:
 
 def test_the_action_of_a_last_row_is_ignored() -> None:
     def run(action: int) -> BoxState:
-        world = WhiteBoxWorld(WhiteBoxConfig(episode_length=1), 4)
+        world = WhiteBox(WhiteBoxConfig(episode_length=1), 4)
         world.reset(1)
         world.step(torch.eye(5)[[0] * 4])
         world.step(torch.eye(5)[[action] * 4])
@@ -72,8 +72,8 @@ def test_the_action_of_a_last_row_is_ignored() -> None:
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_seeds_and_exact_resume(options: dict) -> None:
     config = WhiteBoxConfig(**options, episode_length=4)
-    actions = WhiteBoxWorld(config).spec.action.sample((15, 6), torch.Generator().manual_seed(1))
-    a, b, c = (WhiteBoxWorld(config, 6) for _ in range(3))
+    actions = WhiteBox(config).spec.action.sample((15, 6), torch.Generator().manual_seed(1))
+    a, b, c = (WhiteBox(config, 6) for _ in range(3))
     assert torch.equal(a.reset(7).obs["image"], b.reset(7).obs["image"])
     assert not torch.equal(a.state().position, c.reset(8) and c.state().position)
     for action in actions[:7]:
@@ -86,11 +86,11 @@ def test_seeds_and_exact_resume(options: dict) -> None:
         assert torch.equal(one.obs["image"], two.obs["image"]) and torch.equal(one.first, two.first)
         assert equal(a.state(), c.state())
     with pytest.raises(UserError, match="6 worlds, this run has 2"):
-        WhiteBoxWorld(config, 2).load_state_dict(saved)
+        WhiteBox(config, 2).load_state_dict(saved)
 
 
 def test_frames_are_never_overwritten(rng: torch.Generator) -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(map="empty"), 3)
+    world = WhiteBox(WhiteBoxConfig(map="empty"), 3)
     image = world.reset(0).obs["image"]
     copy = image.clone()
     for _ in range(5):
@@ -99,11 +99,11 @@ def test_frames_are_never_overwritten(rng: torch.Generator) -> None:
 
 
 def test_starts(rng: torch.Generator) -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(map="pipes"), 4000)
+    world = WhiteBox(WhiteBoxConfig(map="pipes"), 4000)
     world.reset(0)
     seen = world.index(world.state())
     assert (seen >= 0).all() and len(seen.unique()) == len(world.places().clock)
-    fixed = WhiteBoxWorld(WhiteBoxConfig(map="pipes", start="3,12"), 4)
+    fixed = WhiteBox(WhiteBoxConfig(map="pipes", start="3,12"), 4)
     fixed.reset(0)
     assert (fixed.state().position == torch.tensor([12.0, 48.0])).all()
 
@@ -120,11 +120,11 @@ def test_starts(rng: torch.Generator) -> None:
 )
 def test_bad_starts(start: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        WhiteBoxWorld(WhiteBoxConfig(map="pipes", start=start))
+        WhiteBox(WhiteBoxConfig(map="pipes", start=start))
 
 
 def test_set_state() -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(map="four-rooms"), 2)
+    world = WhiteBox(WhiteBoxConfig(map="four-rooms"), 2)
     world.reset(0)
     state = world.at(torch.tensor([[0, 0], [4, 8]]))
     world.set_state(state)
@@ -152,7 +152,7 @@ def test_set_state() -> None:
     ],
 )
 def test_illegal_actions(actions: str, bad: list[float]) -> None:
-    world = WhiteBoxWorld(WhiteBoxConfig(actions=actions), 2)  # type: ignore[arg-type]
+    world = WhiteBox(WhiteBoxConfig(actions=actions), 2)  # type: ignore[arg-type]
     world.reset(0)
     good = world.spec.action.idle((1,))
     with pytest.raises(UserError, match="is not legal: must be"):
@@ -163,4 +163,4 @@ def test_illegal_actions(actions: str, bad: list[float]) -> None:
 
 def test_no_worlds() -> None:
     with pytest.raises(UserError, match="at least 1"):
-        WhiteBoxWorld(WhiteBoxConfig(), 0)
+        WhiteBox(WhiteBoxConfig(), 0)

@@ -1,4 +1,4 @@
-"""The white-box world: a white box on a black frame, thousands at once, with the truth at hand.
+"""The white box: a white square on a black frame, thousands at once, with its ground truth.
 
 `step` is `transition` followed by `draw`; physics and pixels exist once each.
 """
@@ -15,7 +15,9 @@ from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import Spec, Step
 from isochrone.envs.whitebox import maps
+from isochrone.envs.whitebox.distances import Distances
 from isochrone.envs.whitebox.draw import NOISE_PERIOD, SIZE, Canvas
+from isochrone.envs.whitebox.oracle import best_return
 from isochrone.envs.whitebox.physics import (
     PX,
     SPEED,
@@ -40,12 +42,11 @@ from isochrone.envs.whitebox.state import (
     where,
 )
 from isochrone.envs.whitebox.task import make
-from isochrone.envs.whitebox.truth import Truth
 
 
 @register("env", "whitebox")
-class WhiteBoxWorld:
-    """B white boxes (`VecEnv` and `WhiteBox`). `state`, `distance` and all that `truth` knows are for measuring only.
+class WhiteBox:
+    """B white boxes (`GroundTruth`). The true state and all that follows from it are for measuring only.
 
     Discrete actions move by a cell (4 px), continuous ones by 4 px times (dx, dy); half of it in a slow zone, twice in
     a fast one. With momentum an action adds 4 px per step to the velocity, each axis stays within 4 px per step, and an
@@ -80,7 +81,7 @@ class WhiteBoxWorld:
         self._tabled = self.discrete and config.noise == 0
         if self._tabled:
             self.canvas.tabulate(self.lattice.where, self.lattice.stands)
-        self.truth = Truth(config, self.map, self.physics, self.lattice, self.transition)
+        self.distances = Distances(config, self.map, self.physics, self.lattice, self.transition)
         self._starts = torch.tensor(self.map.starts(config.start), dtype=torch.float32, device=self.device) * PX
         self.task = make(config, self.map, self.lattice, self._starts)
         if self.task is not None:
@@ -129,7 +130,7 @@ class WhiteBoxWorld:
         terminal = torch.zeros_like(last) if terminal is None else terminal
         return Step({"image": self.draw(self._state)}, reward, first, last, terminal)
 
-    # --- WhiteBox --------------------------------------------------------------------------------------------------
+    # --- ground truth
 
     def state(self) -> BoxState:
         """The state now."""
@@ -174,26 +175,35 @@ class WhiteBoxWorld:
         return self.canvas.mark(frames, state.position, state.task.cells, state.task.left, self.task.colours)
 
     def distance(self, state: BoxState, goal: BoxState) -> Float[Tensor, "*B"]:
-        """Fewest actions from `state` to the place of `goal` (inf: no way); see `truth.Truth`."""
-        return self.truth.distance(state, goal)
+        """Fewest actions from `state` to the place of `goal` (inf: no way); see `Distances`."""
+        return self.distances.distance(state, goal)
 
     def reward(self, state: BoxState, next: BoxState) -> Float[Tensor, "*B"]:
         """What the step from `state` to `next` earns; 0 without a task, and for boxes without marks."""
         return next.clock.float() * 0 if self.task is None else self.task.reward(state, next)
 
-    # --- more truth ------------------------------------------------------------------------------------------------
+    def best_return(self, state: BoxState | None = None) -> Float[Tensor, "B"] | None:
+        """The largest undiscounted return from `state` (None: the current one) to the end of the episode.
+
+        None where it is unknown: without a task, with continuous actions or with momentum.
+        """
+        if self.task is None or not self.discrete or self.config.momentum:
+            return None
+        return best_return(self.task, self._state if state is None else state, self.config.episode_length)
+
+    # --- more ground truth
 
     def places(self) -> BoxState:
         """Every place where a box can rest, once, at velocity 0."""
-        return self.at(self.truth.place_positions)
+        return self.at(self.distances.place_positions)
 
     def index(self, state: BoxState) -> Int[Tensor, "*B"]:
         """The number in `places` of each box's (nearest) place; -1 where there is none."""
-        return self.truth.index(state)
+        return self.distances.index(state)
 
     def table(self) -> Float[Tensor, "C C"]:
         """Fewest actions between all places: entry (i, j) leads from i to j."""
-        return self.truth.table()
+        return self.distances.table()
 
     def at(self, position: Num[Tensor, "*B 2"]) -> BoxState:
         """Boxes at rest at these positions (px), clocks and noise at 0."""
