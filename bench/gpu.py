@@ -22,7 +22,7 @@ from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.losses.routes import group_norms
 from isochrone.train.device import generator, launch
 from isochrone.train.step import Stepper
-from isochrone.workflows import build
+from isochrone.workflows import factory
 
 
 def windows(rows: int, length: int, actions: int, seed: int = 0) -> Batch:
@@ -39,8 +39,8 @@ def windows(rows: int, length: int, actions: int, seed: int = 0) -> Batch:
 
 def made(recipe: str, changes: dict[str, str], spec: Spec) -> tuple[Any, Any]:
     """(config, total) with the first weights of the recipe's seed, on the CPU."""
-    config = build.recipe(recipe, changes)
-    return config, build.make_objective(config, build.make_model(config, spec))
+    config = factory.make_config(recipe, changes)
+    return config, factory.make_objective(config, factory.make_model(config, spec))
 
 
 def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
@@ -117,7 +117,7 @@ def main() -> None:
             if gpu:
                 said.setdefault("waits", {})[run] = waits(step)
             said["ms"][run] = milliseconds(step, args.steps, gpu)
-        config = build.recipe(recipe)
+        config = factory.make_config(recipe)
         said["frames"] = config.train.batch * config.train.length
         found["recipes"][recipe] = said
         print(json.dumps({recipe: said}), flush=True)

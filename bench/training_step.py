@@ -25,7 +25,7 @@ import torch
 from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.train.device import generator, launch
 from isochrone.train.step import Stepper
-from isochrone.workflows import build
+from isochrone.workflows import factory
 
 ACTIONS = 6
 Step = Callable[[], object]
@@ -47,9 +47,9 @@ def ours(batch: Batch, device: str, precision: str) -> tuple[Step, int]:
     accelerator = "cuda" if device == "cuda" else "cpu"
     asked = {"train.accelerator": accelerator, "train.precision": precision}
     asked |= {"train.threads": str(torch.get_num_threads())}
-    config = build.recipe("dreamer_v3", asked)
+    config = factory.make_config("dreamer_v3", asked)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", ACTIONS))
-    total = build.make_objective(config, build.make_model(config, spec))
+    total = factory.make_objective(config, factory.make_model(config, spec))
     stepper = Stepper(total, config.train, launch(config.train))
     rng, here = generator(0, "bench", device), batch.to(device)
     return lambda: stepper(here, rng), sum(p.numel() for p in total.parameters())

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -21,25 +21,23 @@ from typing import Any
 
 import numpy as np
 
+from isochrone.cli import log_to_stderr
 from isochrone.core.config import to_dict
 from isochrone.core.errors import UserError
 from isochrone.data.replay import Replay
 from isochrone.evals import suite
 from isochrone.evals.suite import FLOORS, Results
-from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.train.checkpoint import config_hash
 from isochrone.train.console import Console
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
-from isochrone.workflows import build, train
+from isochrone.workflows import dataset, train
 from isochrone.workflows.evaluate import measure as measured
-from isochrone.workflows.loaded_run import Trained, load
+from isochrone.workflows.loaded_run import LoadedRun, load
 from studies.harness import result
 from studies.harness.study import BASELINE, find_root
 from studies.harness.study import load as load_study
-
-Say = Callable[[str], None]
 
 
 def run_folder(root: Path, study: str, cell: str) -> Path:
@@ -47,23 +45,23 @@ def run_folder(root: Path, study: str, cell: str) -> Path:
     return root / "runs" / f"study-{study}" / cell
 
 
-def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> str:
+def measure(name: str, cell_name: str, root: Path) -> str:
     """Train or resume, evaluate and store the cell; the signal that stopped it early, or ''."""
     study = load_study(name, root)
     cell = study.cell(cell_name)
     config, folder = study.config(cell), run_folder(root, name, cell_name)
-    run, total = _open(config, folder)
-    with run:
+    with _open(config, folder) as training:
+        run = training.run
         start = time.perf_counter()
-        replay = build.fill_replay(config, run.path / "replay", say)
+        replay = dataset.fill_replay(config, run.path / "replay")
         seconds = {"collect": time.perf_counter() - start}
         values, messages = check_forced(config, replay) if config.allow_dead_losses else ({}, {})
         del replay
-        stopped = _train(run, config, total, say)
+        stopped = _train(training)
     if stopped:
         return stopped
     start = time.perf_counter()
-    metrics, pairs = evaluate(load(folder), say)
+    metrics, pairs = evaluate(load(folder))
     seconds |= {"train": training_seconds(run), "evaluate": time.perf_counter() - start}
     values |= metrics | {f"seconds.{kind}": {"value": number} for kind, number in seconds.items()}
     curve = learning_curve(run)
@@ -74,7 +72,7 @@ def measure(name: str, cell_name: str, root: Path, say: Say = build.silent) -> s
     return ""
 
 
-def _open(config: Config, folder: Path) -> tuple[Run, TrainingObjective]:
+def _open(config: Config, folder: Path) -> train.Training:
     """The cell's run folder: resumed if it has the same config, else started again."""
     if (folder / "config.json").exists():
         with Run.open(folder) as old:  # takes the lock: a folder in use is refused here
@@ -82,17 +80,16 @@ def _open(config: Config, folder: Path) -> tuple[Run, TrainingObjective]:
             if not same:
                 shutil.rmtree(folder)
         if same:
-            run, _, total = train.again(folder)
-            return run, total
-    run, _, total = train.begin(config, folder)
-    return run, total
+            return train.resume(folder)
+    return train.create_run(config, folder)
 
 
-def _train(run: Run, config: Config, total: TrainingObjective, say: Say) -> str:
-    console = Console(Console.Config(), run, config.train.steps)
-    sinks = open_sinks(["jsonl"], run, config.train.steps)
+def _train(training: train.Training) -> str:
+    run, steps = training.run, training.config.train.steps
+    console = Console(Console.Config(), run, steps)
+    sinks = open_sinks(["jsonl"], run, steps)
     try:
-        return train.train(run, config, total, [*sinks, console], say, console.tick).signal
+        return train.fit_run(training, [*sinks, console], console.tick).signal
     finally:
         for sink in (*sinks, console):
             sink.close()
@@ -134,21 +131,21 @@ def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any
     """
     refused = ""
     try:
-        total = train.assembled(replace(config, allow_dead_losses=False), replay.spec)[1]
-        train.see_alive(replace(config, allow_dead_losses=False), total, replay, build.silent)
+        total = train.build_all(replace(config, allow_dead_losses=False), replay.spec)[1]
+        train.check_losses(replace(config, allow_dead_losses=False), total, replay)
     except UserError as error:
         refused = str(error)
-    total = train.assembled(config, replay.spec)[1]
-    faults = build.check_alive(config, total, replay).faults
+    total = train.build_all(config, replay.spec)[1]
+    faults = train.probe_losses(config, total, replay).faults
     values: Results = {"control.refused": {"value": float(bool(refused))}}
     for name in total.losses:
         values[f"control.faulty.{name}"] = {"value": float(any(fault.startswith(f"'{name}' is ") for fault in faults))}
     return values, {"refused": refused, "liveness": faults}
 
 
-def evaluate(trained: Trained, say: Say = build.silent) -> tuple[Results, dict[str, dict[str, int]]]:
+def evaluate(trained: LoadedRun) -> tuple[Results, dict[str, dict[str, int]]]:
     """(results, counts of pairs that both, one or neither of two planners solved)."""
-    results, arrays = measured(trained, say)
+    results, arrays = measured(trained)
     suite.write_results(trained.run.path / "results.json", results, {"step": trained.step})
     return results, paired(arrays)
 
@@ -189,19 +186,15 @@ def main(argv: Sequence[str]) -> int:
     root = find_root()
     os.chdir(root)  # file names in a study are relative to it
     exit_with_parent()
+    log_to_stderr()
     try:
-        stopped = measure(name, cell, Path("."), _say)
+        stopped = measure(name, cell, Path("."))
     except UserError as error:
-        _say(f"isochrone: {error}")
+        print(f"isochrone: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130
     return {"": 0, "SIGINT": 130}.get(stopped, 143)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.evals.bars import Bar
 from isochrone.recipes.schema import Config
-from isochrone.workflows import build
+from isochrone.workflows.factory import make_config
 
 SIGNS = ("<=", ">=", "<")
 BASELINE = "floor"
@@ -67,7 +67,7 @@ class Study:
     def config(self, cell: Cell) -> Config:
         """The cell's training configuration: one CPU thread, seeded by the cell."""
         fixed = {"train.seed": str(cell.seed), "train.threads": "1", "train.accelerator": "cpu"}
-        return build.recipe(cell.recipe, {**self.changes, **cell.changes, **fixed})
+        return make_config(cell.recipe, {**self.changes, **cell.changes, **fixed})
 
 
 @dataclass(frozen=True)

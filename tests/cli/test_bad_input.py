@@ -163,7 +163,7 @@ def test_files_that_are_no_recordings(isochrone, recording: Path, tmp_path: Path
     refused(
         isochrone("data", "collect", "tiny", "--out", tmp_path / "a.h5", "--data.rows", 5), "no episode is complete"
     )
-    refused(isochrone("data", "mend", cut), "no 'mend'")
+    refused(isochrone("data", "valdate", cut), "no 'valdate'", "did you mean 'validate'")
 
 
 # --- runs
@@ -228,7 +228,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(isochrone, small, tmp_path: Pat
         (["--start", "4"], "column,row"),
         (["--start", "99,1"], "outside the frame"),
         (["--goal", "0,0"], "is a wall"),
-        (["--strat", "1,1"], "'strat' cannot be changed"),
+        (["--strat", "1,1"], "did you mean 'start'"),
     ],
 )
 def test_plans(isochrone, trained: Path, words: list[str], said: str) -> None:
@@ -242,7 +242,7 @@ def test_a_goal_that_cannot_be_reached(isochrone, trained: Path, tmp_path: Path)
 
 
 def test_planning_needs_a_white_box(isochrone, trained: Path) -> None:
-    refused(isochrone("plan", trained, "--env", "counter"), "no cells to plan between")
+    refused(isochrone("plan", trained, "--env", "counter"), "no ground truth to plan with")
 
 
 # --- losses

@@ -50,7 +50,7 @@ def test_a_complete_run_stays_as_it_is(isochrone, trained: Path) -> None:
 
 
 def test_a_run_killed_while_recording_records_again(isochrone, small, tmp_path, monkeypatch) -> None:
-    from isochrone.workflows import build
+    from isochrone.workflows import dataset
 
     words = [*small, "--train.steps", 6, "--then", ""]
     assert isochrone("train", "tiny", *words, "--run", tmp_path / "whole").code == 0
@@ -59,7 +59,7 @@ def test_a_run_killed_while_recording_records_again(isochrone, small, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "collect", killed)
+        patch.setattr(dataset, "collect", killed)
         assert isochrone("train", "tiny", *words, "--run", tmp_path / "cut").code == 130
     assert isochrone("train", "--resume", tmp_path / "cut").code == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")

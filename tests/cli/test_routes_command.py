@@ -10,13 +10,14 @@ from tree import ROOT
 
 from isochrone.core import registry
 from isochrone.losses.routes import GradientReport
-from isochrone.workflows import build, routes
+from isochrone.workflows import routes
+from isochrone.workflows.factory import make_config
 
 
 @cache
 def found(name: str) -> GradientReport:
     """A recipe's routes, measured once for all tests here."""
-    return routes.routes_of(build.recipe(name))
+    return routes.measure_routes(make_config(name))
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
@@ -27,18 +28,18 @@ def test_every_recipe_keeps_its_promises(name: str) -> None:
 def test_the_generated_page_is_up_to_date() -> None:
     page = (ROOT / "docs" / "routes.md").read_text(encoding="utf-8")
     tables = {name: found(name) for name in registry.names("recipe")}
-    assert page == routes.page(tables), "run: isochrone routes --all --write docs/routes.md"
+    assert page == routes.to_page(tables), "run: isochrone routes --all --write docs/routes.md"
 
 
 def test_every_difference_from_the_notes_is_explained() -> None:
-    rows = routes.against_notes(found("zhp_original"))
-    assert len(rows) == len(routes.NOTES)
+    rows = routes.compare_with_original(found("zhp_original"))
+    assert len(rows) == len(routes.ORIGINAL_GROUPS)
     assert not [row for row in rows if "unexplained" in row[3]]
 
 
 def test_the_command(isochrone) -> None:
     done = isochrone("routes", "zhp_original")
-    assert done.code == 0 and "Beside the notes" in done.out and "✗" not in done.out
+    assert done.code == 0 and "Beside the original design" in done.out and "✗" not in done.out
     found = json.loads(isochrone("routes", "tiny", "--json").out)
     assert found["faults"] == [] and found["measured"]["jepa"]["encoder"] == 0.0
     attached = json.loads(isochrone("routes", "tiny", "--model.stop-grad-to-encoder", "false", "--json").out)

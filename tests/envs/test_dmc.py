@@ -18,7 +18,7 @@ from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Step
 from isochrone.envs.dmc import Dmc, DmcConfig, SingleDmc
-from isochrone.workflows import build
+from isochrone.workflows import factory
 
 PACKAGES = ("dm_control", "mujoco")
 HERE = all(find_spec(name) for name in PACKAGES)
@@ -46,9 +46,9 @@ def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_a_config_is_read_and_a_world_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("isochrone.envs.dmc")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    config = build.recipe("planet", {"env": "dmc:walker-walk"})
+    config = factory.make_config("planet", {"env": "dmc:walker-walk"})
     with pytest.raises(UserError, match="env 'dmc' needs 'dm_control', which is not installed: pip install 'isochrone"):
-        build.spec_of(config)
+        factory.spec_of(config)
 
 
 # --- what else can be missing

@@ -16,7 +16,7 @@ from tree import ROOT
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.evals.stats import wilson
-from isochrone.workflows.train import assembled
+from isochrone.workflows.train import build_all
 
 PIXELS = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", 1))
 """In place of an environment whose package may not be installed."""
@@ -261,4 +261,4 @@ def test_every_cell_has_a_valid_config(name: str) -> None:
     for role in this.roles:  # the losses and sizes of an ablation must fit together too
         config = this.config(next(cell for cell in this.cells if cell.role == role))
         if not config.allow_dead_losses:
-            assembled(config, PIXELS if config.env.name in ("gym", "dmc") else None)
+            build_all(config, PIXELS if config.env.name in ("gym", "dmc") else None)

@@ -180,12 +180,12 @@ def _alive(process: int) -> bool:
 def test_a_negative_control_stores_what_is_wrong_with_its_losses(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from isochrone.workflows import build
+    from isochrone.workflows import dataset, factory
 
     few = {"data.num_envs": "4", "data.rows": "60", "train.batch": "4", "allow_dead_losses": "true"}
-    config = build.recipe("zhp_summed_pose", few)
+    config = factory.make_config("zhp_summed_pose", few)
     config = replace(config, model=replace(config.model, z=8, h=16, p=8, hidden=32))
-    values, messages = cell.check_forced(config, build.fill_replay(config, None))
+    values, messages = cell.check_forced(config, dataset.fill_replay(config, None))
     faulty = {k.removeprefix("control.faulty.") for k, e in values.items() if k.startswith("control.f") and e["value"]}
     assert {"additivity_dp", "rollout_kstep_p"} <= faulty
     assert values["control.refused"]["value"] == 1

@@ -14,7 +14,7 @@ from studies.harness.cell import learning_curve
 from isochrone.core.errors import UserError
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
-from isochrone.workflows import build, train
+from isochrone.workflows import dataset, factory, train
 
 SMALL = {
     "env.episode_length": "8", "data.num_envs": "3", "data.rows": "18", "data.capacity": "40",
@@ -29,20 +29,20 @@ SMALL = {
 
 def trained(path: Path, steps: int = 10, resume: bool = False) -> Run:
     if resume:
-        run, config, total = train.again(path)
+        training = train.resume(path)
     else:
-        config = build.recipe("planet_small", {**SMALL})
-        run, _, total = train.begin(config, path)
-    sinks = open_sinks(["jsonl"], run, config.train.steps)
+        training = train.create_run(factory.make_config("planet_small", {**SMALL}), path)
+    run, total_steps = training.run, training.config.train.steps
+    sinks = open_sinks(["jsonl"], run, total_steps)
     stop = []
 
     def tick(step: int) -> None:
-        if step == steps and steps < config.train.steps:
+        if step == steps and steps < total_steps:
             stop.append(step)
             raise KeyboardInterrupt
 
     try:
-        train.train(run, config, total, sinks, build.silent, tick)
+        train.fit_run(training, sinks, tick)
     except KeyboardInterrupt:
         assert stop
     finally:
@@ -79,9 +79,9 @@ def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tm
 
 def test_what_stands_still_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", steps=2)
-    config = build.recipe("planet_small", SMALL)
-    replay = build.fill_replay(config, None)  # as the run recorded it
-    envs = build.holdout_split(config, replay)[0]
+    config = factory.make_config("planet_small", SMALL)
+    replay = dataset.fill_replay(config, None)  # as the run recorded it
+    envs = dataset.holdout_split(config, replay)[0]
     seen = replay.sample(400, 1, torch.Generator().manual_seed(0), envs).obs["image"] / 255 - 0.5
     still = load_file(run.trained() / "weights.safetensors")["still"]
     assert still.std() > 0.05, "walls and floor"
@@ -92,13 +92,13 @@ def test_what_stands_still_is_measured_once_before_the_first_step(tmp_path: Path
 
 def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_is_made() -> None:
     with pytest.raises(UserError, match=r"model\.overshoot = 6: windows have only train\.length = 6 rows"):
-        build.recipe("planet_small", {**SMALL, "model.overshoot": "6"})
+        factory.make_config("planet_small", {**SMALL, "model.overshoot": "6"})
 
 
 def test_the_ring_keeps_what_it_was_told_to(tmp_path: Path) -> None:
-    config = build.recipe("planet_small", SMALL)
-    replay = build.fill_replay(config, None)
+    config = factory.make_config("planet_small", SMALL)
+    replay = dataset.fill_replay(config, None)
     assert replay.capacity == 40 and len(replay) == 54
     with pytest.raises(UserError, match=r"data\.num_envs = 3 x 40 rows \+ 162 to resume from .* takes"):
-        build.fill_replay(build.recipe("planet_small", {**SMALL, "data.budget_mb": "1"}), None)
+        dataset.fill_replay(factory.make_config("planet_small", {**SMALL, "data.budget_mb": "1"}), None)
     assert torch.equal(torch.tensor(replay.stored()), torch.full((3,), 18))

@@ -2,59 +2,78 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isochrone.cli.words import Words, asks_help, say, show_json, split
+from isochrone.cli.args import Parser, config_heads, one, show_json, show_table
 from isochrone.core.errors import UserError, did_you_mean
 
-USAGE = """isochrone data collect RECIPE --out FILE.h5 [--OPTION VALUE ...]
-isochrone data validate FILE.h5 [--json]
-isochrone data info FILE.h5 [--json]
-
-collect   records whole episodes of the recipe's world with its random policy
-validate  reads every row once; says what is in the file, or what is wrong and where
-info      what the file says about itself, without reading the rows
-
+log = logging.getLogger(__name__)
+ACTIONS = ("collect", "validate", "info")
+EXAMPLES = """\
   isochrone data collect zhp --out my.h5 --data.num-envs 16 --data.rows 505
   isochrone data validate my.h5
   isochrone train zhp --data my.h5
 
-A recording is an HDF5 file: episodes end to end, one dataset per column, N rows in all, E episodes.
-
+An HDF5 recording holds episodes end to end, one dataset per column, N rows in all, E episodes:
   obs/image  (N, C, Y, X) uint8     action    (N, A) float32: one-hot rows, or values in [-1, 1]
   reward     (N) float32            terminal  (N) bool: the episode ended there for good
   lengths    (E) int64, rows of each episode; their sum is N
-
 Row t holds the action taken at obs[t] and the reward received on arriving there. Attributes of the file:
 format = 'isochrone-episodes', version = 1, action_kind = 'discrete' or 'continuous'.
+Other formats: `isochrone list format`.
 """
-COMMANDS = ("collect", "validate", "info")
 
 
-def command(words: list[str]) -> int:
-    """0, or 2 for a file that cannot be used."""
-    if asks_help(words) or not words:
-        print(USAGE, end="")
-        return 0 if words else 2
-    name, asked = words[0], split(words[1:])
-    if name not in COMMANDS:
-        raise UserError(f"isochrone data has no '{name}'{did_you_mean(name, COMMANDS)}")
-    if name == "collect":
-        return _collect(asked)
-    asked.only()
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "data",
+        [
+            "collect RECIPE --out RECORDING [--OPTION VALUE ...]",
+            "validate RECORDING [--json]",
+            "info RECORDING [--json]",
+        ],
+        "collect   record complete episodes of the recipe's environment with its random policy\n"
+        "validate  read every row once; report what is in the recording, or what is wrong and where\n"
+        "info      describe the recording without reading the rows",
+        EXAMPLES,
+    )
+    out.config_options = config_heads()
+    out.add_argument("words", nargs="*", metavar="collect|validate|info", help="then a recipe or a recording")
+    out.add_argument("--out", metavar="RECORDING", help="where to write; the suffix chooses the format")
+    out.add_json()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
+    """0, or 2 for a recording that cannot be used."""
+    action, words = (args.words or [""])[0], args.words[1:]
+    if action not in ACTIONS:
+        raise UserError(f"isochrone data has no '{action}'{did_you_mean(action, ACTIONS)}")
+    if action == "collect":
+        return _collect(one(words, "recipe", "zhp"), args.out, changes)
+    if changes or args.out:
+        option = next(iter(changes), "out")
+        raise UserError(f"unknown option '--{option}' of isochrone data {action}{did_you_mean(option, ['json'])}")
+    return _describe(action, words, args.json)
+
+
+def _describe(action: str, words: Sequence[str], as_json: bool) -> int:
     from isochrone.data.source import open_format
 
-    path = Path(asked.one("recording", "my.h5"))
+    path = Path(one(words, "recording", "my.h5"))
     form = open_format(path)
-    found = form.validate(path) if name == "validate" else _info(form, path)
-    if "json" in asked.switches:
-        show_json(found)
+    facts = form.validate(path) if action == "validate" else _info(form, path)
+    if as_json:
+        show_json(facts)
     else:
-        for key, value in found.items():
-            print(f"{key:<12}{_written(value)}")
-        if name == "validate":
-            print(f"{path} is fit for training: isochrone train zhp --data {path}")
+        show_table((key, _text(value)) for key, value in facts.items())
+        if action == "validate":
+            print(f"{path} can be used for training: isochrone train zhp --data {path}")
     return 0
 
 
@@ -71,28 +90,29 @@ def _info(form: Any, path: Path) -> dict[str, Any]:
     }
 
 
-def _collect(asked: Words) -> int:
+def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
     from isochrone.data.source import open_format
-    from isochrone.workflows import build
+    from isochrone.workflows import dataset
+    from isochrone.workflows.factory import make_config
 
-    if "out" not in asked.options:
-        raise UserError("say where to: isochrone data collect RECIPE --out FILE.h5")
-    out = Path(asked.options["out"])
-    form = open_format(out)
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another name, or delete it first")
-    config = build.recipe(asked.one("recipe", "zhp"), asked.without("out"))
+    if out is None:
+        raise UserError("say where to write: isochrone data collect RECIPE --out FILE.h5")
+    path = Path(out)
+    form = open_format(path)
+    if path.exists():
+        raise UserError(f"{path} exists already: choose another name, or delete it first")
+    config = make_config(recipe, changes)
     if config.data.path is not None:
         raise UserError(f"--data {config.data.path}: collecting records new episodes; leave it out")
-    replay = build.fill_replay(config, None, say)
-    count = form.write(out, build.complete_episodes(replay), replay.spec)
-    print(f"{count} episodes in {out}, {out.stat().st_size / 1e6:.1f} MB")
+    replay = dataset.fill_replay(config, None)
+    count = form.write(path, dataset.complete_episodes(replay), replay.spec)
+    print(f"{count} episodes in {path}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def _written(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_written(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
     if isinstance(value, list):
         return " ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value) or "-"
     return str(value)

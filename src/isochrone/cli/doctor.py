@@ -1,53 +1,54 @@
-"""isochrone doctor: can this machine run it, and what is missing."""
+"""isochrone doctor: check this machine and installation."""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from isochrone.cli.words import asks_help, show_json, split
+from isochrone.cli.args import Parser, show_json, show_table
 
-USAGE = """isochrone doctor [--json]
-
-Checks Python, packages, processor, memory, disk and GPU, and takes one training step of the recipe 'tiny'.
-Exit code 1 when something that is needed is missing.
-"""
 NEEDED = ("torch", "numpy", "gymnasium", "safetensors", "rich", "matplotlib", "h5py", "jaxtyping", "lightning-fabric")
 EXTRA = {
     "tensorboard": ("TensorBoard files in the run folder", "log"),
     "av": ("video files", "video"),
-    "pygame": ("Gymnasium's classic control, which draws with it,", "gym"),
+    "pygame": ("Gymnasium's classic control environments", "gym"),
     "dm_control": ("DeepMind Control tasks", "dmc"),
 }
-
-
-def command(words: list[str]) -> int:
-    """0 when everything needed is there."""
-    if asks_help(words):
-        print(USAGE, end="")
-        return 0
-    asked = split(words)
-    asked.only()
-    checks = [*_python(), *_packages(), *_machine(), *_step()]
-    if "json" in asked.switches:
-        show_json([{"what": what, "state": state, "says": says} for what, state, says in checks])
-    else:
-        for what, state, says in checks:
-            print(f"{state:<8}{what:<18}{says}")
-    return int(any(state == "missing" for _, state, _ in checks))
-
-
 Check = tuple[str, str, str]
-"""What, 'ok', 'note' or 'missing', and a sentence."""
+"""What is checked; 'ok', 'note' or 'missing'; a sentence."""
+
+
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "doctor",
+        ["[--json]"],
+        "Checks Python, packages, processor, memory, disk and GPU, and takes one training step of the recipe 'tiny'.\n"
+        "Exit code 1 when something that is needed is missing.",
+    )
+    out.add_json()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
+    """0 when nothing that is needed is missing."""
+    checks = [*_python(), *_packages(), *_machine(), *_training_step()]
+    if args.json:
+        show_json([{"what": what, "state": state, "says": text} for what, state, text in checks])
+    else:
+        show_table((state, what, text) for what, state, text in checks)
+    return int(any(state == "missing" for _, state, _ in checks))
 
 
 def _python() -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
-    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
-    yield "python", "ok" if fits else "missing", version if fits else f"{version}: isochrone needs 3.11 to 3.13"
+    supported = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield "python", "ok" if supported else "missing", version if supported else f"{version}: needed is 3.11 to 3.13"
 
 
 def _packages() -> Iterator[Check]:
@@ -56,11 +57,11 @@ def _packages() -> Iterator[Check]:
             yield name, "ok", metadata.version(name)
         except metadata.PackageNotFoundError:
             yield name, "missing", f"pip install {name}"
-    for name, (what, extra) in EXTRA.items():
+    for name, (feature, extra) in EXTRA.items():
         try:
             yield name, "ok", metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield name, "note", f"not installed; {what} need it: pip install 'isochrone[{extra}]'"
+            yield name, "note", f"not installed; {feature} need it: pip install 'isochrone[{extra}]'"
 
 
 def _machine() -> Iterator[Check]:
@@ -77,11 +78,21 @@ def _machine() -> Iterator[Check]:
     yield "gpu", "ok" if gpu else "note", gpu or "none that torch can use; everything runs on the CPU"
 
 
-def _step() -> Iterator[Check]:
+def _training_step() -> Iterator[Check]:
+    """Loss and gradient of a new 'tiny' on one batch that was just recorded."""
     from isochrone.core.errors import UserError
-    from isochrone.workflows.loaded_run import one_step
+    from isochrone.train.device import generator
+    from isochrone.workflows import dataset, factory
 
+    logging.getLogger("isochrone").setLevel(logging.WARNING)
     try:
-        yield "training step", "ok", f"the loss of a new model is {one_step('tiny'):.4g}"
+        config = factory.make_config("tiny", {"data.rows": "20", "data.num_envs": "4"})
+        replay = dataset.fill_replay(config, None)
+        objective = factory.make_objective(config, factory.make_model(config, replay.spec))
+        rng = generator(0, "one step")
+        loss, _ = objective(replay.sample(4, config.train.length, rng), rng)
+        loss.backward()
     except UserError as error:
         yield "training step", "missing", str(error)
+    else:
+        yield "training step", "ok", f"the loss of a new model is {loss.item():.4g}"

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from isochrone.cli.words import asks_help, say, show_json, split
+import argparse
 
-USAGE = """isochrone eval RUN [--json] [--no-figures] [--OPTION VALUE ...]
+from isochrone.cli.args import Parser, config_heads, one, show_json
 
-Measures the newest checkpoint of RUN against the truth: does it predict, is z perceptual, is p reachability, can one
-plan here. Prints a table, writes RUN/results.json and RUN/figures/STEP/. Planners stand beside their floors.
-
+EXAMPLES = """\
   isochrone eval runs/a
   isochrone eval runs/a --eval.pairs 500 --planner astar --compare-planners cem,gradient
-  isochrone eval runs/a --env whitebox:maze        the same model in another world
+  isochrone eval runs/a --env whitebox:maze        the same model in another environment
   isochrone eval runs/a --json
 
-  --eval.pairs N       start and goal pairs to plan between (0: none)
-  --eval.episodes N    recorded episodes, --eval.length rows each
-  --planner NAME       the agent's planner; --planner.OPTION sets it, --agent.OPTION the other options of the agent
-  --compare-planners A,B  further planners on the same pairs, in their default settings
-  --env NAME:MAIN      another world than the one it was trained in
-  --train.threads N    CPU threads
-  --no-figures         numbers only
-  --json               print results.json instead of the table
+options of the config that are often used (all of env, eval, agent and compare_planners may be set):
+  --eval.pairs N           start and goal pairs to plan between (0: none)
+  --eval.episodes N        recorded episodes, --eval.length rows each
+  --planner NAME           the agent's planner; --planner.OPTION sets its options, --agent.OPTION those of the agent
+  --compare-planners A,B   further planners on the same pairs, with default options
+  --env NAME:SHORTHAND     another environment than the one of the training
+  --train.threads N        CPU threads
 """
 
 
-def command(words: list[str]) -> int:
-    """Always 0: numbers that miss their bar are shown, not punished."""
-    if asks_help(words):
-        print(USAGE, end="")
-        return 0
-    asked = split(words, ("json", "no-figures"))
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "eval",
+        ["RUN [--json] [--no-figures] [--trust] [--OPTION VALUE ...]"],
+        "Measures the newest checkpoint of RUN, against ground truth where the environment has it: predictions, "
+        "geometry of z and p, planning. Prints a table; writes RUN/results.json and RUN/figures/STEP/.",
+        EXAMPLES,
+    )
+    out.config_options = config_heads()
+    out.add_argument("run", nargs="*", metavar="RUN", help="run folder")
+    out.add_argument("--no-figures", action="store_true", help="numbers only")
+    out.add_json()
+    out.add_trust()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
+    """Always 0: a missed target is a result, not an error."""
     from isochrone.workflows.evaluate import evaluate_run
     from isochrone.workflows.loaded_run import load
     from isochrone.workflows.report import summary
 
-    trained = load(asked.one("run folder", "runs/tiny-1"), asked.options)
-    results = evaluate_run(trained, say, figures="no-figures" not in asked.switches)
-    if "json" in asked.switches:
+    trained = load(one(args.run, "run folder", "runs/tiny-1"), changes, trust=args.trust)
+    results = evaluate_run(trained, figures=not args.no_figures)
+    if args.json:
         show_json(results)
     else:
         print(summary(results))

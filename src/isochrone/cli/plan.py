@@ -1,52 +1,66 @@
-"""isochrone plan: from one place to another, with a film."""
+"""isochrone plan: plan from one place to another, and make a GIF of it."""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import time
 from pathlib import Path
 
-from isochrone.cli.words import asks_help, say, show_json, split
+from isochrone.cli.args import Parser, config_heads, one, show_json
 
-USAGE = """isochrone plan RUN [--start X,Y] [--goal X,Y] [--planner NAME] [--out FILE.gif] [--json]
-
-Plans in the model of RUN from one cell of the white box to another, plays the plan in the true world, and writes a
-GIF: the world on the left, what the model imagines on the right. Cells are column,row, counted from the top left of
-the 16 x 16 frame. An end that is not given is the farthest from the other one.
-
+log = logging.getLogger(__name__)
+EXAMPLES = """\
   isochrone plan runs/a
   isochrone plan runs/a --start 2,3 --goal 12,9
   isochrone plan runs/a --start 2,3 --goal 12,9 --planner cem --planner.candidates 512
 
-  --planner NAME       {planners}; --planner.OPTION sets it
-  --agent.replan-every N  actions taken from one plan
-  --env NAME:MAIN      another world than the one it was trained in
-  --out FILE.gif       default: RUN/plan.gif
+options of the config that are often used:
+  --planner NAME           see `isochrone list planner`; --planner.OPTION sets its options
+  --agent.replan-every N   actions executed of each plan
+  --env NAME:SHORTHAND     another environment than the one of the training
 """
 
 
-def command(words: list[str]) -> int:
-    """0 whether or not the goal was reached: that is a measurement."""
-    if asks_help(words):
-        from isochrone.core import registry
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "plan",
+        ["RUN [--start X,Y] [--goal X,Y] [--out FILE.gif] [--json] [--trust] [--OPTION VALUE ...]"],
+        "Plans with the model of RUN from one cell of the white box to another, executes the plan in the environment, "
+        "and writes a GIF: the environment on the left, the imagined plan on the right. Cells are column,row, counted "
+        "from the top left of the 16 x 16 frame. The default of each end is the cell farthest from the other one.",
+        EXAMPLES,
+    )
+    out.config_options = config_heads()
+    out.add_argument("run", nargs="*", metavar="RUN", help="run folder")
+    out.add_argument("--start", metavar="X,Y", help="cell to start from")
+    out.add_argument("--goal", metavar="X,Y", help="cell to reach")
+    out.add_argument("--out", metavar="FILE.gif", help="default: RUN/plan.gif")
+    out.add_json()
+    out.add_trust()
+    return out
 
-        print(USAGE.format(planners=", ".join(registry.names("planner"))), end="")
-        return 0
-    asked = split(words)
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
+    """0 whether or not the goal was reached: that is a result."""
     from isochrone.workflows.loaded_run import load
     from isochrone.workflows.plan import cell_of, travel, write_gif
 
-    path = Path(asked.one("run folder", "runs/tiny-1"))
-    ends = {name: cell_of(asked.options[name], f"--{name}") for name in ("start", "goal") if name in asked.options}
-    trained = load(path, asked.without("start", "goal", "out"))
-    trip = travel(trained, ends.get("start"), ends.get("goal"), time.perf_counter)
-    film = write_gif(Path(asked.options.get("out", path / "plan.gif")), trip)
-    if "json" in asked.switches:
-        show_json({**trip.numbers(), "gif": str(film)})
+    path = Path(one(args.run, "run folder", "runs/tiny-1"))
+    start = None if args.start is None else cell_of(args.start, "--start")
+    goal = None if args.goal is None else cell_of(args.goal, "--goal")
+    trained = load(path, changes, trust=args.trust)
+    episode = travel(trained, start, goal, time.perf_counter)
+    gif = write_gif(Path(args.out or path / "plan.gif"), episode)
+    if args.json:
+        show_json({**episode.numbers(), "gif": str(gif)})
         return 0
-    way = "{},{} to {},{}".format(*trip.start, *trip.goal)
-    if trip.reached:
-        print(f"{trip.planner} from {way}: there in {trip.steps} steps; the fewest possible are {trip.fewest}")
+    ends = "{},{} to {},{}".format(*episode.start, *episode.goal)
+    if episode.reached:
+        result = f"reached in {episode.steps} steps; the fewest possible are {episode.fewest}"
     else:
-        print(f"{trip.planner} from {way}: not reached within {trip.steps} steps; {trip.fewest} would do")
-    say(f"film: {film}")
+        result = f"not reached in {episode.steps} steps; {episode.fewest} are enough"
+    print(f"{episode.planner} from {ends}: {result}")
+    log.info("GIF: %s", gif)
     return 0

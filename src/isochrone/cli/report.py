@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 from pathlib import Path
 
-from isochrone.cli.words import asks_help, say, split
+from isochrone.cli.args import Parser, one
 
-USAGE = """isochrone report RUN
-
-Writes RUN/report.html from what lies in RUN and prints its path: the isochrone map, the four questions with their
-numbers, intervals, floors and pictures, training curves, gradient routes, config and versions. One file, no script,
-nothing fetched. Run `isochrone eval RUN` first: the report shows what was measured last.
-
-  isochrone report runs/a
-"""
+log = logging.getLogger(__name__)
 
 
-def command(words: list[str]) -> int:
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "report",
+        ["RUN [--trust]"],
+        "Writes RUN/report.html from the files in RUN and prints its path: the isochrone map, the metrics with "
+        "intervals, baselines and figures, training curves, gradient routes, config and versions. One file, "
+        "no script, no network. Run `isochrone eval RUN` first: the report shows the newest results.",
+        "  isochrone report runs/a",
+    )
+    out.add_argument("run", nargs="*", metavar="RUN", help="run folder")
+    out.add_trust()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """0."""
-    if asks_help(words):
-        print(USAGE, end="")
-        return 0
-    asked = split(words, ())
-    asked.only()
     from isochrone.workflows.report import report
 
-    path = Path(asked.one("run folder", "runs/tiny-1"))
-    made = report(path)
+    path = Path(one(args.run, "run folder", "runs/tiny-1"))
+    page = report(path, trust=args.trust)
     if not (path / "results.json").exists():
-        say(f"nothing was measured yet: isochrone eval {path}, then report again")
-    print(made)
+        log.info("no results yet: isochrone eval %s, then report again", path)
+    print(page)
     return 0

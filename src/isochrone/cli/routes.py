@@ -2,56 +2,76 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 from pathlib import Path
 
-from isochrone.cli.words import asks_help, say, show_json, split
+from isochrone.cli.args import Parser, config_heads, one, show_json
 from isochrone.core.errors import UserError
 
-USAGE = """isochrone routes RECIPE [--json] [--OPTION VALUE ...]
-isochrone routes --all [--write FILE.md]
-
-Shows for every loss of a recipe the groups of weights that it declares to move and those that autograd found it to
-move, on small batches of the recipe's own world. For zhp_original also the table of the notes it follows.
-
+log = logging.getLogger(__name__)
+EXAMPLES = """\
   isochrone routes zhp
   isochrone routes zhp --model.stop-grad-to-encoder false
   isochrone routes --all --write docs/routes.md
 
-Exit code 1 when a loss moves what it does not declare, or declares what it does not move.
-The same check for your own code: from isochrone import check_routes (see the README).
+Exit code 1 when a loss moves a group that it does not declare, or declares one that it does not move.
+The same check in Python: isochrone.check_routes.
 """
 
 
-def command(words: list[str]) -> int:
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "routes",
+        ["RECIPE [--json] [--OPTION VALUE ...]", "--all [--write FILE.md]"],
+        "Shows for every loss of a recipe the groups of weights that it declares to move and those that receive a "
+        "gradient from it, measured on small batches of the recipe's environment.",
+        EXAMPLES,
+    )
+    out.config_options = config_heads()
+    out.add_argument("recipe", nargs="*", metavar="RECIPE", help="see `isochrone list recipe`")
+    out.add_argument("--all", action="store_true", help="Markdown tables of every recipe")
+    out.add_argument("--write", metavar="FILE.md", help="write them to a file")
+    out.add_json()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """0, or 1 when a declaration is wrong."""
-    if asks_help(words):
-        print(USAGE, end="")
-        return 0
-    asked = split(words, ("json", "all"))
+    from isochrone.workflows import routes
+    from isochrone.workflows.factory import make_config
+
+    if args.all:
+        return _all_recipes(args, changes)
+    if args.write:
+        raise UserError("--write belongs to --all: isochrone routes --all --write docs/routes.md")
+    name = one(args.recipe, "recipe", "zhp")
+    report = routes.measure_routes(make_config(name, changes))
+    if args.json:
+        declared = {loss: sorted(groups) for loss, groups in report.declared.items()}
+        show_json({"declared": declared, "measured": report.moved, "faults": report.violations()})
+        return bool(report.violations())
+    print(routes.to_text(report))
+    if name == routes.ORIGINAL_RECIPE:
+        print("\nBeside the original design (docs/background.md)\n\n" + routes.comparison_text(report))
+    for fault in report.violations():
+        print(f"fault: {fault}")
+    return bool(report.violations())
+
+
+def _all_recipes(args: argparse.Namespace, changes: dict[str, str]) -> int:
     from isochrone.core import registry
     from isochrone.core.files import atomic_write
-    from isochrone.workflows import build, routes
+    from isochrone.workflows import routes
+    from isochrone.workflows.factory import make_config
 
-    if "all" in asked.switches:
-        asked.only("write")
-        text = routes.page({name: routes.routes_of(build.recipe(name)) for name in registry.names("recipe")})
-        if "write" in asked.options:
-            atomic_write(Path(asked.options["write"]), text)
-            say(f"written: {asked.options['write']}")
-        else:
-            print(text, end="")
-        return 0
-    if "write" in asked.options:
-        raise UserError("--write belongs to --all: isochrone routes --all --write docs/routes.md")
-    name = asked.one("recipe", "zhp")
-    found = routes.routes_of(build.recipe(name, asked.options))
-    if "json" in asked.switches:
-        declared = {loss: sorted(groups) for loss, groups in found.declared.items()}
-        show_json({"declared": declared, "measured": found.moved, "faults": found.violations()})
-        return bool(found.violations())
-    print(routes.plain(found))
-    if name == "zhp_original":
-        print("\nBeside the notes (seeds/002)\n\n" + routes.plain_notes(found))
-    for fault in found.violations():
-        print(f"fault: {fault}")
-    return bool(found.violations())
+    if changes or args.recipe:
+        raise UserError("--all shows every recipe as it is: leave out recipes and their options")
+    page = routes.to_page({name: routes.measure_routes(make_config(name)) for name in registry.names("recipe")})
+    if args.write:
+        atomic_write(Path(args.write), page)
+        log.info("wrote %s", args.write)
+    else:
+        print(page, end="")
+    return 0

@@ -1,131 +1,125 @@
-"""isochrone train: a recipe in a new run folder, or a run continued."""
+"""isochrone train: a recipe in a new run folder, or a run resumed."""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import logging
 from pathlib import Path
-from textwrap import fill
+from typing import TYPE_CHECKING
 
-from isochrone.cli.words import Words, asks_help, option_lines, say, split
+from isochrone.cli.args import Parser, config_heads, one, option_lines
 from isochrone.core.errors import UserError
 
-ALLOW = "allow-dead-losses"
+if TYPE_CHECKING:
+    from isochrone.recipes.schema import Config
+    from isochrone.workflows.train import Training
 
-USAGE = """isochrone train RECIPE [--run DIR] [--data FILE.h5] [--OPTION VALUE ...]
-isochrone train --resume RUN
-
-Trains RECIPE in a new run folder (default: the first free runs/RECIPE-N) and shows rate, time left and losses.
-A folder that holds a run is never overwritten. Ctrl-C ends with a checkpoint; --resume goes on from there, and
-ends with the same weights, bit for bit on a CPU, as a run that was never stopped.
-
+log = logging.getLogger(__name__)
+EXAMPLES = """\
   isochrone train tiny
   isochrone train zhp --run runs/a --train.steps 2000 --loss.vicreg 0
   isochrone train zhp --env whitebox:four-rooms
   isochrone train zhp --env.map-file my-map.txt
   isochrone train zhp --data my.h5
+  isochrone train zhp --model my_package.my_module:MyModel
 
-Every value of the recipe is an option. Often used:
-
-  --env NAME:MAIN         the world: whitebox:MAP (isochrone list map), gym:ID
-  --env.map-file FILE     a text drawing of your own
-  --data FILE.h5          train on a recording (isochrone data --help)
+Every value of the recipe is an option; `isochrone train RECIPE --help` lists them with their values. Often used:
+  --env NAME:SHORTHAND    the environment: whitebox:MAP (isochrone list map), gym:ID
+  --env.map-file FILE     a map of your own as a text file
+  --data RECORDING        train on a recording (isochrone data --help)
   --train.steps N         optimiser steps
-  --train.seed N          every random draw follows from it
+  --train.seed N          seed of all random numbers
   --train.threads N       CPU threads (default 1)
   --train.accelerator X   auto, cpu or cuda; --train.precision bf16-mixed saves memory there
   --loss.NAME W           weight of a loss; 0 leaves it out (isochrone list loss); also --loss.NAME.start,
                           --loss.NAME.stop and --loss.NAME.settings.OPTION
-  --allow-dead-losses     train although a loss is refused or has no effect
-
-`isochrone train RECIPE --help` lists all options with their values in that recipe.
-{recipes}
+  --then eval,report      commands to run after training
 """
 
 
-def command(words: list[str]) -> int:
+def parser() -> Parser:
+    """The arguments."""
+    out = Parser(
+        "train",
+        ["RECIPE [--run DIR] [--data RECORDING] [--OPTION VALUE ...]", "--resume RUN [--trust]"],
+        "Trains RECIPE in a new run folder (default: the first free runs/RECIPE-N) and shows rate, time left and "
+        "losses. A folder that holds a run is never overwritten. Ctrl-C stops with a checkpoint; --resume continues "
+        "from it and ends with the same weights, bit for bit on a CPU, as an uninterrupted run.",
+        EXAMPLES,
+        add_help=False,
+    )
+    out.config_options = config_heads()
+    out.add_argument("recipe", nargs="*", metavar="RECIPE", help="see `isochrone list recipe`")
+    out.add_argument("--run", metavar="DIR", help="the run folder to create")
+    out.add_argument("--resume", metavar="RUN", help="a run folder to continue")
+    out.add_argument("--allow-dead-losses", action="store_true", help="only warn of a refused or dead loss")
+    out.add_argument("-h", "--help", action="store_true", help="show this; after RECIPE: list its options")
+    out.add_trust()
+    return out
+
+
+def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """0 when training is complete, 130 after Ctrl-C (143 after SIGTERM), each with a checkpoint."""
-    if asks_help(words):
-        return _help(split([w for w in words if w not in ("-h", "--help")], (ALLOW,)))
-    asked = split(words, (ALLOW,))
-    if "resume" in asked.options:
-        return _resume(asked)
-    from isochrone.workflows import build, train
-
-    name = asked.one("recipe", "tiny")
-    changes = asked.without("run") | ({"allow_dead_losses": "true"} if ALLOW in asked.switches else {})
-    config = build.recipe(name, changes)
-    path = Path(asked.options["run"]) if "run" in asked.options else train.free_folder(Path("runs"), name)
-    run, _, total = train.begin(config, path)
-    with run:
-        code = _train(run, config, total)
-    return code or _finish(path, config.then)
-
-
-def _resume(asked: Words) -> int:
+    if args.help:
+        return _help(args, changes)
     from isochrone.workflows import train
 
-    if asked.given or asked.without("resume") or asked.switches:
-        extra = [*asked.given, *(f"--{k}" for k in asked.without("resume")), *(f"--{s}" for s in asked.switches)]
-        raise UserError(f"a run continues with the config that it began with: leave out {' '.join(extra)}")
-    path = Path(asked.options["resume"])
-    run, config, total = train.again(path)
-    with run:
-        code = _train(run, config, total)
-    return code or _finish(path, config.then)
+    if args.resume is not None:
+        return _resume(args, changes)
+    name = one(args.recipe, "recipe", "tiny")
+    config = _config(name, args, changes)
+    path = Path(args.run) if args.run is not None else train.free_folder(Path("runs"), name)
+    return _finish(train.create_run(config, path))
 
 
-def _train(run, config, total) -> int:
-    """Train with every sink at hand; the exit code."""
-    from isochrone.train.console import Console
-    from isochrone.train.sinks import open_sinks
+def _config(name: str, args: argparse.Namespace, changes: dict[str, str]) -> Config:
+    from isochrone.workflows.factory import make_config
+
+    return make_config(name, changes | ({"allow_dead_losses": "true"} if args.allow_dead_losses else {}))
+
+
+def _resume(args: argparse.Namespace, changes: dict[str, str]) -> int:
     from isochrone.workflows import train
 
-    say(f"run {run.path}: recipe {config.recipe}")
-    console = Console(Console.Config(), run, config.train.steps)
-    sinks = open_sinks(["jsonl", *_tensorboard()], run, config.train.steps)
-    try:
-        done = train.train(run, config, total, [*sinks, console], say, console.tick)
-    finally:
-        for sink in (*sinks, console):
-            sink.close()
+    options = [f"--{key}" for key in changes]
+    options += [f"--{key.replace('_', '-')}" for key in ("run", "allow_dead_losses") if getattr(args, key)]
+    if args.recipe or options:
+        extra = " ".join([*args.recipe, *options])
+        raise UserError(f"a run is resumed with its own config: leave out {extra}")
+    return _finish(train.resume(Path(args.resume), trust=args.trust))
+
+
+def _finish(training: Training) -> int:
+    """Train, report the end, and run the commands that follow; the exit code."""
+    from isochrone import cli
+
+    path, config = training.run.path, training.config
+    log.info("run %s: recipe %s", path, config.recipe)
+    with training:
+        done = training.fit()
     if done.signal:
-        say(f"stopped by {done.signal} after step {done.step}; checkpoint {done.checkpoint.name} is complete.")
-        say(f"continue: isochrone train --resume {run.path}")
+        log.info("stopped by %s after step %d; checkpoint %s is complete", done.signal, done.step, done.checkpoint.name)
+        log.info("continue: isochrone train --resume %s", path)
         return 130 if done.signal == "SIGINT" else 143
     already = " (it already was)" if done.began == done.step else ""
-    say(f"step {done.step} of {config.train.steps}: training is complete{already}")
+    log.info("step %d of %d: training is complete%s", done.step, config.train.steps, already)
     if not config.then:
-        say(f"next: isochrone eval {run.path}")
-    return 0
-
-
-def _tensorboard() -> list[str]:
-    from importlib.util import find_spec
-
-    return ["tensorboard"] if find_spec("tensorboard") else []
-
-
-def _finish(path: Path, tasks: tuple[str, ...]) -> int:
-    """What the recipe goes on to do."""
-    from isochrone.cli import run
-
-    for task in tasks:
-        code = run([task, str(path)])
+        log.info("next: isochrone eval %s", path)
+    for command in config.then:
+        code = cli.run([command, str(path)])
         if code:
             return code
     return 0
 
 
-def _help(asked: Words) -> int:
+def _help(args: argparse.Namespace, changes: dict[str, str]) -> int:
     from isochrone.core import registry
-    from isochrone.workflows import build
 
-    if not asked.given:
-        names = fill(", ".join(registry.names("recipe")), 110, initial_indent="Recipes: ", subsequent_indent="  ")
-        sys.stdout.write(USAGE.format(recipes=names))
+    if not args.recipe:
+        parser().print_help()
         return 0
-    config = build.recipe(asked.one("recipe", "tiny"), asked.without("run"))
-    says = str(registry.get("recipe", config.recipe).__doc__).split("\n")[0]
-    print(f"isochrone train {config.recipe} [--run DIR] [--OPTION VALUE ...]\n\n{says}\n")
+    config = _config(one(args.recipe, "recipe", "tiny"), args, changes)
+    text = str(registry.get("recipe", config.recipe).__doc__).split("\n")[0]
+    print(f"isochrone train {config.recipe} [--run DIR] [--OPTION VALUE ...]\n\n{text}\n")
     print("\n".join(option_lines(config)))
     return 0

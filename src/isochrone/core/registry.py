@@ -2,8 +2,8 @@
 
 Modules are imported on demand: first the one called like the component, then all modules of the kind's package.
 Components of other packages are reached by an entry point in the group 'isochrone.KIND', or by their import path
-'package.module:Attribute' once `load` has imported it. A run's config.json may contain such paths; they are loaded only
-if the user trusts the run.
+'package.module:Attribute'. A run's config.json may contain such paths: they are imported only within `trusted()`, which
+is used for what the user typed and for runs that the user trusts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ HOMES = {
 """The package of each kind of component. Importing one of its modules registers the components in it."""
 _components: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 _scanned: set[str] = set()
+_trusts: ContextVar[bool] = ContextVar("trusts", default=False)
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -61,6 +64,8 @@ def _origin(component: Any) -> Any:
 def get(kind: str, name: str) -> Any:
     """The component (kind, name). UserError: no such component, a missing package, or a path that is not loaded."""
     if ":" in name and name not in _components[kind]:
+        if _trusts.get():
+            return load(kind, name)
         raise UserError(
             f"{kind} '{name}' is code from outside isochrone, which is imported only on request: "
             "add --trust (in Python: trust=True) if you trust it"
@@ -91,6 +96,16 @@ def is_registered(kind: str, name: str) -> bool:
         return True
     module = "." not in name and importlib.util.find_spec(f"{HOMES[kind]}.{name}") is not None
     return module or name in names(kind)
+
+
+@contextmanager
+def trusted(trust: bool = True) -> Iterator[None]:
+    """Within this context `get` imports components by import path, unless `trust` is false."""
+    token = _trusts.set(trust or _trusts.get())
+    try:
+        yield
+    finally:
+        _trusts.reset(token)
 
 
 def load(kind: str, path: str) -> Any:

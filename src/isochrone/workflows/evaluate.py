@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,20 @@ from isochrone.evals.multimodality import forks
 from isochrone.evals.returns import cost, earned
 from isochrone.evals.suite import Results
 from isochrone.train.device import generator
-from isochrone.workflows import build
-from isochrone.workflows.loaded_run import Trained, held_out
+from isochrone.workflows import dataset, factory
+from isochrone.workflows.loaded_run import LoadedRun, holdout_losses
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 Found = tuple[Results, dict[str, Any]]
 """(results, arrays of the figures)."""
 DARK = ".dark"
 """Ending of the names of figures for dark screens."""
 
 
-def evaluate_run(trained: Trained, say: Say = build.silent, figures: bool = True) -> Results:
+def evaluate_run(trained: LoadedRun, figures: bool = True) -> Results:
     """Measure, write results.json and figures/STEP/; returns the results."""
     config, run = trained.config, trained.run
-    results, arrays = measure(trained, say)
+    results, arrays = measure(trained)
     results = _unseen(trained) | results
     about = {
         "step": trained.step,
@@ -44,26 +44,27 @@ def evaluate_run(trained: Trained, say: Say = build.silent, figures: bool = True
     return results
 
 
-def measure(trained: Trained, say: Say = build.silent) -> Found:
+def measure(trained: LoadedRun) -> Found:
     """Everything that can be measured of this model in this world.
 
     Against the truth where the world tells it, else on windows never trained on; then plans between pairs of places, or
     returns where the agent plans for reward.
     """
     config = trained.config
-    recorded = config.data.path is not None and not trained.asked_env
-    env: Any = None if recorded else trained.world(config.eval.episodes)
-    agents = build.make_agents(config, trained)
+    recorded = config.data.path is not None and not trained.env_changed
+    env: Any = None if recorded else trained.make_env(config.eval.episodes)
+    agents = factory.make_agents(config, trained)
     seeks = all(agent.needs_goal for agent in agents.values())
     try:
         if env is not None and isinstance(env, GroundTruth):
-            pairs = f", planning between {config.eval.pairs} pairs with {', '.join(agents)}"
-            say(f"measuring {trained.run.path} at step {trained.step}{pairs if config.eval.pairs and seeks else ''}")
+            log.info("measuring %s at step %d", trained.run.path, trained.step)
+            if config.eval.pairs and seeks:
+                log.info("planning between %d pairs with %s", config.eval.pairs, ", ".join(agents))
             asked = config.eval if seeks else replace(config.eval, pairs=0)
             found = suite.evaluate(trained.model, env, asked, agents=agents, clock=time.perf_counter)
         else:
             why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
-            say(f"measuring on the holdout; {why if recorded else 'this world has no ground truth to measure with'}")
+            log.info("measuring on the holdout; %s", why if recorded else "this environment has no ground truth")
             found = _blind(trained)
             found = found if env is None else _with(found, _special(trained, env))
     finally:
@@ -72,10 +73,10 @@ def measure(trained: Trained, say: Say = build.silent) -> Found:
     learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
     if recorded or seeks or not learns_reward:
         return found
-    return _with(found, _earned(trained, agents, say))
+    return _with(found, _earned(trained, agents))
 
 
-def _special(trained: Trained, env: Any) -> dict[str, Any]:
+def _special(trained: LoadedRun, env: Any) -> dict[str, Any]:
     """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
     seed, flat = trained.config.eval.seed, {}
     if isinstance(env, TwoFutures):
@@ -90,26 +91,27 @@ def _with(found: Found, flat: dict[str, Any]) -> Found:
     return found[0] | suite.collect(flat, BARS), found[1] | suite.arrays(flat)
 
 
-def _blind(trained: Trained) -> Found:
+def _blind(trained: LoadedRun) -> Found:
     """What needs no ground truth, on windows that were never trained on; nothing when the replay was deleted."""
     folder, config = trained.run.path / "replay", trained.config
     if not (folder / "complete.json").exists():
         return {}, {}
-    replay = build.fill_replay(config, folder)
+    replay = dataset.fill_replay(config, folder)
     rng = generator(config.eval.seed, "holdout evaluation")
-    envs = build.holdout_split(config, replay)[1]
+    envs = dataset.holdout_split(config, replay)[1]
     length = min(config.eval.length, int(replay.stored()[envs].min()))
     batch = replay.sample(config.eval.episodes, length, rng, envs)
     flat = suite.measured(trained.model, batch, None, config.eval, rng)
     return suite.collect(flat, BARS), suite.arrays(flat)
 
 
-def _earned(trained: Trained, agents: dict[str, Agent], say: Say) -> dict[str, Any]:
+def _earned(trained: LoadedRun, agents: dict[str, Agent]) -> dict[str, Any]:
     """Returns of whole episodes, one in each of `eval.returns` worlds, and what drawing frames would cost the planner;
     the white box knows the best possible."""
     config = trained.config
-    env = trained.world(config.eval.returns)
-    say(f"playing {config.eval.returns} episodes with {', '.join(agents)}, then doing nothing, then at random")
+    env = trained.make_env(config.eval.returns)
+    names = ", ".join(agents)
+    log.info("playing %d episodes with %s, then doing nothing, then at random", config.eval.returns, names)
     try:
         rng = generator(config.eval.seed, "returns")
         found = earned(env, agents, config.eval.seed, rng, trained.device)
@@ -118,14 +120,14 @@ def _earned(trained: Trained, agents: dict[str, Agent], say: Say) -> dict[str, A
         env.close()
 
 
-def _unseen(trained: Trained) -> Results:
+def _unseen(trained: LoadedRun) -> Results:
     """{'held_out.NAME': ...} of every loss; empty when the replay was deleted."""
     folder = trained.run.path / "replay"
     if not (folder / "complete.json").exists():
         return {}
-    replay = build.fill_replay(trained.config, folder)
-    total = build.make_objective(trained.config, trained.model)
-    found = held_out(trained.config, total, replay, build.holdout_split(trained.config, replay)[1])
+    replay = dataset.fill_replay(trained.config, folder)
+    total = factory.make_objective(trained.config, trained.model)
+    found = holdout_losses(trained.config, total, replay, dataset.holdout_split(trained.config, replay)[1])
     return {f"held_out.{name.removeprefix('loss/')}": {"value": value} for name, value in found.items()}
 
 

@@ -22,8 +22,8 @@ from isochrone.core.files import atomic_write
 from isochrone.core.protocols import GroundTruth, HasCells
 from isochrone.core.types import tree_map
 from isochrone.evals.planning import HOLD, at_goal, tolerance
-from isochrone.workflows import build
-from isochrone.workflows.loaded_run import Trained
+from isochrone.workflows import factory
+from isochrone.workflows.loaded_run import LoadedRun
 
 CELL = 4  # px
 
@@ -68,7 +68,7 @@ def cell_of(text: str, option: str) -> tuple[int, int]:
 
 
 def travel(
-    trained: Trained,
+    trained: LoadedRun,
     start: tuple[int, int] | None,
     goal: tuple[int, int] | None,
     clock: Callable[[], float],
@@ -78,13 +78,13 @@ def travel(
 
     UserError: no white box, no such cell, no way, or nothing to do.
     """
-    env: Any = trained.world(1)
+    env: Any = trained.make_env(1)
     if not isinstance(env, GroundTruth):
         name = trained.config.env.name
         raise UserError(f"env '{name}' has no ground truth to plan with: choose one that has, e.g. --env whitebox:MAP")
     here, there, fewest = _ends(env, start, goal)
     budget = budget or 2 * fewest + 8
-    agent = build.make_agent(trained.config, trained)
+    agent = factory.make_agent(trained.config, trained)
     env.reset(trained.config.eval.seed)
     env.set_state(here)
     look = partial(tree_map, lambda x: x.to(trained.device))

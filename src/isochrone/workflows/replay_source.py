@@ -14,7 +14,7 @@ from isochrone.data.replay import Replay
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.train.device import device_of, generator
-from isochrone.workflows import build
+from isochrone.workflows import factory
 from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
 
@@ -28,7 +28,7 @@ class ReplaySource:
         self.encoder_cache = FrozenEncoderCache(objective, replay, frames)
         self.rng = generator(config.train.seed, "collect while training")
         self.batches, self.returns = 0, Returns()  # batches sampled so far
-        self.env = build.make_env(config, replay.num_envs) if config.data.collect_every else None
+        self.env = factory.make_env(config, replay.num_envs) if config.data.collect_every else None
 
     def __call__(self, rng: torch.Generator) -> Batch:
         """The next training batch."""
@@ -45,7 +45,7 @@ class ReplaySource:
         assert env is not None
         act: Any = random_policy(env.spec.action, self.rng, data.hold_steps)
         if data.collect_policy == "agent":
-            agent, goal = build.make_agent(self.config, self.objective), None
+            agent, goal = factory.make_agent(self.config, self.objective), None
             if agent.needs_goal:
                 rows = self.replay.sample(self.replay.num_envs, 1, self.rng)
                 goal = {name: x[:, 0] for name, x in rows.obs.items()}

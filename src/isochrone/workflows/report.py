@@ -17,10 +17,10 @@ from isochrone.evals.suite import Results
 from isochrone.train.run import Run
 from isochrone.workflows.evaluate import newest_figures
 from isochrone.workflows.loaded_run import load
-from isochrone.workflows.routes import plain, routes_of
+from isochrone.workflows.routes import measure_routes, to_text
 
 
-def report(path: Path) -> Path:
+def report(path: Path, trust: bool = False) -> Path:
     """Write RUN/report.html; nothing is measured again except which loss moves which weights."""
     run = Run.open(path, write=False)
     told = run.results()
@@ -38,7 +38,7 @@ def report(path: Path) -> Path:
         "about": _about(run, told.get("about", {})),
         "config": run.config,
         "versions": _versions(run),
-        "routes": _routes(path),
+        "routes": _routes(path, trust),
     }
     return write_report(run.path, told.get("results", {}), figures, meta, night)
 
@@ -65,9 +65,9 @@ def _versions(run: Run) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if v is not None} | ({"resumed": f"{resumed} times"} if resumed else {})
 
 
-def _routes(path: Path) -> str:
-    trained = load(path)
-    return plain(routes_of(trained.config, trained.spec, trained.model))
+def _routes(path: Path, trust: bool) -> str:
+    trained = load(path, trust=trust)
+    return to_text(measure_routes(trained.config, trained.spec, trained.model))
 
 
 def summary(results: Results) -> str:

@@ -1,15 +1,19 @@
-"""Train a recipe in a run folder: everything that can be refused is refused before the folder is made."""
+"""Train a recipe in a run folder. Whatever can be refused is refused before the folder is created."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from isochrone.core import registry
 from isochrone.core.config import from_dict, to_dict
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import GroundTruth, Sink
@@ -17,17 +21,20 @@ from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
 from isochrone.evals.returns import played
 from isochrone.evals.suite import evaluate, values
+from isochrone.losses.liveness import Liveness, liveness
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
+from isochrone.train.console import Console
 from isochrone.train.device import device_of, generator
 from isochrone.train.loop import Fitted, Hook, fit
 from isochrone.train.run import Run
-from isochrone.workflows import build
-from isochrone.workflows.loaded_run import held_out, set_threads
+from isochrone.train.sinks import open_sinks
+from isochrone.workflows import dataset, factory
+from isochrone.workflows.loaded_run import SPEC, holdout_losses
 from isochrone.workflows.replay_source import ReplaySource
 
-Say = Callable[[str], None]
-WATCHED = (
+log = logging.getLogger(__name__)
+HOOK_METRICS = (
     "prediction.error_1",
     "perception.spearman",
     "perception.position_error",
@@ -36,149 +43,188 @@ WATCHED = (
     "reach.asymmetry",
     "disagreement.auroc",
 )
-"""Numbers measured against the truth every `train.eval_every` steps."""
-PRIMING = (8, 64)
-"""Batches, and frames in each, by which a model is primed."""
+"""Metrics against ground truth that are logged every `train.eval_every` steps."""
+CALIBRATION_BATCHES, CALIBRATION_FRAMES = 8, 64
 
 
 def free_folder(root: Path, name: str) -> Path:
-    """root/NAME-1, or the first number that is not taken."""
+    """root/NAME-1, or the first number that is free."""
     number = 1
     while (root / f"{name}-{number}").exists():
         number += 1
     return root / f"{name}-{number}"
 
 
-def begin(config: Config, path: Path) -> tuple[Run, Spec, TrainingObjective]:
-    """A new run folder with what will be trained in it. UserError, and no folder, for whatever cannot be trained."""
-    set_threads(config)
+@dataclass(frozen=True)
+class Training:
+    """A locked run folder and what will be trained in it. A context manager that releases the folder."""
+
+    run: Run
+    config: Config
+    spec: Spec
+    objective: TrainingObjective
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.run.close()
+
+    def fit(self, console: bool = True) -> Fitted:
+        """Train with every sink that is installed, and progress on standard error if `console`."""
+        names = ["jsonl", *(["tensorboard"] if find_spec("tensorboard") else [])]
+        with ExitStack() as stack:
+            sinks: list[Sink] = open_sinks(names, self.run, self.config.train.steps)
+            tick: Callable[[int], None] | None = None
+            if console:
+                screen = Console(Console.Config(), self.run, self.config.train.steps)
+                sinks, tick = [*sinks, screen], screen.tick
+            for sink in sinks:
+                stack.enter_context(closing(sink))
+            return fit_run(self, sinks, tick)
+
+
+def create_run(config: Config, path: Path) -> Training:
+    """A new run folder. UserError, and no folder, for a config that cannot be trained."""
+    torch.set_num_threads(config.train.threads)
     device_of(config.train)
-    spec, total = assembled(config)
+    spec, objective = build_all(config)
     run = Run.create(path, to_dict(config))
     try:
-        build.write_spec(run.path / "spec.json", spec)
+        dataset.write_spec(run.path / SPEC, spec)
     except BaseException:
         run.close()
         raise
-    return run, spec, total
+    return Training(run, config, spec, objective)
 
 
-def assembled(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingObjective]:
-    """Spec and losses (with their model), every part built once so that a wrong one is refused now."""
-    spec = spec or build.spec_of(config)
-    if config.data.path is None:
-        build.check_budget(config, spec)
-    model = build.make_model(config, spec)
-    total = build.make_objective(config, model)
-    build.make_agents(config, total)
-    return spec, total
+def resume(path: Path, trust: bool = False) -> Training:
+    """An existing run folder, locked, with newly initialised weights: `fit_run` loads the newest checkpoint.
 
-
-def again(path: Path) -> tuple[Run, Config, TrainingObjective]:
-    """An existing run, locked, with its config and what is trained in it."""
+    `trust` allows to import code from outside isochrone that the run's config names.
+    """
     run = Run.open(path)
     try:
-        config = from_dict(Config, run.config)
-        set_threads(config)
-        told = run.path / "spec.json"
-        spec = build.read_spec(told) if told.exists() else build.spec_of(config)
-        build.write_spec(told, spec)
-        return run, config, assembled(config, spec)[1]
+        with registry.trusted(trust):
+            config = from_dict(Config, run.config)
+        torch.set_num_threads(config.train.threads)
+        stored = run.path / SPEC
+        spec = dataset.read_spec(stored) if stored.exists() else factory.spec_of(config)
+        dataset.write_spec(stored, spec)
+        return Training(run, config, *build_all(config, spec))
     except BaseException:
         run.close()
         raise
 
 
-def train(
-    run: Run, config: Config, total: TrainingObjective, sinks: Sequence[Sink], say: Say, tick: Callable[[int], None]
-) -> Fitted:
-    """Record or load the data, see that every loss is alive, then train to `train.steps` or a signal."""
-    fresh = run.latest() is None
+def build_all(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingObjective]:
+    """Spec, and losses with their model. Every agent is built once too, so that a wrong option is refused now."""
+    spec = spec or factory.spec_of(config)
+    if config.data.path is None:
+        dataset.check_budget(config, spec)
+    objective = factory.make_objective(config, factory.make_model(config, spec))
+    factory.make_agents(config, objective)
+    return spec, objective
+
+
+def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> Fitted:
+    """Prepare the data, check every loss, then train to `train.steps` or a signal. `tick` is called at every step."""
+    run, config, objective = training.run, training.config, training.objective
+    is_new = run.latest() is None
     try:
-        replay = build.fill_replay(config, run.path / "replay", say)
-        envs, held = build.holdout_split(config, replay)
-        if fresh:
-            prime(config, total, replay, envs)
-            see_alive(config, total, replay, say)
+        replay = dataset.fill_replay(config, run.path / "replay")
+        envs, holdout = dataset.holdout_split(config, replay)
+        if is_new:
+            calibrate(config, objective, replay, envs)
+            check_losses(config, objective, replay)
     except UserError:
-        if fresh:
-            _undo(run)
+        if is_new:
+            _remove(run)
         raise
-    say(_where(config))
-    source = ReplaySource(config, replay, total, envs)
-    hooks = watchers(config, total, replay, held) if config.train.eval_every else []
-    parts = {"replay": replay, "source": source}
-    return fit(total, source, config.train, run, sinks, hooks, parts, tick)
+    log.info(_setup_text(config))
+    source = ReplaySource(config, replay, objective, envs)
+    hooks = eval_hooks(config, objective, replay, holdout) if config.train.eval_every else []
+    stateful = {"replay": replay, "source": source}
+    return fit(objective, source, config.train, run, sinks, hooks, stateful, tick)
 
 
-def prime(config: Config, total: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
-    """Let the model measure what it does not learn, on frames of the envs that it is trained on."""
-    (count, size), rng = PRIMING, generator(config.train.seed, "calibrate")
-    total.model.prime(replay.sample(size, 1, rng, envs) for _ in range(count))
+def calibrate(config: Config, objective: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
+    """Let the model measure what it does not learn (such as a mean frame), on frames of the training environments."""
+    rng = generator(config.train.seed, "calibrate")
+    objective.model.prime(replay.sample(CALIBRATION_FRAMES, 1, rng, envs) for _ in range(CALIBRATION_BATCHES))
 
 
-def see_alive(config: Config, total: TrainingObjective, replay: Replay, say: Say) -> None:
-    """Log each loss's value and gradient norms on two real batches; raise on a dead one unless `allow_dead_losses`."""
-    found = build.check_alive(config, total, replay)
-    say("losses on two real batches: value, then gradient per group of weights")
-    for line in found.table().splitlines():
-        say(f"  {line}")
-    if not found.faults:
-        say("every loss is alive")
+def probe_losses(config: Config, objective: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:
+    """Value and gradient norms of every loss on two real batches, and what is wrong with any."""
+    rng = generator(config.train.seed, "liveness")
+    size, envs = min(config.train.batch, windows), dataset.holdout_split(config, replay)[0]
+    batches = [replay.sample(size, config.train.length, rng, envs) for _ in range(2)]
+    return liveness(objective, batches, config.train.seed)
+
+
+def check_losses(config: Config, objective: TrainingObjective, replay: Replay) -> None:
+    """Log each loss's value and gradient norms; UserError for a dead one, or a warning with `allow_dead_losses`."""
+    report = probe_losses(config, objective, replay)
+    log.info("losses on two real batches: value, then gradient per group of weights")
+    for line in report.table().splitlines():
+        log.info("  %s", line)
+    if not report.faults:
+        log.info("every loss is alive")
     elif config.allow_dead_losses:
-        for fault in found.faults:
-            say(f"warning: {fault}")
+        for fault in report.faults:
+            log.warning(fault)
     else:
-        more = "" if len(found.faults) == 1 else f" (and {len(found.faults) - 1} more)"
-        raise UserError(f"{found.faults[0]}{more}: set its weight to 0, or pass --allow-dead-losses")
+        more = "" if len(report.faults) == 1 else f" (and {len(report.faults) - 1} more)"
+        raise UserError(f"{report.faults[0]}{more}: set its weight to 0, or pass --allow-dead-losses")
 
 
-def watchers(config: Config, total: TrainingObjective, replay: Replay, held: Sequence[int]) -> list[Hook]:
-    """What is measured while training: the sum of losses on the holdout, and geometry where the world tells it."""
+def eval_hooks(config: Config, objective: TrainingObjective, replay: Replay, holdout: Sequence[int]) -> list[Hook]:
+    """What is measured during training: the losses on the holdout; and returns, or geometry where ground truth is."""
 
-    def unseen(step: int, total: torch.nn.Module) -> dict[str, float]:
-        return {"held_out.loss": held_out(config, cast(TrainingObjective, total), replay, held)["loss"]}
+    def holdout_loss(step: int, objective: torch.nn.Module) -> dict[str, float]:
+        losses = holdout_losses(config, cast(TrainingObjective, objective), replay, holdout)
+        return {"held_out.loss": losses["loss"]}
 
     if config.data.path is not None:
-        return [unseen]
-    if not build.make_agent(config, total).needs_goal:
-        return [unseen, player(config)]
-    env: Any = build.make_env(config, config.eval.episodes)
+        return [holdout_loss]
+    if not factory.make_agent(config, objective).needs_goal:
+        return [holdout_loss, return_hook(config)]
+    env: Any = factory.make_env(config, config.eval.episodes)
     if not isinstance(env, GroundTruth):
-        return [unseen]
-    light = replace(config.eval, pairs=0)
+        return [holdout_loss]
+    without_planning = replace(config.eval, pairs=0)
 
-    def geometry(step: int, total: torch.nn.Module) -> dict[str, float]:
-        found = values(evaluate(total.model, env, light)[0])
-        return {name: found[name] for name in WATCHED if name in found}
+    def geometry(step: int, objective: torch.nn.Module) -> dict[str, float]:
+        metrics = values(evaluate(cast(TrainingObjective, objective).model, env, without_planning)[0])
+        return {name: metrics[name] for name in HOOK_METRICS if name in metrics}
 
-    return [unseen, geometry]
+    return [holdout_loss, geometry]
 
 
-def player(config: Config) -> Hook:
-    """Plays whole episodes without noise: the learning curve 'eval/return', over env frames 'collect/frames'."""
-    env = build.make_env(config, config.eval.returns)
+def return_hook(config: Config) -> Hook:
+    """Plays complete episodes without exploration: the learning curve 'eval/return'."""
+    env = factory.make_env(config, config.eval.returns)
 
-    def play(step: int, total: torch.nn.Module) -> dict[str, float]:
-        agent = build.make_agent(config, total)
+    def play(step: int, objective: torch.nn.Module) -> dict[str, float]:
+        agent = factory.make_agent(config, objective)
         seed, rng = config.eval.seed, generator(config.eval.seed, f"play {step}")
-        found = played(env, agent, seed, device_of(config.train), rng=rng)
-        return {"eval/return": float(found.mean()), "eval/return_std": float(found.std(correction=0))}
+        returns = played(env, agent, seed, device_of(config.train), rng=rng)
+        return {"eval/return": float(returns.mean()), "eval/return_std": float(returns.std(correction=0))}
 
     return play
 
 
-def _where(config: Config) -> str:
+def _setup_text(config: Config) -> str:
     device, train = device_of(config.train), config.train
     threads = f"{train.threads} thread{'s' * (train.threads > 1)}"
     frames = train.batch * train.length
     return f"training on {device}, {threads}, {train.precision}: {train.steps} steps of {frames} frames"
 
 
-def _undo(run: Run) -> None:
-    """A run that was refused before it began leaves nothing behind that looks like a run."""
+def _remove(run: Run) -> None:
+    """Delete a run that was refused before its first step."""
     shutil.rmtree(run.path / "replay", ignore_errors=True)
-    for name in ("config.json", "spec.json", "versions.json", "lock"):
+    for name in ("config.json", SPEC, "versions.json", "lock"):
         (run.path / name).unlink(missing_ok=True)
     if not any(run.path.iterdir()):
         run.path.rmdir()

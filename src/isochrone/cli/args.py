@@ -1,0 +1,168 @@
+"""The parser of the commands: argparse, with options of the config as `--dotted.name VALUE`; and output for people."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from isochrone.core.config import LIMITS, hints, parse_flags
+from isochrone.core.errors import UserError, did_you_mean
+
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+WIDTH = 110
+"""Columns where the output is not a terminal."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are UserErrors, and which collects options of the config.
+
+    `config_options` (default: none are accepted) lists the first parts of valid dotted options, such as 'train'.
+    """
+
+    def __init__(self, command: str, usage: Sequence[str], description: str, examples: str = "", **more: Any) -> None:
+        lines = [f"isochrone {command} {line}".rstrip() for line in usage]
+        super().__init__(
+            prog=f"isochrone {command}",
+            usage="\n       ".join(lines),
+            description="\n".join(fill(line, 100) for line in description.split("\n")),
+            epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **more,
+        )
+        self.config_options: Sequence[str] = ()
+
+    def add_json(self) -> None:
+        """--json: results for another program."""
+        self.add_argument("--json", action="store_true", help="print JSON for other programs")
+
+    def add_trust(self) -> None:
+        """--trust: allow a run to import the code that its config names."""
+        self.add_argument("--trust", action="store_true", help="import code from outside isochrone that RUN names")
+
+    def names(self) -> list[str]:
+        """The options without their dashes."""
+        return [name[2:] for name in self._option_string_actions if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message[:1].lower() + message[1:])
+
+    def parse(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+        """(arguments of the command, {dotted option of the config: text}). UserError for an unknown option."""
+        own: list[str] = []
+        changes: dict[str, str] = {}
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            option = word.removeprefix("--").partition("=")[0]
+            own_action = self._option_string_actions.get(f"--{option}") if word.startswith("--") else None
+            takes_value = word.startswith("--") and "=" not in word and (own_action is None or own_action.nargs != 0)
+            value = [rest.pop(0)] if takes_value and rest and not rest[0].startswith("--") else []
+            if own_action is not None:
+                own.append("=".join([word, *value]))
+            elif word.startswith("--") or (not word.startswith("-") and "=" in word):
+                self._check_config_option(option)
+                changes |= parse_flags([word, *value])
+            elif word.startswith("-") and word != "-h":
+                raise UserError(f"'{word}' is not an option: options begin with two dashes, such as --run")
+            else:
+                own.append(word)
+        return self.parse_intermixed_args(own), changes
+
+    def _check_config_option(self, option: str) -> None:
+        head = option.replace("-", "_").partition(".")[0]
+        if head not in self.config_options:
+            raise UserError(f"unknown option '--{option}'{did_you_mean(option, [*self.names(), *self.config_options])}")
+
+
+def config_heads() -> tuple[str, ...]:
+    """The first parts of all options of a recipe."""
+    from isochrone.recipes.schema import Config
+
+    return ("planner", *(f.name for f in dataclasses.fields(Config)))
+
+
+def one(words: Sequence[str], what: str, example: str) -> str:
+    """The only one of the positional words. UserError when there are none or several."""
+    if len(words) != 1:
+        got = f"got {' '.join(words)}" if words else "nothing was given"
+        raise UserError(f"give one {what}, such as {example}; {got}")
+    return words[0]
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def show_json(data: Any) -> None:
+    """Print data for another program."""
+    print(json.dumps(data, indent=1, allow_nan=False))
+
+
+def show_table(rows: Iterable[Sequence[str]], indent: int = 0) -> None:
+    """Print columns of text; the last one wraps."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [tuple(row) for row in rows]
+    table = Table.grid(padding=(0, 2))
+    for _ in range(len(rows[0]) - 1 if rows else 0):
+        table.add_column(no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(Padding(table, (0, 0, 0, indent), expand=False))
+
+
+def option_lines(config: Any, path: str = "") -> list[str]:
+    """One entry per field of a config (name, value, help, range), then its groups with a headline each."""
+    plain, groups = [], []
+    kinds = hints(type(config))
+    for f in dataclasses.fields(config):
+        value, text = getattr(config, f.name), f.metadata.get("help", "")
+        name = f"{path}{f.name}".replace("_", "-")
+        if "part" in f.metadata:
+            head = f"{name}  {value.name}: {text}; `isochrone list {f.metadata['part']}` shows all"
+            groups += ["", head, *option_lines(value, f"{path}{f.name}.")]
+        elif "mapping" in f.metadata:
+            short = getattr(f.metadata["mapping"], "shorthand", None)
+            more = f" (--{name}.NAME VALUE sets {short})" if short else ""
+            groups += ["", f"{name}.NAME  {text}{more}; `isochrone list` shows every {name}"]
+            for key, entry in value.items():
+                groups += option_lines(entry, f"{path}{f.name}.{key}.")
+        elif dataclasses.is_dataclass(value):
+            groups += ["", f"{name}  {text}", *option_lines(value, f"{path}{f.name}.")]
+        else:
+            plain.append(_entry(name, _text(value), f"{text}{_range(kinds[f.name], f.metadata)}"))
+    return plain + groups
+
+
+def _entry(name: str, value: str, text: str) -> str:
+    left = f"  --{name} {value}"
+    return f"{left:<38}  {text}" if len(left) <= 38 else f"{left}\n{'':<40}{text}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_text(v) for v in value) or "''"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _range(kind: Any, meta: Mapping[str, Any]) -> str:
+    choices = "|".join(str(c) for c in _choices(kind))
+    limits = ", ".join(f"{SIGNS[key]} {meta[key]}" for key in LIMITS if key in meta)
+    return f" [{choices or limits}]" if choices or limits else ""
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(c for a in get_args(kind) if a is not type(None) for c in _choices(a))

@@ -1,0 +1,105 @@
+"""The training data of a run: recorded from the environment or loaded from a recording, within the memory budget."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from isochrone.core.errors import UserError
+from isochrone.core.types import Spec
+from isochrone.data.collect import collect, random_policy
+from isochrone.data.episode import Episode, load_json, save_json, spec_from_dict, spec_to_dict
+from isochrone.data.replay import Replay, row_bytes, split_envs
+from isochrone.data.source import load_into
+from isochrone.recipes.schema import Config
+from isochrone.train.device import generator
+from isochrone.workflows import factory
+
+log = logging.getLogger(__name__)
+COMPLETE = "complete.json"
+"""The file in a replay's folder that is written last."""
+
+
+def check_budget(config: Config, spec: Spec) -> None:
+    """UserError if the replay would need more memory than `data.budget_mb`."""
+    data = config.data
+    margin = resume_margin(config)
+    need = data.num_envs * (capacity(config) + margin) * row_bytes(spec)
+    if data.path is None and need > data.budget_mb * 1e6:
+        more = f" + {margin} to resume from (fewer with a smaller train.save_every)" if margin else ""
+        raise UserError(
+            f"data.num_envs = {data.num_envs} x {capacity(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
+            f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
+        )
+
+
+def capacity(config: Config) -> int:
+    """Rows of each environment that can be sampled."""
+    return max(config.data.rows, config.data.capacity)
+
+
+def resume_margin(config: Config) -> int:
+    """Older rows that are kept, so that a killed run finds everything that it could sample at its oldest checkpoint."""
+    every, save = config.data.collect_every, config.train.save_every or config.train.steps
+    return math.ceil(save / every + 1) * config.train.keep * config.data.collect_steps if every else 0
+
+
+def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], None] | None = None) -> Replay:
+    """The run's replay in `folder` (None: in RAM): opened if it is complete there, else recorded or loaded.
+
+    Recording depends on the config alone, so a run that was killed meanwhile starts over and gets the same rows.
+    """
+    complete = None if folder is None else folder / COMPLETE
+    if folder is not None and complete is not None and complete.exists():
+        replay = Replay.open(folder)
+        log.info(replay.describe())
+        return replay
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if config.data.path is not None:
+        replay = load_into(config.data.path, folder)
+        log.info(replay.describe())
+    else:
+        replay = _record(config, folder, progress)
+    replay.flush()
+    if folder is not None and complete is not None:
+        save_json(complete, {"rows": len(replay), "spec": spec_to_dict(replay.spec)})
+    return replay
+
+
+def _record(config: Config, folder: Path | None, progress: Callable[[int], None] | None) -> Replay:
+    data, env = config.data, factory.make_env(config, config.data.num_envs)
+    check_budget(config, env.spec)
+    replay = Replay(env.spec, data.num_envs, capacity(config), folder, resume_margin(config))
+    log.info(replay.describe())
+    rng = generator(config.train.seed, "collect")
+    act = random_policy(env.spec.action, rng, data.hold_steps)
+    collect(env, act, replay, data.num_envs * data.rows, rng, progress)
+    env.close()
+    return replay
+
+
+def holdout_split(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
+    """(environments to train on, environments of the holdout)."""
+    return split_envs(replay.num_envs, config.data.holdout_fraction, config.train.seed)
+
+
+def complete_episodes(replay: Replay) -> list[Episode]:
+    """Every complete episode in the replay. UserError when there is none."""
+    episodes = list(replay.episodes())
+    if not episodes:
+        raise UserError("no episode is complete yet: raise data.rows, or lower env.episode_length")
+    return episodes
+
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """Store the spec of a run (spec.json), so that its replay may be deleted."""
+    save_json(path, spec_to_dict(spec))
+
+
+def read_spec(path: Path) -> Spec:
+    """The spec that `write_spec` stored."""
+    return spec_from_dict(load_json(path))

@@ -1,0 +1,84 @@
+"""From a config to the objects that it names: environment, model, losses, agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from isochrone.agents.mpc import MPC
+from isochrone.core import registry
+from isochrone.core.config import override, part_config
+from isochrone.core.protocols import Agent
+from isochrone.core.types import Spec
+from isochrone.data.source import open_format
+from isochrone.losses.objective import TrainingObjective
+from isochrone.recipes.schema import Config
+
+
+def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The config of a recipe with `changes` applied ('train.steps' -> '100'), checked. UserError: what is wrong."""
+    return with_changes(registry.get("recipe", recipe)(), changes or {})
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with `changes` applied, checked. Short forms of options: see `full_name`."""
+    return override(config, {full_name(key): value for key, value in changes.items()})
+
+
+def full_name(option: str) -> str:
+    """The option that a short form stands for: 'data' for data.path, 'planner' for agent.planner."""
+    if option == "data":
+        return "data.path"
+    return f"agent.{option}" if option.split(".")[0] == "planner" else option
+
+
+def make_env(config: Config, num_envs: int) -> Any:
+    """`num_envs` environments, stepped together."""
+    return registry.get("env", config.env.name)(config.env, num_envs)
+
+
+def spec_of(config: Config) -> Spec:
+    """Observations and actions of the run: those of the recording if there is one, else of the environment."""
+    if config.data.path is not None:
+        spec = open_format(config.data.path).read(config.data.path)[0]
+    else:
+        env = make_env(config, 1)
+        spec = env.spec
+        env.close()
+    if registry.get("model", config.model.name).pixels:
+        _ = spec.image  # raises UserError if there is none
+    return spec
+
+
+def make_model(config: Config, spec: Spec) -> Any:
+    """The model, initialised from `train.seed`; torch's global random state is unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # initialisers only use torch's global generator
+        return registry.get("model", config.model.name)(config.model, spec)
+
+
+def make_objective(config: Config, model: Any) -> TrainingObjective:
+    """The weighted sum of losses. UserError where a loss does not fit the model."""
+    return TrainingObjective(model, config.loss, config.allow_dead_losses)
+
+
+def make_agent(config: Config, learner: Any) -> Agent:
+    """The agent of the config, acting with the parts of `learner` (which has at least `.model`)."""
+    return registry.get("agent", config.agent.name).build(config.agent, learner)
+
+
+def make_agents(config: Config, learner: Any) -> dict[str, Agent]:
+    """The agent of the config, and MPC with each of `compare_planners` and the planner's default options; by name.
+
+    These have the other options of the config's agent, if that is MPC too.
+    """
+    agent = make_agent(config, learner)
+    agents = {agent.name: agent}
+    for name in config.compare_planners:
+        if name not in agents:
+            base = config.agent if isinstance(config.agent, MPC.Config) else MPC.Config()
+            agents[name] = MPC.build(replace(base, planner=part_config("planner", name)), learner)
+    return agents
