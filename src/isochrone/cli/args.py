@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from textwrap import fill
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -75,9 +76,12 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(own), changes
 
     def _check_config_option(self, option: str) -> None:
-        head = option.replace("-", "_").partition(".")[0]
-        if head not in self.config_options:
-            raise UserError(f"unknown option '--{option}'{did_you_mean(option, [*self.names(), *self.config_options])}")
+        """UserError for what cannot be an option of the config; the rest is checked with the config."""
+        if option.replace("-", "_").partition(".")[0] in self.config_options:
+            return
+        own = [name.replace("_", "-") for name in self.names()]
+        if not self.config_options or get_close_matches(option, own):
+            raise UserError(f"unknown option '--{option}'{did_you_mean(option, own)}")
 
 
 def config_heads() -> tuple[str, ...]:
@@ -135,12 +139,21 @@ def option_lines(config: Any, path: str = "") -> list[str]:
             more = f" (--{name}.NAME VALUE sets {short})" if short else ""
             groups += ["", f"{name}.NAME  {text}{more}; `isochrone list` shows every {name}"]
             for key, entry in value.items():
-                groups += option_lines(entry, f"{path}{f.name}.{key}.")
+                groups += _mapping_entry(f"{path}{f.name}.{key}", entry, short)
         elif dataclasses.is_dataclass(value):
             groups += ["", f"{name}  {text}", *option_lines(value, f"{path}{f.name}.")]
         else:
             plain.append(_entry(name, _text(value), f"{text}{_range(kinds[f.name], f.metadata)}"))
     return plain + groups
+
+
+def _mapping_entry(path: str, entry: Any, short: str | None) -> list[str]:
+    """The options of one entry of a mapping; the one with a shorthand first, by its short name."""
+    if short is None:
+        return option_lines(entry, f"{path}.")
+    field = next(f for f in dataclasses.fields(entry) if f.name == short)
+    first = _entry(path.replace("_", "-"), _text(getattr(entry, short)), field.metadata.get("help", ""))
+    return [first, *(line for line in option_lines(entry, f"{path}.") if not line.startswith(f"  --{path}.{short} "))]
 
 
 def _entry(name: str, value: str, text: str) -> str:
