@@ -236,8 +236,17 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Imagined(Struct):
+    """A policy rolled out in a world model: actions[:, k] leads to states[:, k], from `start` where k = 0."""
+
+    start: Any  # State[B]
+    states: Any  # State[B, H]
+    actions: Float[Tensor, "*B H A"]
+
+
+@dataclass(frozen=True)
 class Plan(Struct):
-    """A planner's answer. `trace` holds arrays for figures (e.g. cost per iteration), never needed to act."""
+    """A planner's result. `trace` holds arrays for figures (e.g. cost per iteration), never needed to act."""
 
     actions: Float[Tensor, "*B H A"]
     cost: Float[Tensor, "*B"]

@@ -1,11 +1,8 @@
-"""Image encoders and decoders that keep position: they end in a flatten, never in a global average pool.
+"""Encoders and decoders of observations: images through convolutions or patches, vectors through MLPs.
 
-`patch`: one linear map per 4x4 patch, then two dense layers: a few matrix products, made for small scenes on a CPU.
-`conv`: the usual four strided convolutions (Ha & Schmidhuber 2018, as in PlaNet), for everything else.
-
-The image networks of the state-space papers: PlaNet's and Dreamer's. Images are floats around 0, (..., C, Y, X).
-
-Encoder and decoder of a dict of observations: pixels through convolutions, vectors through perceptrons.
+All keep position: they end in a flatten, never in a global average pool. `patch`: one linear map per 4x4 patch, then
+two dense layers, for small scenes on a CPU. `conv`: four strided convolutions. `planet` and `dreamer`: the networks of
+the papers, which take floats around 0. Images are (..., C, Y, X).
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from torch import Tensor, nn
 
 from isochrone.core.errors import UserError
 from isochrone.core.tensors import as_float
-from isochrone.nets.mlp import Perceptron, trunc_normal
+from isochrone.nets.mlp import MLP, MLPConfig, trunc_normal
 
 
 def _check(image: tuple[int, int, int], unit: int, kind: str) -> None:
@@ -42,7 +39,7 @@ class PatchEncoder(nn.Module):
         _check(image, self.unit, "patch")
         c, y, x = image
         self.image = image
-        # No biases before the norm: an empty patch is exactly 0, so a small box is not drowned by a large black scene.
+        # no biases before the norm: an empty patch is exactly 0, so a large black scene does not outweigh a small box
         self.patch = nn.Linear(c * self.unit**2, depth, bias=False)
         self.dense = nn.Linear(depth * (y // self.unit) * (x // self.unit), hidden, bias=False)
         self.norm = nn.LayerNorm(hidden)
@@ -51,13 +48,13 @@ class PatchEncoder(nn.Module):
     def forward(self, image: Tensor) -> Float[Tensor, "... F"]:
         c, y, x = self.image
         lead, u = image.shape[:-3], self.unit
-        if image.dtype == torch.uint8:  # the four bytes of a patch's row move as one
+        if image.dtype == torch.uint8:  # four bytes of a patch's row are moved as one int32
             words = image.contiguous().view(torch.int32).reshape(-1, c, y // u, u, x // u)
             tiles = words.permute(0, 2, 4, 1, 3).reshape(-1, (y // u) * (x // u), c * u).view(torch.uint8)
         else:
             tiles = image.reshape(-1, c, y // u, u, x // u, u).permute(0, 2, 4, 1, 3, 5)  # (N, y, x, C, u, u)
             tiles = tiles.reshape(-1, (y // u) * (x // u), c * u * u)
-        # Floats last: what was permuted is a quarter of the bytes.
+        # floats last: permuting bytes moves a quarter of the memory
         code = nn.functional.silu(self.patch(as_float(tiles)))  # (N, tiles, depth)
         hidden = nn.functional.silu(self.norm(self.dense(code.flatten(1))))
         return self.head(hidden).reshape(*lead, -1)
@@ -77,7 +74,7 @@ class PatchDecoder(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.dense = nn.Linear(hidden, depth * (y // self.unit) * (x // self.unit))
         self.patch = nn.Linear(depth, c * self.unit**2)
-        self.base = nn.Parameter(torch.zeros(c, y, x))  # what never moves is not the code's business
+        self.base = nn.Parameter(torch.zeros(c, y, x))  # learned static background
 
     def forward(self, z: Float[Tensor, "... F"]) -> Float[Tensor, "... C Y X"]:
         c, y, x = self.image
@@ -113,7 +110,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The encoder's mirror: one dense layer, then four transposed convolutions."""
+    """The reverse of ConvEncoder: two dense layers, then four transposed convolutions."""
 
     unit = 16
 
@@ -183,7 +180,7 @@ class PlanetDecoder(nn.Module):
         return x.reshape(*feat.shape[:-1], *x.shape[-3:])
 
 
-def _started(layer: nn.Conv2d | nn.ConvTranspose2d, fan_in: int) -> nn.Module:
+def _initialized(layer: nn.Conv2d | nn.ConvTranspose2d, fan_in: int) -> nn.Module:
     trunc_normal(layer.weight, fan_in)
     return layer
 
@@ -207,7 +204,7 @@ class DreamerEncoder(nn.Module):
         _dreamer_size(image)
         widths = [image[0], depth, 2 * depth, 4 * depth, 8 * depth]
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.layers = nn.ModuleList(_started(nn.Conv2d(a, b, 4, 2, 1, bias=False), 16 * a) for a, b in pairs)
+        self.layers = nn.ModuleList(_initialized(nn.Conv2d(a, b, 4, 2, 1, bias=False), 16 * a) for a, b in pairs)
         self.norms = nn.ModuleList(ChannelNorm(b) for _, b in pairs)
         self.out = widths[-1] * (image[1] // 16) * (image[2] // 16)
 
@@ -219,7 +216,7 @@ class DreamerEncoder(nn.Module):
 
 
 class DreamerDecoder(nn.Module):
-    """The encoder's mirror: dense, three k4 s2 transposed convolutions with norm and SiLU, one without."""
+    """The reverse of DreamerEncoder: dense, three k4 s2 transposed convolutions with norm and SiLU, one without."""
 
     def __init__(self, image: tuple[int, int, int], size: int, depth: int) -> None:
         super().__init__()
@@ -229,7 +226,7 @@ class DreamerDecoder(nn.Module):
         self.dense = nn.Linear(size, widths[0] * self.start[1] * self.start[2])
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         layers = [(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=i == 3), 4 * a) for i, (a, b) in enumerate(pairs)]
-        self.layers = nn.ModuleList(_started(*layer) for layer in layers)  # a pixel hears 2 x 2 of the 4 x 4 taps
+        self.layers = nn.ModuleList(_initialized(*layer) for layer in layers)  # each output pixel gets 4 of 16 kernel taps, so fan_in = 4 C
         self.norms = nn.ModuleList(ChannelNorm(b) for _, b in pairs[:-1])
 
     def forward(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B C Y X"]:
@@ -256,48 +253,39 @@ def _dreamer_size(image: tuple[int, int, int]) -> None:
         )
 
 
-IMAGE = {"planet": (PlanetEncoder, PlanetDecoder), "dreamer": (DreamerEncoder, DreamerDecoder)}
-
-
-KINDS = (*IMAGE, *ENCODERS)
+PAPER_NETS = {"planet": (PlanetEncoder, PlanetDecoder), "dreamer": (DreamerEncoder, DreamerDecoder)}
 
 
 def _image_encoder(kind: str, image: tuple[int, int, int], depth: int, embed: int, hidden: int) -> tuple[Any, int]:
-    if kind in IMAGE:
-        made = IMAGE[kind][0](image, depth)
-        return made, made.out
+    """The encoder and the size of its output."""
+    if kind in PAPER_NETS:
+        encoder = PAPER_NETS[kind][0](image, depth)
+        return encoder, encoder.out
     return ENCODERS[kind][0](image, embed, depth, hidden), embed
 
 
 def _image_decoder(kind: str, image: tuple[int, int, int], size: int, depth: int, hidden: int) -> Any:
-    return IMAGE[kind][1](image, size, depth) if kind in IMAGE else ENCODERS[kind][1](image, size, depth, hidden)
+    return PAPER_NETS[kind][1](image, size, depth) if kind in PAPER_NETS else ENCODERS[kind][1](image, size, depth, hidden)
 
 
-class Encoder(nn.Module):
-    """{'image': floats around 0, name: vector} -> embedding (..., E); `out` says E.
+class ObsEncoder(nn.Module):
+    """{'image': floats around 0, name: vector} -> embedding (..., E); `out` is E.
 
-    `embed` is the size of a patch or conv embedding, and of every vector's; planet and dreamer have sizes of their own.
+    `embed` is the output size of a patch or conv encoder, and of the MLP of each vector; `vectors` configures those
+    MLPs, and its `hidden` is also the width inside the image encoder.
     """
 
     def __init__(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        kind: str,
-        depth: int,
-        embed: int,
-        hidden: int,
-        layers: int,
-        norm: str,
-        act: str,
+        self, shapes: Mapping[str, tuple[int, ...]], kind: str, depth: int, embed: int, vectors: MLPConfig
     ) -> None:
         super().__init__()
         self.parts, self.out = nn.ModuleDict(), 0
         for name, shape in shapes.items():
             if name == "image":
                 c, y, x = shape
-                self.parts[name], size = _image_encoder(kind, (c, y, x), depth, embed, hidden)
+                self.parts[name], size = _image_encoder(kind, (c, y, x), depth, embed, vectors.hidden)
             else:
-                self.parts[name], size = Perceptron(prod(shape), embed, hidden, layers, norm, act), embed
+                self.parts[name], size = MLP(prod(shape), embed, vectors), embed
             self.out += size
 
     def forward(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "*B E"]:
@@ -305,28 +293,20 @@ class Encoder(nn.Module):
         return codes[0] if len(codes) == 1 else torch.cat(codes, -1)
 
 
-class Decoder(nn.Module):
-    """Features -> {'image': floats around 0, name: vector}: the means of unit-variance Gaussians."""
+class ObsDecoder(nn.Module):
+    """Features (..., F) -> {'image': floats around 0, name: vector}: the means of unit-variance Gaussians."""
 
     def __init__(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        kind: str,
-        size: int,
-        depth: int,
-        hidden: int,
-        layers: int,
-        norm: str,
-        act: str,
+        self, shapes: Mapping[str, tuple[int, ...]], kind: str, size: int, depth: int, vectors: MLPConfig
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict()
         for name, shape in shapes.items():
             if name == "image":
                 c, y, x = shape
-                self.parts[name] = _image_decoder(kind, (c, y, x), size, depth, hidden)
+                self.parts[name] = _image_decoder(kind, (c, y, x), size, depth, vectors.hidden)
             else:
-                self.parts[name] = Perceptron(size, prod(shape), hidden, layers, norm, act)
+                self.parts[name] = MLP(size, prod(shape), vectors)
 
     def image(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B C Y X"]:
         """The image alone."""
