@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.losses.elbo import Kl, balanced
-from isochrone.models.statespace import RSSM, unroll
+from isochrone.models.statespace import RSSM
 from isochrone.recipes.dreamer import SIZE_12M, SIZE_S
 
 ROWS, LENGTH, ACTIONS, EMBED = 16, 64, 6, 4096
@@ -67,8 +67,8 @@ def ours(size: str, compile: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     def loss(embed: Tensor, action: Tensor) -> Tensor:
         batch = Batch({}, action, empty, first, first, first)
-        h, z, raw = unroll(model, batch, embed, rng)
-        q, p = model.latent.belief(raw), model.latent.belief(model.prior(h))
+        h, z, raw = model.unroll(batch, embed, rng)
+        q, p = model.latent.dist(raw), model.latent.dist(model.prior(h))
         return balanced(q, p, settings, torch.ones_like(first)) + z.square().mean() + h.square().mean()
 
     return loss

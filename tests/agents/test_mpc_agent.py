@@ -32,6 +32,8 @@ class Belief(Struct):
 
 
 class Plane(nn.Module):
+    is_stochastic = False
+
     def __init__(self, action: ActionSpec) -> None:
         super().__init__()
         self.action, self.gain = action, nn.Parameter(torch.ones(2))

@@ -31,7 +31,7 @@ class Dot(Struct):
 class Plane(nn.Module):
     """Actions move the point; reward is minus the distance to (1, -1)."""
 
-    draws = True
+    is_stochastic = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Plane(nn.Module):
         self.seeds.append(rng)
         return Dot(obs["at"])
 
-    def imagine(self, state: Dot, actions: Tensor, rng: torch.Generator | None = None) -> Dot:
+    def imagine(self, state: Dot, actions: Tensor, rng: Any = None, shared_noise: bool = False) -> Dot:
         self.seeds.append(rng)
         return Dot(state.at[:, None, None] + (0.3 * actions).cumsum(2))
 

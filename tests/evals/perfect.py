@@ -44,6 +44,7 @@ class Perfect(nn.Module):
 
     provides = frozenset({"z", "h", "p"})
     modes = frozenset()
+    is_stochastic = False
 
     def __init__(self, world: WhiteBox, **broken: float) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Perfect(nn.Module):
         self.table[~torch.isfinite(self.table)] = 1e4
         self.action = world.spec.action
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode_image(self, image: Tensor) -> Tensor:
         box = (image == 255).all(-3).flatten(-2).float()  # (..., Y*X)
         at = box.argmax(-1)
         z = torch.stack([at % 64, at // 64], -1) / 4.0
@@ -78,7 +79,7 @@ class Perfect(nn.Module):
         return TableState(zeros, *empty)
 
     def update(self, state: TableState, action: Tensor, obs: dict[str, Tensor]) -> TableState:
-        z = self.encode(obs["image"])
+        z = self.encode_image(obs["image"])
         before = self.world.at(state.z * 4).replace(velocity=state.h[:, :2])
         velocity = torch.where(state.fresh[:, None], 0.0, self.world.transition(before, action).velocity)
         return self._state(z, velocity, torch.where(state.fresh, 0.0, state.h[:, 2] + 1))
@@ -114,7 +115,7 @@ class Perfect(nn.Module):
         return self.distance(a, b, "z") / (1 + self.distance(a, b, "p"))
 
     def observe(self, batch, needs, rng=None) -> Rollout:
-        z = self.encode(batch.obs["image"])
+        z = self.encode_image(batch.obs["image"])
         return Rollout(batch, {"z": z, "p": self.pose(z)}, rng)
 
 

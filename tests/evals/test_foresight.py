@@ -49,14 +49,14 @@ class Seer(nn.Module):
 
     seen = -1
 
-    def imagine(self, state: At, actions: Tensor, rng: torch.Generator | None = None) -> At:
+    def imagine(self, state: At, actions: Tensor, rng: Any = None, shared_noise: bool = False) -> At:
         b, n, horizon, _ = actions.shape
         steps = torch.arange(1, horizon + 1) * (0 if self.still else 1)
         row = (state.row[:, None, None] + steps).expand(b, n, horizon)
         return At(state.window[:, None, None].expand(b, n, horizon), row)
 
-    def decode(self, feat: Tensor) -> Tensor:
-        window, row = feat.long().unbind(-1)
+    def decode(self, state: At) -> Tensor:
+        window, row = state.window.long(), state.row.long()
         return self.batch.obs["image"][window, row].float() / 255
 
     def rewards(self, state: At) -> Tensor:
@@ -98,7 +98,7 @@ def test_one_who_believes_that_nothing_changes_pays_the_floor() -> None:
 class Placed(At):
     """With a memory of one number."""
 
-    deter: Tensor
+    h: Tensor
 
 
 class Spread(Seer):
@@ -112,7 +112,7 @@ class Spread(Seer):
         at = super().start(batch)
         return Placed(at.window, at.row, torch.zeros(batch, 1))
 
-    def imagine(self, state: At, actions: Tensor, rng: torch.Generator | None = None) -> Placed:
+    def imagine(self, state: At, actions: Tensor, rng: Any = None, shared_noise: bool = False) -> Placed:
         b, n, horizon, _ = actions.shape
         off = torch.arange(n)[:, None] * torch.arange(1.0, horizon + 1)
         return Placed(
@@ -142,7 +142,7 @@ def test_only_models_with_memory_and_chance_have_chance_in_h() -> None:
 def test_what_is_kept_of_a_frame_is_the_posteriors_reconstruction() -> None:
     batch = whole(16)
     model = tiny("rssm", counter().spec)
-    shown = torch.stack([model.decode(x.feat()).clamp(0, 1) for x in rows_of(model, batch)], 1)
+    shown = torch.stack([model.decode(x).clamp(0, 1) for x in rows_of(model, batch)], 1)
     frames = batch.obs["image"].float() / 255
     scale = (frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean()
     error = (shown.detach() - frames)[:, BURN_IN:].square().flatten(2).sum(-1).mean()

@@ -34,6 +34,8 @@ class Clock(Struct):
 class Dreamer(nn.Module):
     """Imagines exact frames; `mix` says which: 'coin', 'blur', 'left' or 'due' (it cheats and looks at the world)."""
 
+    is_stochastic = False
+
     def __init__(self, world: Bouncer, mix: str) -> None:
         super().__init__()
         self.world, self.mix, self.action = world, mix, world.spec.action
@@ -57,8 +59,8 @@ class Dreamer(nn.Module):
         }[self.mix]
         return Clock(right[..., None].expand(b, n, horizon), rows.expand(b, n, horizon))
 
-    def decode(self, feat: Tensor) -> Tensor:
-        right, row = feat.unbind(-1)
+    def decode(self, state: Clock) -> Tensor:
+        right, row = state.right, state.row
         wide = right[..., None, None, None]
         return (1 - wide) * self.frames[0][row.long()] + wide * self.frames[1][row.long()]
 

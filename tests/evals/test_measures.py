@@ -97,8 +97,8 @@ def test_perception_of_a_perfect_and_a_lost_encoder() -> None:
 
 def test_the_position_probe_refuses_more_features_than_places() -> None:
     class Wide(Perfect):
-        def encode(self, image: torch.Tensor) -> torch.Tensor:
-            return super().encode(image).repeat_interleave(200, -1)
+        def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+            return super().encode_image(image).repeat_interleave(200, -1)
 
     env, batch, truth = recorded()
     out = registry.get("metric", "perception")(Wide(env), batch, truth, torch.Generator().manual_seed(0))

@@ -24,7 +24,7 @@ class Greedy:
         self.model = model
 
     def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, torch.Tensor]:
-        return {"goal": self.model.pose(self.model.encode(goal["image"]))}
+        return {"goal": self.model.pose(self.model.encode_image(goal["image"]))}
 
     def restart(self, carry: Any, rows: torch.Tensor, goal: Any = None) -> Any:
         return carry

@@ -77,15 +77,15 @@ def test_the_price_of_frames_is_time_with_them_over_time_without() -> None:
     plays, draws = [], []
     inner = type(model)
 
-    def imagine(*given: Any) -> Any:
-        plays.append(given)
+    def imagine(*args: Any) -> Any:
+        plays.append(args)
         now[0] += 2.0
-        return inner.imagine(model, *given)
+        return inner.imagine(model, *args)
 
-    def decode(feat: Tensor) -> Tensor:
-        draws.append(feat)
+    def decode(state: Any) -> Tensor:
+        draws.append(state.h)
         now[0] += 5.0 + (100.0 if len(draws) == 2 else 0.0)  # one slow try moves no median
-        return inner.decode(model, feat)
+        return inner.decode(model, state)
 
     model.imagine, model.decode = imagine, decode
     assert cost(model, lambda: now[0]) == {"cost.frames": 3.5}

@@ -42,8 +42,8 @@ def test_the_term_is_their_weighted_sum_on_two_views() -> None:
     rng = generator(2)
     at = torch.randint(12, (6,), generator=rng)
     frames = batch.obs["image"][torch.arange(6), at].float() / 255
-    one = model.encode(augment(frames, cfg, rng))
-    two = model.encode(augment(frames, cfg, rng))
+    one = model.encode_image(augment(frames, cfg, rng))
+    two = model.encode_image(augment(frames, cfg, rng))
     expected = 3 * (one - two).square().mean() + 2.5 * (variance_hinge(one) + variance_hinge(two))
     expected = expected + 7 * (covariance(one) + covariance(two))
     torch.testing.assert_close(term(model, Rollout(batch, {}, generator(2)), cfg), expected)

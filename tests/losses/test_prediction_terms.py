@@ -34,7 +34,7 @@ def robust(error: torch.Tensor, eps: float = 0.5) -> torch.Tensor:
 def test_jepa(rolled: Any) -> None:
     model, batch, roll = rolled
     costs = [
-        robust(model.believe(roll.h[b, t + 1]) - roll.z[b, t + 1])
+        robust(model.predict_z(roll.h[b, t + 1]) - roll.z[b, t + 1])
         for b in range(6)
         for t in range(11)
         if joined(batch, b, t, 1)
@@ -45,7 +45,7 @@ def test_jepa(rolled: Any) -> None:
 def test_h2z_takes_the_rows_where_belief_starts_and_no_other(rolled: Any) -> None:
     model, batch, roll = rolled
     costs = [
-        (model.believe(roll.h[b, t]) - roll.z[b, t]).square().sum()
+        (model.predict_z(roll.h[b, t]) - roll.z[b, t]).square().sum()
         for b in range(6)
         for t in range(12)
         if t == 0 or batch.first[b, t]
@@ -56,7 +56,7 @@ def test_h2z_takes_the_rows_where_belief_starts_and_no_other(rolled: Any) -> Non
 
 def test_z2h(rolled: Any) -> None:
     model, _, roll = rolled
-    costs = [(model.believe(model.z2h(z)) - z).square().sum() for z in roll.z.flatten(0, 1)]
+    costs = [(model.predict_z(model.z2h(z)) - z).square().sum() for z in roll.z.flatten(0, 1)]
     torch.testing.assert_close(term("z2h")(model, roll), torch.stack(costs).mean())
 
 
@@ -82,7 +82,7 @@ def test_open_loop_losses(rolled: Any, name: str) -> None:
             for k in range(1, 5):
                 before = h
                 h = model.predict(z, h, batch.action[b, t + k - 1])
-                z = model.believe(h)
+                z = model.predict_z(h)
                 if k == 1 or not joined(batch, b, t, k):
                     continue
                 if name == "rollout_kstep_z":

@@ -55,10 +55,10 @@ class Table(nn.Module):
         after = self.next[z.argmax(-1), action.argmax(-1)]  # pyright: ignore[reportIndexIssue]
         return nn.functional.one_hot(after, STATES).to(self.table.dtype)
 
-    def believe(self, h: Tensor) -> Tensor:
+    def predict_z(self, h: Tensor) -> Tensor:
         return h
 
-    def measure_p(self, z: Tensor) -> Tensor:
+    def pose_of(self, z: Tensor) -> Tensor:
         return z @ self.table
 
 
@@ -75,7 +75,7 @@ def transitions(model: Table, count: int, rng: torch.Generator) -> Rollout:
     z = nn.functional.one_hot(path, STATES).to(model.table.dtype)
     no = torch.zeros(count, 2, dtype=torch.bool)
     batch = Batch({}, torch.zeros(count, 2, 3), torch.zeros(count, 2), no, no, no)
-    return Rollout(batch, {"z_in": z, "h": z, "p": model.measure_p(z)}, rng)
+    return Rollout(batch, {"z_in": z, "h": z, "p": model.pose_of(z)}, rng)
 
 
 def ranks(x: Tensor) -> Tensor:

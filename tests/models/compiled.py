@@ -31,7 +31,7 @@ def main() -> int:
         for way, changes in WAYS.items():
             model = tiny(name, **changes)
             plain = outcome(model)
-            for part, method in (("_step", model._filter), ("loop", model.unrolled)):
+            for part, method in (("_step_fn", model.filter_step), ("_loop_fn", model.filter_loop)):
                 torch._dynamo.reset()
                 held = getattr(model, part)
                 setattr(model, part, torch.compile(method, backend="aot_eager", fullgraph=True))

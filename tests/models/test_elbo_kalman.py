@@ -64,17 +64,17 @@ class Full:
     size: int
 
     @property
-    def flat(self) -> int:
+    def sample_size(self) -> int:
         return self.size
 
     def noise(self, *shape: int, like: Tensor, rng: torch.Generator) -> Tensor:
         return cubature(shape[0], self.size)
 
     def sample(self, raw: Tensor, noise: Tensor) -> Tensor:
-        belief = self.belief(raw)
+        belief = self.dist(raw)
         return belief.mean + (belief.chol @ noise[..., None])[..., 0]
 
-    def belief(self, raw: Tensor) -> FullBelief:
+    def dist(self, raw: Tensor) -> FullBelief:
         mean, flat = raw.split([self.size, self.size**2], -1)
         return FullBelief(mean, flat.unflatten(-1, (self.size, self.size)))
 

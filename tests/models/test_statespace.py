@@ -15,7 +15,7 @@ from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig, read
-from isochrone.models.statespace import rows_after, starts_of
+from isochrone.models.statespace import rows_after, sample_starts
 
 KINDS = ("rnn", "ssm", "rssm")
 each_kind = pytest.mark.parametrize("name", KINDS)
@@ -90,7 +90,7 @@ def test_noise_enters_by_the_generator_alone(name: str, classes: int) -> None:
         assert torch.equal(one, two) and not torch.equal(one, three)
         states = [model.update(model.start(6), batch.action[:, 0], {"image": batch.obs["image"][:, 0]}, generator(s))
                   for s in (1, 1, 2)]  # fmt: skip
-        assert torch.equal(states[0].stoch, states[1].stoch) and not torch.equal(states[0].stoch, states[2].stoch)
+        assert torch.equal(states[0].z, states[1].z) and not torch.equal(states[0].z, states[2].z)
         actions = model.action.sample((6, 4, 5), generator())
         paths = [model.imagine(states[0], actions, generator(s)).feat() for s in (1, 1, 2)]
         assert torch.equal(paths[0], paths[1]) and not torch.equal(paths[0], paths[2])
@@ -102,26 +102,39 @@ def test_a_point_draws_nothing() -> None:
 
 
 @each_kind
-def test_imagined_paths_do_not_depend_on_the_neighbours(name: str) -> None:
+def test_with_shared_noise_imagined_paths_do_not_depend_on_the_other_rows(name: str) -> None:
     """The noise belongs to the candidate: planning a batch is planning its rows."""
     model = tiny(name)
     state, actions = filtered(model, windows(1)[0])[-1], model.action.sample((6, 4, 5), generator())
-    together = model.imagine(state, actions, generator(7))
-    same(together[2:3], model.imagine(state[2:3], actions[2:3], generator(7)))
-    ends = together.stoch[0, :, 0]
-    assert model.stochastic == bool((ends[0] != ends[1]).any() or not torch.equal(actions[0, 0, 0], actions[0, 1, 0]))
+    together = model.imagine(state, actions, generator(7), shared_noise=True)
+    same(together[2:3], model.imagine(state[2:3], actions[2:3], generator(7), shared_noise=True))
+    ends = together.z[0, :, 0]
+    assert model.is_stochastic == bool(
+        (ends[0] != ends[1]).any() or not torch.equal(actions[0, 0, 0], actions[0, 1, 0])
+    )
+
+
+@each_kind
+def test_by_default_every_row_has_noise_of_its_own(name: str) -> None:
+    model = tiny(name)
+    state = filtered(model, windows(1)[0])[-1].map(lambda x: x[:1].expand(6, *x.shape[1:]))
+    actions = model.action.sample((1, 4, 5), generator()).expand(6, -1, -1, -1)
+    z = model.imagine(state, actions, generator(7)).z
+    assert model.is_stochastic != torch.equal(z[0], z[1])
+    z = model.imagine(state, actions, generator(7), shared_noise=True).z
+    assert torch.equal(z[0], z[1])
 
 
 @each_kind
 def test_decoding_and_heads_read_the_features_of_a_state(name: str) -> None:
     model, batch = tiny(name), windows(1)[0]
-    roll = model.observe(batch, {"feat", "image_hat", "target", "frames"})
-    torch.testing.assert_close(model.decode(roll.feat), roll.image_hat + 0.5)
+    roll = model.observe(batch, {"states", "image_hat", "target", "frames"})
+    torch.testing.assert_close(model.decode(roll.states), roll.image_hat + 0.5)
     assert roll.image_hat.shape == roll.target["image"].shape == batch.obs["image"].shape
     assert torch.equal(roll.frames, roll.target["image"])
-    some = model.observe(batch, {"target", "image_hat", "feat"}, generator())
+    some = model.observe(batch, {"target", "image_hat", "states"}, generator())
     assert some.image_hat.shape == some.target["image"].shape == (6, 4, 3, 64, 64)
-    shown = model.decode(some.feat) - 0.5
+    shown = model.decode(some.states) - 0.5
     for b in range(6):
         for r in range(4):
             row = (some.target["image"][b, r] == roll.frames[b]).flatten(1).all(1).nonzero()[:, 0]
@@ -130,7 +143,7 @@ def test_decoding_and_heads_read_the_features_of_a_state(name: str) -> None:
     assert roll.target["image"].min() >= -0.5 and roll.target["image"].max() <= 0.5
     state = filtered(model, batch)[3]
     assert model.rewards(state).shape == (6,) and ((model.continues(state) > 0) & (model.continues(state) < 1)).all()
-    size = model.latent.flat + (16 if model.deterministic else 0)
+    size = model.latent.sample_size + (16 if model.has_memory else 0)
     assert state.feat().shape == (6, size)
 
 
@@ -142,7 +155,7 @@ def test_foretold_rows_stay_in_their_episode() -> None:
     last = torch.tensor([[0, 0, 1, 0, 0, 0, 0]], dtype=torch.bool)
     empty = torch.zeros(1, 7)
     batch = Batch({}, torch.zeros(1, 7, 2), empty, first, last, last)
-    start = starts_of(batch, 0, None)
+    start = sample_starts(batch, 0, None)
     assert start.tolist() == [[0, 1, 2, 3, 4, 5]]
     rows, valid = rows_after(batch, start, 3)
     assert rows[0].tolist() == [[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6], [5, 6, 6], [6, 6, 6]]
@@ -174,7 +187,7 @@ def test_overshooting_beyond_the_window_is_refused_before_and_while_observing() 
 
 def test_a_random_start_needs_a_generator() -> None:
     model, batch = tiny("rssm", rollout_starts=2), windows(1)[0]
-    with pytest.raises(UserError, match="give observe an rng"):
+    with pytest.raises(UserError, match="pass an rng to observe"):
         model.observe(batch, {"overshoot"})
     assert model.observe(batch, {"overshoot"}, generator()).overshoot.start.shape == (6, 2)
 
@@ -196,7 +209,7 @@ def test_each_row_is_led_to_by_the_action_before_it(name: str) -> None:
         action = env.spec.action.one_hot(said.action[:, t + 1].clamp_min(0))
         after = model.step(states[t], action)
         go_on = ~batch.first[:, t + 1]
-        torch.testing.assert_close(after.stoch[go_on], roll.prior.mode()[go_on, t + 1], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(after.z[go_on], roll.prior.mode()[go_on, t + 1], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +224,12 @@ def test_an_image_that_does_not_fit_names_the_sizes_that_do(encoder: str, side: 
 @pytest.mark.parametrize("encoder", ["planet", "dreamer", "patch", "conv"])
 def test_every_image_network_fits_64_pixels(encoder: str) -> None:
     model = tiny("rssm", encoder=encoder, depth=4)
-    image = windows(1)[0].obs["image"][:2, :2]
-    embed = model.look(image)
+    batch = windows(1)[0][:2, :2]
+    image, roll = batch.obs["image"], model.observe(batch, {"embed", "states"})
+    embed = roll.embed
     assert embed.shape == (2, 2, model.encoder.out)
     assert {"planet": 128, "dreamer": 512}.get(encoder, 8) == model.encoder.out
-    assert model.decode(torch.randn(2, 2, 21)).shape == image.shape
+    assert model.decode(roll.states).shape == image.shape
 
 
 def test_vectors_are_seen_beside_pixels_or_alone() -> None:
@@ -246,28 +260,32 @@ def test_five_bits_keep_five_bits_and_noise_fills_the_rest() -> None:
     assert eight.image_bits == 8
 
 
+def embedded(model: Any, image: Tensor) -> Tensor:
+    return model.encoder(model.preprocess({"image": image}, None))
+
+
 @pytest.mark.parametrize(("encoder", "bits"), [("planet", 8), ("planet", 5), ("patch", 8)])
 def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder: str, bits: int) -> None:
     (batch,) = windows(1)
     image = batch.obs["image"]
     plain = tiny("rssm", encoder=encoder, depth=4, image_bits=bits)
     model = tiny("rssm", encoder=encoder, depth=4, image_bits=bits, subtract_mean_frame=True)
-    fields = {"target", "image_hat", "embed", "feat"}
+    fields = {"target", "image_hat", "embed", "states"}
     raw, blank = plain.observe(batch, fields), model.observe(batch, fields)
-    torch.testing.assert_close(blank.target["image"], raw.target["image"])  # not primed: nothing is taken off
-    model.prime(iter([batch[:1], batch[1:2]]))
-    plain.prime(iter([batch]))  # a plain one has no use for it
+    torch.testing.assert_close(blank.target["image"], raw.target["image"])  # not calibrated: nothing is subtracted
+    model.calibrate(iter([batch[:1], batch[1:2]]))
+    plain.calibrate(iter([batch]))  # a plain one has no use for it
     roll = model.observe(batch, fields)
     kept = raw.target["image"] + 0.5  # 0..1
     mean = kept[:2].mean((0, 1))
-    torch.testing.assert_close(model.decode(roll.feat), roll.image_hat + mean)  # shown: the difference and the rest
+    torch.testing.assert_close(model.decode(roll.states), roll.image_hat + mean)  # shown: the difference and the rest
     torch.testing.assert_close(roll.target["image"], kept - mean)
-    torch.testing.assert_close(model.look(image), roll.embed)
-    torch.testing.assert_close(model.look(kept), roll.embed, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(embedded(model, image), roll.embed)
+    torch.testing.assert_close(embedded(model, kept), roll.embed, atol=1e-5, rtol=1e-4)
     other = tiny("rssm", encoder=encoder, depth=4, image_bits=bits, subtract_mean_frame=True)
     other.load_state_dict(model.state_dict())  # the mean frame is kept in checkpoints
-    torch.testing.assert_close(other.look(image), roll.embed, atol=0, rtol=0)
-    assert "still" not in plain.state_dict()
+    torch.testing.assert_close(embedded(other, image), roll.embed, atol=0, rtol=0)
+    assert "mean_frame" not in plain.state_dict()
     with pytest.raises(UserError, match="no 'image'"):
         tiny("rssm", Spec({"state": (4,)}, ActionSpec("continuous", 2)), subtract_mean_frame=True)
 

@@ -46,11 +46,11 @@ def test_open_loop_needs_room_and_an_rng() -> None:
     model = made("zhp")
     with pytest.raises(UserError, match="windows of 4 rows cannot hold open-loop rollouts of 4 steps: raise train"):
         model.observe(windows(1, length=4)[0], {"open_loop"}, generator())
-    with pytest.raises(UserError, match="give observe an rng"):
+    with pytest.raises(UserError, match="pass an rng to observe"):
         model.observe(windows(1)[0], {"open_loop"})
 
 
-def test_only_so_many_rows_are_decoded_in_training_and_all_without_an_rng() -> None:
+def test_some_rows_are_decoded_in_training_and_all_without_an_rng() -> None:
     batch, begins = windows(1)[0], set()
     model = tiny(decode_rows=4)
     for seed in range(40):
@@ -59,7 +59,7 @@ def test_only_so_many_rows_are_decoded_in_training_and_all_without_an_rng() -> N
         rows = roll.recon_rows.tolist()
         assert rows == list(range(rows[0], rows[0] + 4))
         begins.add(rows[0])
-        torch.testing.assert_close(roll.recon, model.decode(roll.z[:, rows]))
+        torch.testing.assert_close(roll.recon, model.decoder(roll.z[:, rows]))
     assert begins == set(range(9))
     for roll in (model.observe(batch, {"recon"}), tiny(decode_rows=0).observe(batch, {"recon"}, generator())):
         assert roll.recon_rows.tolist() == list(range(12)) and roll.recon.shape[1] == 12
@@ -83,7 +83,7 @@ def test_odometry_walks_and_measuring_looks() -> None:
     action = walking.action.sample((6,), generator())
     after = walking.step(state, action)
     torch.testing.assert_close(after.p, state.p + walking.odometry(state.p, state.h, action))
-    torch.testing.assert_close(looking.step(state, action).p, looking.measure_p(looking.step(state, action).z))
+    torch.testing.assert_close(looking.step(state, action).p, looking.pose_of(looking.step(state, action).z))
 
 
 def test_distances_and_disagreement() -> None:
@@ -97,10 +97,10 @@ def test_distances_and_disagreement() -> None:
     torch.testing.assert_close(model.disagreement(a, b), seen / (1 + model.metric(a.p, b.p)))
 
 
-def test_the_running_sum_is_the_notes_own_mode_only() -> None:
+def test_a_summed_pose_needs_both_stopped_gradients() -> None:
     config = registry.get("model", "zhp").Config
     for flag in ("stop_grad_to_encoder", "stop_grad_to_predictor"):
-        with pytest.raises(UserError, match="keep both of its detach flags true"):
+        with pytest.raises(UserError, match="keep stop_grad_to_encoder and stop_grad_to_predictor true"):
             validate(config(pose="summed", **{flag: False}))
 
 
@@ -118,7 +118,7 @@ def test_continuous_actions() -> None:
     assert states.p.shape == (6, 2, 3, 8)
 
 
-def test_a_running_sum_goes_on_over_an_episodes_end_in_a_window_as_the_notes_have_it() -> None:
+def test_a_summed_pose_continues_across_episodes_in_a_window() -> None:
     """Filtering starts p at 0 with each episode; a taught window sums from its own first row."""
     model, batch = made("zhp", "running sum"), windows(1)[0]
     roll = model.observe(batch, {"p", "dp"}, generator())
@@ -145,5 +145,5 @@ def test_needs_of_zhp() -> None:
         roll = model.observe(batch, {field}, generator())
         assert called == parts and field in roll.fields
     roll = model.observe(batch, {"z"}, generator())
-    with pytest.raises(AttributeError, match="rollout holds z, z_in, not 'p': add it to the term's reads"):
+    with pytest.raises(AttributeError, match="rollout holds z, z_in, not 'p': add it to the loss's `reads`"):
         _ = roll.p

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from isochrone.nets.mlp import MLP, Fourier
+from isochrone.nets.mlp import Fourier, FourierMLP
 from isochrone.nets.recurrent import GRU
 
 
@@ -64,7 +64,7 @@ def test_recurrent_weights_start_orthogonal() -> None:
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("fourier", [0, 9])
 def test_a_perceptron_has_the_layers_it_says(layers: int, fourier: int) -> None:
-    net = MLP(5, 4, 16, layers=layers, fourier=fourier)
+    net = FourierMLP(5, 4, 16, layers=layers, fourier=fourier)
     assert net(torch.zeros(2, 3, 5)).shape == (2, 3, 4) and net(torch.zeros(5)).shape == (4,)
     kinds = [type(m).__name__ for m in net.net]
     assert kinds == ["Fourier"] * bool(fourier) + ["Linear", "LayerNorm", "SiLU"] * layers + ["Linear"]

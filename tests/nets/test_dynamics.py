@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isochrone.nets.mlp import Fork, Perceptron, trunc_normal
+from isochrone.nets.mlp import MLP, MLPConfig, TwoInputMLP, trunc_normal
 from isochrone.nets.recurrent import CELLS, BlockGRU, LayerNormGRU, dynamics
 
 
@@ -42,7 +42,7 @@ def test_the_layer_norm_gru_is_dreamers() -> None:
 
 def test_the_block_gru_is_its_blocks_one_by_one() -> None:
     """x from h, z and a goes to every block; each block mixes it with its own part of h, then gates its own part."""
-    made = shaken(dynamics("block_gru", 6, 3, 8, 5, "rms", "silu", 4))
+    made = shaken(dynamics("block_gru", 6, 3, 8, MLPConfig(5, norm="rms", act="silu"), 4))
     assert isinstance(made, BlockGRU)
     h, z, a = randn(9, 8), randn(9, 6, seed=1), randn(9, 3, seed=2)
 
@@ -63,46 +63,46 @@ def test_the_block_gru_is_its_blocks_one_by_one() -> None:
         reset, new, update = (hidden[:, rows] @ made.gates[g] + made.bias[g]).chunk(3, -1)
         keep = torch.sigmoid(update - 1)
         out.append(keep * torch.tanh(torch.sigmoid(reset) * new) + (1 - keep) * h[:, rows])
-    torch.testing.assert_close(made(h, z, made.ahead(a)), torch.cat(out, -1))
+    torch.testing.assert_close(made(h, z, made.precompute(a)), torch.cat(out, -1))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("norm", ["none", "layer", "rms"])
-def test_a_transition_takes_any_leading_shape_and_actions_ahead_of_time(cell: str, norm: str) -> None:
-    made = shaken(dynamics(cell, 6, 3, 8, 5, norm, "elu", 4))
+def test_a_transition_takes_any_leading_shape(cell: str, norm: str) -> None:
+    made = shaken(dynamics(cell, 6, 3, 8, MLPConfig(5, norm=norm, act="elu"), 4))
     size = 5 if cell == "none" else 8
     h, z, a = randn(2, 4, 8), randn(2, 4, 6, seed=1), randn(2, 4, 3, seed=2)
-    wide = made(h, z, made.ahead(a))
+    wide = made(h, z, made.precompute(a))
     assert wide.shape == (2, 4, size)
     for i in range(2):
-        torch.testing.assert_close(wide[i], made(h[i], z[i], made.ahead(a[i])), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(wide[i], made(h[i], z[i], made.precompute(a[i])), rtol=1e-12, atol=1e-12)
     grads = torch.autograd.grad(wide.sin().sum(), list(made.parameters()))
     assert all(g.any() for g in grads), "every weight takes part"
 
 
-def test_only_the_forgetful_one_forgets() -> None:
+def test_only_the_memoryless_one_ignores_h() -> None:
     for cell in CELLS:
-        made = shaken(dynamics(cell, 6, 3, 8, 5, "layer", "silu", 4))
-        z, ahead = randn(4, 6), made.ahead(randn(4, 3, seed=1))
-        one, two = made(randn(4, 8, seed=2), z, ahead), made(randn(4, 8, seed=3), z, ahead)
+        made = shaken(dynamics(cell, 6, 3, 8, MLPConfig(5, norm="layer", act="silu"), 4))
+        z, action = randn(4, 6), made.precompute(randn(4, 3, seed=1))
+        one, two = made(randn(4, 8, seed=2), z, action), made(randn(4, 8, seed=3), z, action)
         assert torch.equal(one, two) == (cell == "none")
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_fork_is_the_perceptron_of_both_inputs(layers: int) -> None:
-    fork = shaken(Fork(7, 5, 4, 6, layers, "layer", "silu"))
-    assert isinstance(fork, Fork) and fork.h is not None
+def test_a_two_input_mlp_is_the_mlp_of_both_inputs(layers: int) -> None:
+    net = shaken(TwoInputMLP(7, 5, 4, MLPConfig(6, layers, "layer", "silu")))
+    assert isinstance(net, TwoInputMLP) and net.h is not None
     h, e = randn(3, 7), randn(3, 5, seed=1)
-    first = torch.cat([h, e], -1) @ torch.cat([fork.h.weight, fork.e.weight], 1).T
-    torch.testing.assert_close(fork(h, fork.ahead(e)), fork.rest(nn.functional.silu(fork.norm(first))))
-    assert len(fork.rest.dense) == layers - 1
-    alone = Fork(0, 5, 4, 6, 1, "none", "relu").double()
-    torch.testing.assert_close(alone(None, alone.ahead(e)), alone.rest(torch.relu(alone.e(e))))
+    first = torch.cat([h, e], -1) @ torch.cat([net.h.weight, net.e.weight], 1).T
+    torch.testing.assert_close(net(h, net.precompute(e)), net.rest(nn.functional.silu(net.norm(first))))
+    assert len(net.rest.dense) == layers - 1
+    alone = TwoInputMLP(0, 5, 4, MLPConfig(6, 1, "none", "relu")).double()
+    torch.testing.assert_close(alone(None, alone.precompute(e)), alone.rest(torch.relu(alone.e(e))))
 
 
 def test_first_weights_have_the_variance_they_should() -> None:
     weight = trunc_normal(torch.empty(600, 500), 500)
     assert weight.std().item() * 500**0.5 == pytest.approx(1, abs=0.01)
     assert weight.abs().max().item() <= 2 / 0.8796 / 500**0.5 + 1e-6
-    zero = Perceptron(5, 4, 6, 2, "layer", "silu", last=0.0)
+    zero = MLP(5, 4, MLPConfig(6, 2, "layer", "silu"), out_scale=0.0)
     assert not zero(torch.randn(3, 5)).any()

@@ -47,7 +47,7 @@ def test_codes_are_what_encoding_gives_and_losses_agree(cache):
     cache.objective.set_progress(0.7)
     batch_cached = sampled(cache)
     assert torch.equal(batch_cached.action, batch.action)
-    assert torch.allclose(batch_cached.cached["z"], model.encode(batch.obs["image"]), atol=1e-5)
+    assert torch.allclose(batch_cached.cached["z"], model.encode_image(batch.obs["image"]), atol=1e-5)
     values = [cache.objective(b, torch.Generator().manual_seed(1))[0] for b in (batch, batch_cached)]
     assert torch.allclose(*values, rtol=1e-4)
     grads = [torch.autograd.grad(v, list(model.embed.parameters())) for v in values]

@@ -156,13 +156,15 @@ class MPC:
         """
         if mode not in ("eval", "train"):
             raise UserError(f"mpc has no mode '{mode}'{did_you_mean(mode, ('eval', 'train'))}")
-        sampling = {"rng": carry.rng} if getattr(self.model, "draws", False) else {}
+        sampling: dict[str, Any] = {"rng": carry.rng} if self.model.is_stochastic else {}
         state = self.model.update(carry.state, carry.previous, obs, **sampling)
         plan, age, trace = carry.plan, carry.age, {}
         due = plan is None or age < 0 or age >= self.config.replan_every
         if due:
             warm = None if plan is None or not self.config.warm else shift_plan(plan, max(age, 0))
-            imagine = partial(self.model.imagine, **(sampling if self.config.sample_futures else {}))
+            imagine = self.model.imagine
+            if sampling and self.config.sample_futures:  # noise shared by rows: a plan does not depend on other rows
+                imagine = partial(imagine, shared_noise=True, **sampling)
             with no_parameter_grad(self.model):
                 plan = self.planner.plan(imagine, state, partial(self.cost, goal=carry.goal), warm, carry.rng)
             age, trace = 0, plan.trace

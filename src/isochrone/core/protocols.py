@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from isochrone.core.types import ActionSpec, Batch, Plan, Rollout, Spec, Step
+from isochrone.core.types import ActionSpec, Batch, Imagined, Plan, Rollout, Spec, Step
 
 
 class State(Protocol):
-    """A model's latent state: any Struct with a feature vector. (`feat` is all that a head or cost must know.)"""
+    """A model's latent state, of any leading shape: a Struct with z, h and a feature vector."""
 
-    def feat(self) -> Float[Tensor, "... F"]: ...
+    @property
+    def h(self) -> Float[Tensor, "... D"]: ...
+    @property
+    def z(self) -> Float[Tensor, "... Z"]: ...
+    def feat(self) -> Float[Tensor, "... F"]:
+        """The input of heads that read a state."""
+        ...
+
     def map(self, fn: Callable[[Tensor], Tensor]) -> Any: ...
     def __getitem__(self, index: Any) -> Any: ...
 
@@ -129,19 +135,149 @@ class HasLinearSystem(VecEnv, Protocol):
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """An nn.Module that filters, observes and imagines."""
+    """An nn.Module that filters, observes and imagines. It knows neither its losses nor its use.
 
+    All sampling is done by `rng`; without one, stochastic models take the mode. `models.base.Model` implements what is
+    not specific to a model.
+    """
+
+    action: ActionSpec
     provides: frozenset[str]
+    """Rollout fields that `observe` can fill."""
     modes: frozenset[str]
+    """Settings that change which groups a loss moves; losses refer to them."""
+    is_stochastic: bool
+    """Do `update`, `step` and `imagine` sample latents with their `rng`?"""
+    needs_image: bool
+    """Does the environment have to show an image?"""
+    cacheable_field: str | None
+    """A rollout field that `encode_image` computes from one frame; `observe` takes it from `batch.cached` if there."""
 
-    def start(self, batch: int) -> Any: ...
-    def update(self, state: Any, action: Float[Tensor, "B A"], obs: Mapping[str, Tensor]) -> Any: ...
-    def observe(self, batch: Batch, needs: Iterable[str], rng: torch.Generator | None = None) -> Rollout: ...
-    def step(self, state: Any, action: Float[Tensor, "B A"]) -> Any: ...
-    def imagine(self, state: Any, actions: Float[Tensor, "B N H A"]) -> Any: ...
-    def groups(self) -> dict[str, list[nn.Parameter]]: ...
-    def prime(self, batches: Iterable[Batch]) -> None: ...
-    def after_step(self) -> None: ...
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Named groups of parameters: a partition of all that are trained."""
+        ...
+
+    def start(self, batch: int) -> Any:
+        """State[B] before the first frame; every row is `fresh`."""
+        ...
+
+    def update(
+        self,
+        state: Any,
+        action: Float[Tensor, "B A"],
+        obs: Mapping[str, Tensor],
+        rng: torch.Generator | None = None,
+    ) -> Any:
+        """State[B] after filtering in one real frame; `action` led to it and is ignored on fresh rows."""
+        ...
+
+    def observe(self, batch: Batch, needs: Iterable[str], rng: torch.Generator | None = None) -> Rollout:
+        """The Rollout of a batch, with at least the fields `needs`. UserError for a field that is not provided."""
+        ...
+
+    def step(self, state: Any, action: Float[Tensor, "B A"], rng: torch.Generator | None = None) -> Any:
+        """The imagined state after `action`."""
+        ...
+
+    def imagine(
+        self,
+        state: Any,
+        actions: Float[Tensor, "B N H A"],
+        rng: torch.Generator | None = None,
+        shared_noise: bool = False,
+    ) -> Any:
+        """State[B] -> State[B, N, H], the states *after* each action; noise independent per row, or shared by all."""
+        ...
+
+    def imagine_policy(
+        self,
+        state: Any,
+        policy: Callable[[Any, torch.Generator | None], Float[Tensor, "B A"]],
+        horizon: int,
+        rng: torch.Generator | None = None,
+    ) -> Imagined:
+        """Roll `policy(state, rng) -> action` through the model from State[B]; nothing is stopped."""
+        ...
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Set what is measured on data and not learned; called once, before the first optimiser step."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after each optimiser step; EMA copies are updated here."""
+        ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model whose z is a function of one frame."""
+
+    def encode_image(self, image: Tensor) -> Float[Tensor, "... Z"]:
+        """image (..., C, Y, X), uint8 or 0..1 -> z."""
+        ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A model that predicts the image of a state."""
+
+    def decode(self, state: Any) -> Float[Tensor, "... C Y X"]:
+        """The expected image, about 0..1 (not clamped)."""
+        ...
+
+
+@runtime_checkable
+class PredictsReward(Protocol):
+    """A model that predicts rewards."""
+
+    def rewards(self, state: Any) -> Float[Tensor, "..."]:
+        """Expected reward of arriving in a state."""
+        ...
+
+
+@runtime_checkable
+class PredictsContinue(Protocol):
+    """A model that predicts whether episodes end."""
+
+    def continues(self, state: Any) -> Float[Tensor, "..."]:
+        """Probability that the episode continues after a state."""
+        ...
+
+
+@runtime_checkable
+class HasDistance(Protocol):
+    """A model with distances between states."""
+
+    def distance(self, a: Any, b: Any, space: str = "p") -> Float[Tensor, "..."]:
+        """From a to b, broadcast: space 'p' in actions, 'z' Euclidean in z, 'mixed' both."""
+        ...
+
+
+@runtime_checkable
+class HasPose(Protocol):
+    """A model that has a pose p of each z, in which distances count actions."""
+
+    def pose_of(self, z: Float[Tensor, "... Z"]) -> Float[Tensor, "... P"]:
+        """p = M(z)."""
+        ...
+
+
+@runtime_checkable
+class HasOdometry(Protocol):
+    """A model that predicts the step of the pose."""
+
+    def odometry(self, p: Tensor, h: Tensor, action: Tensor) -> Float[Tensor, "... P"]:
+        """The predicted p' - p after `action`."""
+        ...
+
+
+@runtime_checkable
+class HasDisagreement(Protocol):
+    """A model that compares its two distances."""
+
+    def disagreement(self, a: Any, b: Any) -> Float[Tensor, "..."]:
+        """Large where two states look different and are near in actions."""
+        ...
 
 
 Imagine = Callable[[Any, Float[Tensor, "B N H A"]], Any]
@@ -228,5 +364,3 @@ class Sink(Protocol):
 
 Figure = Callable[..., Any]
 """(arrays) -> matplotlib figure. Never computes a measure."""
-
-Folder = Path

@@ -53,7 +53,7 @@ def numpy(x: Tensor) -> np.ndarray:
 def encode(model: Any, images: UInt8[Tensor, "N C Y X"]) -> Float[Tensor, "N Z"]:
     """z of many frames."""
     device = device_of(model)
-    return torch.cat([model.encode(chunk.to(device)) for chunk in images.split(CHUNK)])
+    return torch.cat([model.encode_image(chunk.to(device)) for chunk in images.split(CHUNK)])
 
 
 @torch.no_grad()

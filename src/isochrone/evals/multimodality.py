@@ -38,10 +38,10 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     horizon = min(horizon, env.episode_length - turn)
     state, side = _filtered(model, env, turn, rng)
     idle = model.action.idle((env.num_envs, FUTURES, horizon), device)
-    # one world at a time: the rows of a batch share their noise
+    # one environment at a time, so that its noise does not depend on the number of environments
     each = [model.imagine(state[i : i + 1], idle[i : i + 1], rng) for i in range(env.num_envs)]
     dreamt = type(state).cat(each)  # State[B, N, H]
-    shown = torch.stack([model.decode(dreamt[:, n].feat()).clamp(0, 1) for n in range(FUTURES)], 1)  # (B, N, H, ...)
+    shown = torch.stack([model.decode(dreamt[:, n]).clamp(0, 1) for n in range(FUTURES)], 1)  # (B, N, H, ...)
     both = [env.frames(torch.full_like(side, s))[:, turn + 1 : turn + 1 + horizon].to(device) / 255 for s in (-1, 1)]
     gap = _square(both[0], both[1])  # (B, H)
     errors = torch.stack([_square(shown, b[:, None]) for b in both], -1)  # (B, N, H, 2)
@@ -51,7 +51,7 @@ def forks(model: Any, env: Any, rng: torch.Generator, horizon: int = 12) -> dict
     came = (side > 0).long().to(device)
     true = errors.gather(-1, came[:, None, None, None].expand(*errors.shape[:3], 1))[..., 0]  # (B, N, H)
     due = numpy(sharp.gather(-1, came[:, None, None].expand(*sharp.shape[:2], 1))[..., 0].float()).mean(1)
-    likely = model.decode(model.imagine(state, idle[:, :1])[:, 0].feat()).clamp(0, 1)  # (B, H, ...)
+    likely = model.decode(model.imagine(state, idle[:, :1])[:, 0]).clamp(0, 1)  # (B, H, ...)
     point = _square(likely, torch.where((came > 0)[:, None, None, None, None], both[1], both[0])) / (gap / 2)  # (B, H)
     draw = generator(rng)
     out: dict[str, Any] = {
@@ -79,7 +79,7 @@ def _filtered(model: Any, env: Any, turn: int, rng: torch.Generator) -> tuple[An
     step = env.reset(int(torch.randint(2**31, (), generator=rng, device=rng.device)))
     side = env.side()
     action = model.action.idle((env.num_envs,), device)
-    drawn = {"rng": rng} if getattr(model, "draws", False) else {}  # as in training: a mode is no fair sample
+    drawn = {"rng": rng} if model.is_stochastic else {}  # as in training: a mode is no fair sample
     state = model.start(env.num_envs)
     for row in range(turn + 1):
         step = env.step(model.action.idle((env.num_envs,))) if row else step

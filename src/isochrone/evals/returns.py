@@ -88,7 +88,7 @@ def cost(model: Any, clock: Callable[[], float]) -> dict[str, float]:
         dreamt = model.imagine(start, moves)
         last = model.rewards(dreamt)
         if drawn:
-            last = model.decode(dreamt.feat().flatten(0, 2))
+            last = model.decode(dreamt.map(lambda x: x.flatten(0, 2)))
         last.sum().item()  # waits for the device
         return clock() - began
 

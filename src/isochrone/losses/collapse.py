@@ -87,8 +87,8 @@ def vicreg(model, roll, cfg) -> Tensor:
     rows = min(b, cfg.rows)  # windows come in random order
     at = torch.randint(length, (rows,), **rng_kwargs(roll.rng)).to(frames.device)
     image = as_float(frames[torch.arange(rows, device=frames.device), at])
-    left = model.encode(augment(image, cfg, roll.rng))
-    right = model.encode(augment(image, cfg, roll.rng))
+    left = model.encode_image(augment(image, cfg, roll.rng))
+    right = model.encode_image(augment(image, cfg, roll.rng))
     loss = cfg.invariance * (left - right).square().mean()
     loss = loss + cfg.variance * 0.5 * (variance_hinge(left) + variance_hinge(right))
     return loss + cfg.covariance * (covariance(left) + covariance(right))

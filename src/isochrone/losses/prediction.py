@@ -37,7 +37,7 @@ def h2z(model, roll, cfg) -> Tensor:
     """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
     starts = roll.batch.first.clone()
     starts[:, 0] = True
-    error = sse(model.believe(roll.h[starts]), stop_gradient(roll.z[starts], "the encoder is the teacher"))
+    error = sse(model.predict_z(roll.h[starts]), stop_gradient(roll.z[starts], "the encoder is the teacher"))
     return error.mean()
 
 
@@ -45,7 +45,7 @@ def h2z(model, roll, cfg) -> Tensor:
 def z2h(model, roll, cfg) -> Tensor:
     """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
     z = stop_gradient(roll.z, "the encoder is the teacher")
-    return sse(model.on_sphere(frozen(model.h2z)(model.z2h(z))), z).mean()
+    return sse(model.normalize_z(frozen(model.h2z)(model.z2h(z))), z).mean()
 
 
 @loss(

@@ -145,7 +145,7 @@ def _apart(a: Float[Tensor, "S Z"], b: Float[Tensor, "G Z"]) -> Float[Tensor, "S
 def _onward(model: Any, z: Tensor, h: Tensor, moves: Tensor, goal: Tensor) -> Float[Tensor, "S G"]:
     """min over moves of d_p from where one imagined step leads to every goal."""
     here = [x[:, None].expand(-1, len(moves), -1) for x in (z, h)]
-    after = model.measure_p(model.believe(model.predict(*here, moves.expand(len(z), *moves.shape))))  # (S, M, P)
+    after = model.pose_of(model.predict_z(model.predict(*here, moves.expand(len(z), *moves.shape))))  # (S, M, P)
     return torch.stack([model.metric.pairs(after[:, m], goal) for m in range(len(moves))]).amin(0)
 
 

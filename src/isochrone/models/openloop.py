@@ -38,7 +38,10 @@ def gather_rows(x: Shaped[Tensor, "B T ..."], index: Int64[Tensor, "B ..."]) -> 
 
 
 def contiguous_rows(length: int, count: int, rng: torch.Generator | None, device: torch.device) -> Int64[Tensor, "R"]:
-    """`count` contiguous rows out of `length`, at a random place; every row if count is 0 or too large, or without rng."""
+    """`count` contiguous rows out of `length`, at a random offset (without rng: the first ones).
+
+    Every row if `count` is 0 or larger than `length`.
+    """
     rows = torch.arange(min(count or length, length), device=device)
     if rng is None:
         return rows

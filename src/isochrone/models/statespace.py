@@ -77,9 +77,7 @@ class StateSpaceConfig:
     posterior: Literal["coupled", "decoupled"] = option("coupled", "coupled: q(z | h, o); decoupled: q(z | o)")
     initial_state: Literal["zeros", "learned"] = option("zeros", "state before the first frame")
     encoder: Literal["planet", "dreamer", "patch", "conv"] = option("planet", "image networks")
-    subtract_mean_frame: bool = option(
-        False, "encode and decode images minus the mean frame of the first data"
-    )
+    subtract_mean_frame: bool = option(False, "encode and decode images minus the mean frame of the first data")
     depth: int = option(32, "channels of the encoder's first layer", ge=4)
     embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4)
     symlog: bool = option(True, "pass vector observations through symlog, in and out")
@@ -419,9 +417,9 @@ class StateSpace(Model):
     ) -> dict[str, Any]:
         """What decoded observations are compared with, as far as needed::
 
-            target {name: (B,T,...)}, its image at the decoded rows only (B,R,C,Y,X)
-            frames (B,T,C,Y,X): every image
-            decoded_rows (B,R), or None for every row: `decode_rows` of each window, sampled by `rng` (without: all)
+        target {name: (B,T,...)}, its image at the decoded rows only (B,R,C,Y,X)
+        frames (B,T,C,Y,X): every image
+        decoded_rows (B,R), or None for every row: `decode_rows` of each window, sampled by `rng` (without: all)
         """
         rows = self._sample_rows(batch, rng) if "image_hat" in needs else None
         fields: dict[str, Any] = {"decoded_rows": rows}
@@ -457,8 +455,8 @@ class StateSpace(Model):
     ) -> dict[str, Any]:
         """What decoder and heads make of the features, as far as needed::
 
-            image_hat (B,R,C,Y,X), at the decoded rows   vectors_hat {name: (B,T,...)}   overshoot: Overshoot
-            reward_hat (B,T,K), continue_hat (B,T,1): raw, for the heads' `mean` and `nll`
+        image_hat (B,R,C,Y,X), at the decoded rows   vectors_hat {name: (B,T,...)}   overshoot: Overshoot
+        reward_hat (B,T,K), continue_hat (B,T,1): raw, for the heads' `mean` and `nll`
         """
         feat, out = fields["feat"], {}
         if "image_hat" in needs:
@@ -536,7 +534,7 @@ class StateSpace(Model):
         h0: Tensor,
         z0: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One row: reset where an episode starts, dynamics, posterior, sample. `moved`, `looked`: precomputed inputs."""
+        """One row: reset where an episode starts, dynamics, posterior, sample; `moved` and `looked` are precomputed."""
         h, z = torch.where(first, h0, h), torch.where(first, z0, z)
         h = self.dynamics(h, z, moved)
         raw = self.posterior(h, looked)
@@ -593,7 +591,7 @@ class Overshoot(Struct):
 
 
 def sample_starts(batch: Batch, count: int, rng: torch.Generator | None) -> Int64[Tensor, "B S"]:
-    """Rows to start from: `count` per window at random, or every row but the last (count = 0). UserError without rng."""
+    """Rows to start from: `count` per window at random (UserError without rng), or every row but the last (0)."""
     b, length = batch.shape
     device = batch.action.device
     if not count:

@@ -62,7 +62,9 @@ class ZhpConfig:
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
         "max", "d_p: euclidean cannot represent one-way doors"
     )
-    pose: Literal["measured", "summed"] = option("measured", "summed: p is the sum of its own steps, a negative control")
+    pose: Literal["measured", "summed"] = option(
+        "measured", "summed: p is the sum of its own steps, a negative control"
+    )
     pose_scale: float = option(10.0, "actions per unit of the pose head's output", gt=0)
     imagine_p: Literal["measured", "odometry"] = option(
         "measured", "imagined p: M of imagined z, or p plus predicted steps"
@@ -253,7 +255,10 @@ class ZHP(Model):
         z = batch.cached["z"] if "z" in batch.cached else self.encode_image(batch.obs["image"])
         if not self.config.stop_grad_to_encoder:
             return {"z": z, "z_in": z}
-        return {"z": z, "z_in": stop_gradient(z, "no prediction or pose loss trains the encoder (stop_grad_to_encoder)")}
+        return {
+            "z": z,
+            "z_in": stop_gradient(z, "no prediction or pose loss trains the encoder (stop_grad_to_encoder)"),
+        }
 
     def filter(
         self, batch: Batch, fields: Mapping[str, Any], needs: frozenset[str], rng: torch.Generator | None
@@ -267,8 +272,8 @@ class ZHP(Model):
     ) -> dict[str, Any]:
         """The other fields, as far as needed (T' = T - 1)::
 
-            z_hat (B,T',Z) = Hz(h_{t+1})   p (B,T,P)   dp (B,T',P)   states: ZhpState (B,T), with z_in
-            recon (B,R,C,Y,X), at rows recon_rows (R) of every window   open_loop: OpenLoop; `rng` samples rows and starts
+        z_hat (B,T',Z) = Hz(h_{t+1})   p (B,T,P)   dp (B,T',P)   states: ZhpState (B,T), with z_in
+        recon (B,R,C,Y,X), at rows recon_rows (R) of every window   open_loop: OpenLoop; `rng` samples rows and starts
         """
         out: dict[str, Any] = {}
         z, h = fields["z_in"], fields.get("h")

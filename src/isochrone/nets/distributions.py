@@ -171,8 +171,8 @@ class Categorical:
     def sample(self, raw: Float[Tensor, "*B F"], noise: Float[Tensor, "*B S K"] | None) -> Float[Tensor, "*B F"]:
         """One-hot samples, groups flattened; the mode without noise."""
         logits = raw.unflatten(-1, (self.groups, self.classes))
-        # plain operations under torch.compile: it fuses them, and with the autograd function a compiled SSM with classes
-        # was wrong by 3e-2 on torch 2.11
+        # plain operations under torch.compile: it fuses them, and with the autograd function a compiled SSM with
+        # classes was wrong by 3e-2 on torch 2.11
         compiling = torch.compiler.is_compiling()
         one_hot: Any = (straight_through if compiling else StraightThrough.apply)(logits, noise, self.unimix)
         return one_hot.flatten(-2)
@@ -287,7 +287,7 @@ def two_hot_nll(
 
 
 def two_hot_mean(logits: Float[Tensor, "*B K"], values: Float[Tensor, "K"]) -> Float[Tensor, "*B"]:
-    """Expected value. Opposite values are paired first, so that uniform classes give exactly 0 in any summation order."""
+    """Expected value. Opposite values are paired first, so that uniform classes give exactly 0 in any order of sums."""
     probs, half = logits.softmax(-1), len(values) // 2
     right, left = probs[..., half + 1 :], probs[..., :half].flip(-1)
     return ((right - left) * values[half + 1 :]).sum(-1)

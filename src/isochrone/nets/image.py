@@ -226,7 +226,9 @@ class DreamerDecoder(nn.Module):
         self.dense = nn.Linear(size, widths[0] * self.start[1] * self.start[2])
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         layers = [(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=i == 3), 4 * a) for i, (a, b) in enumerate(pairs)]
-        self.layers = nn.ModuleList(_initialized(*layer) for layer in layers)  # each output pixel gets 4 of 16 kernel taps, so fan_in = 4 C
+        self.layers = nn.ModuleList(
+            _initialized(*layer) for layer in layers
+        )  # each output pixel gets 4 of 16 kernel taps, so fan_in = 4 C
         self.norms = nn.ModuleList(ChannelNorm(b) for _, b in pairs[:-1])
 
     def forward(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B C Y X"]:
@@ -265,7 +267,9 @@ def _image_encoder(kind: str, image: tuple[int, int, int], depth: int, embed: in
 
 
 def _image_decoder(kind: str, image: tuple[int, int, int], size: int, depth: int, hidden: int) -> Any:
-    return PAPER_NETS[kind][1](image, size, depth) if kind in PAPER_NETS else ENCODERS[kind][1](image, size, depth, hidden)
+    return (
+        PAPER_NETS[kind][1](image, size, depth) if kind in PAPER_NETS else ENCODERS[kind][1](image, size, depth, hidden)
+    )
 
 
 class ObsEncoder(nn.Module):

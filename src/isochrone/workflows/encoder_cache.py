@@ -35,10 +35,10 @@ class FrozenEncoderCache:
         model: Any = self.objective.model
         start, stop = self._active
         large = len(self.replay) > self.draws_until_change
-        if model.framewise is None or large or start <= progress < stop:
+        if model.cacheable_field is None or large or start <= progress < stop:
             self.clear()
         elif self._rows != self.replay.total:
-            self.replay.cached = {model.framewise: self._encodings(model)}
+            self.replay.cached = {model.cacheable_field: self._encodings(model)}
             self._rows = self.replay.total
 
     def clear(self) -> None:

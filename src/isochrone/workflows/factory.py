@@ -48,7 +48,7 @@ def spec_of(config: Config) -> Spec:
         env = make_env(config, 1)
         spec = env.spec
         env.close()
-    if registry.get("model", config.model.name).pixels:
+    if registry.get("model", config.model.name).needs_image:
         _ = spec.image  # raises UserError if there is none
     return spec
 

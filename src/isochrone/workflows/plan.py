@@ -151,7 +151,7 @@ def _ends(env: Any, start: tuple[int, int] | None, goal: tuple[int, int] | None)
 def _pictured(model: Any, state: Any, plan: Tensor) -> np.ndarray:
     """(H, C, Y, X) in 0..1: what the model sees before its eye while it follows the plan (1, H, A)."""
     states = model.imagine(state, plan[:, None])  # (1, 1, H)
-    return model.decode(states.z[0, 0]).clamp(0, 1).cpu().numpy()
+    return model.decode(states[0, 0]).clamp(0, 1).cpu().numpy()
 
 
 SCALE = 5

@@ -151,7 +151,7 @@ def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], Non
 def calibrate(config: Config, objective: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
     """Let the model measure what it does not learn (such as a mean frame), on frames of the training environments."""
     rng = generator(config.train.seed, "calibrate")
-    objective.model.prime(replay.sample(CALIBRATION_FRAMES, 1, rng, envs) for _ in range(CALIBRATION_BATCHES))
+    objective.model.calibrate(replay.sample(CALIBRATION_FRAMES, 1, rng, envs) for _ in range(CALIBRATION_BATCHES))
 
 
 def probe_losses(config: Config, objective: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:

@@ -14,7 +14,7 @@ from isochrone.evals.model_access import fresh, needs, numpy
 
 
 @register("metric", "actions")
-@needs("encode", "update")
+@needs("encode_image", "update")
 @torch.no_grad()
 def actions(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:
     """Per action, over its ordinary moves from every place: length and consistency of its effect on p and z.

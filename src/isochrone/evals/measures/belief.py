@@ -17,7 +17,7 @@ from isochrone.evals.stats import bootstrap_mean
 
 
 @register("metric", "belief")
-@needs("encode", "update", "step")
+@needs("encode_image", "update", "step")
 @torch.no_grad()
 def belief(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:
     """Clock probe, velocity probe (worlds with momentum), and what forgetting costs."""

@@ -45,7 +45,7 @@ def foresight(model: Any, batch: Batch, truth: Any, rng: torch.Generator, horizo
     errors, still, rewards, valid, chance = [], [], [], [], []
     for t in starts:
         moves = batch.action[:, None, t : t + horizon].expand(-1, FUTURES, -1, -1)
-        dreamt = model.imagine(states[:, t], moves, rng)  # State[B, N, H]
+        dreamt = model.imagine(states[:, t], moves, rng, shared_noise=True)  # State[B, N, H]
         rewards.append(model.rewards(dreamt).mean(1))  # (B, H)
         valid.append(joint[:, t : t + horizon].cumprod(1).bool())
         chance += [found] if (found := _by_chance(dreamt)) is not None else []
@@ -69,20 +69,20 @@ def _pixels(model: Any, dreamt: Any, real: Tensor) -> Tensor:
     """(B, H) squared error, mean over the futures; one future at a time, for frames are large."""
     total = torch.zeros(real.shape[:2], device=real.device)
     for n in range(FUTURES):
-        shown = model.decode(dreamt[:, n].feat()).clamp(0, 1)
+        shown = model.decode(dreamt[:, n]).clamp(0, 1)
         total += (shown - real).square().flatten(2).sum(-1) / FUTURES
     return total
 
 
 def _kept(model: Any, states: Any, real: Tensor) -> float:
     """Squared error of the frames that the beliefs at their own rows show; one row at a time."""
-    rows = [(model.decode(states[:, t].feat()).clamp(0, 1) - real[:, t]).square() for t in range(real.shape[1])]
+    rows = [(model.decode(states[:, t]).clamp(0, 1) - real[:, t]).square() for t in range(real.shape[1])]
     return float(torch.stack([row.flatten(1).sum(-1).mean() for row in rows]).mean())
 
 
 def _by_chance(dreamt: Any) -> Tensor | None:
     """(B, H) variance of h over futures, summed over h; None where there is no h."""
-    h = getattr(dreamt, "deter", None)
+    h = getattr(dreamt, "h", None)
     return h.var(1).sum(-1) if h is not None and h.shape[-1] else None
 
 
@@ -90,7 +90,7 @@ def _chance(states: Any, found: list[Tensor], valid: np.ndarray) -> dict[str, fl
     """Means over the steps before an episode's end; nothing after one step, where h has seen no drawn z yet."""
     if not found or valid.shape[-1] < 2:
         return {}
-    whole = float(states.deter.flatten(0, 1).var(0).sum().clamp_min(1e-12))
+    whole = float(states.h.flatten(0, 1).var(0).sum().clamp_min(1e-12))
     share = numpy(torch.stack(found, 1)) / whole  # (B, S, H)
     told = {"2": 1, "end": valid.shape[-1] - 1}
     return {f"chance_{n}": float(share[..., k][valid[..., k]].mean()) for n, k in told.items() if valid[..., k].any()}
@@ -138,10 +138,10 @@ def _film(model: Any, batch: Batch, states: Any, frames: Tensor, horizon: int, r
     pick = torch.from_numpy(np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int)))
     begin = states[row : row + 1, BURN_IN]
     likely = model.imagine(begin, moves)[0, 0]
-    drawn = model.imagine(begin, moves.expand(1, 2, -1, -1), rng)[0]
+    drawn = model.imagine(begin, moves.expand(1, 2, -1, -1), rng, shared_noise=True)[0]
 
     def shown(state: Any) -> np.ndarray:
-        return model.decode(state.feat()).clamp(0, 1).cpu().numpy()
+        return model.decode(state).clamp(0, 1).cpu().numpy()
 
     return {
         "film_step": pick.numpy(),

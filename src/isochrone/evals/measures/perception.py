@@ -21,7 +21,7 @@ FOLDS = 5
 
 
 @register("metric", "perception")
-@needs("encode")
+@needs("encode_image")
 @torch.no_grad()
 def perception(model: Any, batch: Batch, truth: Truth, rng: torch.Generator) -> dict[str, Any]:
     """Spearman of z distance against visible displacement, pipe ends, position probe, spectrum, nuisances."""

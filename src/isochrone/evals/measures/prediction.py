@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
@@ -22,7 +21,7 @@ FILM = 8
 
 
 @register("metric", "prediction")
-@needs("encode", "update", "imagine")
+@needs("encode_image", "update", "imagine")
 @torch.no_grad()
 def prediction(model: Any, batch: Batch, truth: Truth, rng: torch.Generator, horizon: int = 16) -> dict[str, Any]:
     """Open-loop error, and how often the imagined z finds the true place again.
@@ -140,12 +139,12 @@ def _film(model: Any, batch: Batch, states: Any, truth: Truth, horizon: int) -> 
     pick = np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int))
     frames = batch.obs["image"][row, BURN_IN + torch.from_numpy(pick)]
 
-    def pictures(latent: Tensor) -> np.ndarray:
-        return model.decode(latent).clamp(0, 1).cpu().numpy()
+    def pictures(state: Any) -> np.ndarray:
+        return model.decode(state).clamp(0, 1).cpu().numpy()
 
-    predicted = pictures(imagined.z[0, 0][torch.from_numpy(pick) - 1])
+    predicted = pictures(imagined[0, 0][torch.from_numpy(pick) - 1])
     real = frames.numpy() / np.float32(255)
-    rebuilt = pictures(now.z[0][BURN_IN + torch.from_numpy(pick)])
+    rebuilt = pictures(now[0][BURN_IN + torch.from_numpy(pick)])
     return {
         "film_step": pick,
         "film_truth": real,  # (K, C, Y, X), 0..1
