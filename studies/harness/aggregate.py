@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from isochrone.evals.metric import metric_of, rows
 from isochrone.evals.report import write_number
-from isochrone.evals.report_words import SECTIONS
 from isochrone.evals.stats import paired_bootstrap, wilson
 from studies.harness import result
 from studies.harness.study import BASELINE, Claim, load, load_claims
@@ -20,7 +20,6 @@ from studies.harness.study import BASELINE, Claim, load, load_claims
 Result = Mapping[str, Any]
 SHARES = ("success", "success_end")
 """Endings of metrics that are shares of planning pairs: these are pooled over seeds."""
-REPORTED = {row.key: row for section in SECTIONS for row in section.rows}
 ALL_SECONDS = "seconds.whole"
 SECONDS = {
     "seconds.train": "seconds of training",
@@ -129,9 +128,11 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def lines(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list[Line]:
     """The metrics of a role: those of the report in its order, then those of the claims alone, then seconds."""
     by_metric = {claim.metric: claim for claim in claims if role in claim.roles}
-    keys = [*REPORTED, *(k for k in by_metric if k not in REPORTED and k not in SECONDS), *SECONDS]
-    rows = (_line(key, results, by_metric.get(key)) for key in keys)
-    return [line for line in rows if line is not None]
+    measured = dict.fromkeys(key for result in results for key in result["values"])
+    reported = [metric.key for metrics in rows(measured).values() for metric in metrics]
+    keys = [*reported, *(k for k in by_metric if k not in reported and k not in SECONDS), *SECONDS]
+    found = (_line(key, results, by_metric.get(key)) for key in keys)
+    return [line for line in found if line is not None]
 
 
 def resolve_targets(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Result]]) -> list[Claim]:
@@ -178,9 +179,9 @@ def _line(key: str, results: Sequence[Result], claim: Claim | None) -> Line | No
     if key.startswith("planning.") and key.rpartition(".")[2] in SHARES:
         successes, count = pooled(key, measured)
         mean, interval = successes / count, wilson(successes, count)
-    row = REPORTED.get(key)
+    row = metric_of(key)
     label = claim.label if claim and claim.label else row.label if row else SECONDS.get(key, key)
-    fmt = claim.format if claim and claim.format else row.style if row else "{:.0f}"
+    fmt = claim.format if claim and claim.format else row.format if row else "{:.0f}"
     low, high = interval or (None, None)
     baseline = fmean(baselines) if baselines else None
     return Line(key, label, fmt, len(values), mean, low, high, min(values), max(values), baseline, claim)

@@ -26,14 +26,15 @@ from isochrone.core.config import to_dict
 from isochrone.core.errors import UserError
 from isochrone.data.replay import Replay
 from isochrone.evals import suite
-from isochrone.evals.suite import FLOORS, Results
+from isochrone.evals.metric import BASELINES
+from isochrone.evals.suite import Results
 from isochrone.recipes.schema import Config
 from isochrone.train.checkpoint import config_hash
 from isochrone.train.console import Console
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
 from isochrone.workflows import dataset, train
-from isochrone.workflows.evaluate import measure as measured
+from isochrone.workflows.evaluate import evaluate as evaluate_run
 from isochrone.workflows.loaded_run import LoadedRun, load
 from studies.harness import result
 from studies.harness.study import BASELINE, find_root
@@ -116,11 +117,11 @@ def learning_curve(run: Run) -> list[list[float]]:
 
 
 def late_return(curve: Sequence[Sequence[float]]) -> Results:
-    """'return.late': mean return over the last quarter of the curve; its baseline is the first quarter's."""
+    """'learning_curve.late': mean return over the last quarter of the curve; its baseline is the first quarter's."""
     if len(curve) < 4:
         return {}
     returns, quarter = [entry[1] for entry in curve], len(curve) // 4
-    return {"return.late": {"value": fmean(returns[-quarter:]), BASELINE: fmean(returns[:quarter])}}
+    return {"learning_curve.late": {"value": fmean(returns[-quarter:]), BASELINE: fmean(returns[:quarter])}}
 
 
 def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
@@ -145,7 +146,7 @@ def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any
 
 def evaluate(trained: LoadedRun) -> tuple[Results, dict[str, dict[str, int]]]:
     """(results, counts of pairs that both, one or neither of two planners solved)."""
-    results, arrays = measured(trained)
+    results, arrays = evaluate_run(trained)
     suite.write_results(trained.run.path / "results.json", results, {"step": trained.step})
     return results, paired(arrays)
 
@@ -157,7 +158,7 @@ def paired(arrays: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     rows = zip(arrays["planning.agents"], arrays["planning.success"], strict=True)
     solved = {str(name): np.asarray(row, bool) for name, row in rows}
     out = {}
-    for a, b in combinations([n for n in solved if n not in FLOORS], 2):
+    for a, b in combinations([n for n in solved if n not in BASELINES], 2):
         x, y = solved[a], solved[b]
         counts = {"both": x & y, "first": x & ~y, "second": ~x & y, "neither": ~x & ~y}
         out[f"{a}|{b}"] = {kind: int(where.sum()) for kind, where in counts.items()}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isochrone.core.files import atomic_write
-from isochrone.evals.figures.style import Theme, png, styled, theme
+from isochrone.evals.figure import THEMES, Theme, png, styled
 from studies.harness.aggregate import StudyResults, value
 
 Results = Sequence[Mapping[str, Any]]
@@ -49,7 +49,7 @@ def draw(results: StudyResults) -> Figure | None:
 def metrics(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     """One panel per metric of the study, one row per role: a dot per seed, a bar at the mean, the baseline and the
     target."""
-    results, t = arrays["results"], theme(name)
+    results, t = arrays["results"], THEMES[name]
     panels = {key: {role: line for role in results.roles if (line := results.line(role, key))}
               for key in results.study.figure}  # fmt: skip
     roles = [role for role in results.roles if any(role in panel for panel in panels.values())]
@@ -94,7 +94,7 @@ def with_curves(roles: Mapping[str, Results]) -> dict[str, Results]:
 @styled
 def curves(arrays: Mapping[str, Any], name: str = "light") -> Figure | None:
     """Episode return while learning, every seed and their mean. `roles`: {role: results}, `titles`: {role: title}."""
-    roles, t = arrays["roles"], theme(name)
+    roles, t = arrays["roles"], THEMES[name]
     if not roles:
         return None
     figure = Figure(figsize=(4.2 * len(roles) + 0.8, 3.9))

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
+from isochrone.evals.metric import BASELINES
 from isochrone.evals.report import write_number
-from isochrone.evals.suite import FLOORS
 from studies.harness import claims, figures, study
 from studies.harness.aggregate import Line, StudyResults, paired, planner_lines, unmeasured
 
@@ -170,7 +170,7 @@ def target(line: Line) -> str:
 def planner_rows(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
     """One row per planner and baseline."""
     rows = []
-    for p in planner_lines(cells, FLOORS):
+    for p in planner_lines(cells, BASELINES):
         interval = f"{write_number(p.low, '%').removesuffix(' %')} … {write_number(p.high, '%')}"
         rest = [write_number(p.path_ratio, "{:.3f}"), write_number(p.steps, "{:.1f}"),
                 write_number(p.evaluations, "{:,.0f}"), write_number(p.seconds, "{:.1f}"), str(p.pairs)]  # fmt: skip

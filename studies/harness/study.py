@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isochrone.core.errors import UserError, did_you_mean
-from isochrone.evals.bars import Bar
+from isochrone.evals.metric import Target
 from isochrone.recipes.schema import Config
 from isochrone.workflows.factory import make_config
 
@@ -85,7 +85,7 @@ class Claim:
 
     metric: str
     roles: tuple[str, ...]
-    target: Bar
+    target: Target
     source: str
     statement: str = ""
     relative_to: str = ""
@@ -151,6 +151,6 @@ def _claim(entry: Mapping[str, Any], study: Study) -> Claim:
         )
     if base in roles:
         raise UserError(f"claim on {metric}: role '{base}' is compared with itself; name another, or '{BASELINE}'")
-    target = Bar(entry["sign"], float(entry["target"]))
+    target = Target(entry["sign"], float(entry["target"]))
     text = {key: str(entry.get(key, "")) for key in ("statement", "label", "format")}
     return Claim(metric, roles, target, str(entry["source"]), relative_to=base, **text)

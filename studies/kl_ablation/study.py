@@ -5,7 +5,7 @@ from studies.harness.study import Cell, Study
 BETAS = ("0", "0.001", "0.1", "1", "10")
 # one fixed recording of random actions, so that only the loss differs
 FIXED = {"data.collect_every": "0", "data.num_envs": "64", "data.rows": "204"}
-FIXED |= {"train.steps": "2000", "eval.returns": "32"}
+FIXED |= {"train.steps": "2000", "eval.return_episodes": "32"}
 # the KL of the ELBO: one free nat would hide small weights, and a second loss on the posterior would replace it
 FIXED |= {"loss.kl.settings.free": "0", "loss.kl.settings.rep": "1", "loss.kl_global": "0", "loss.image": "1"}
 CELLS = [

@@ -3,7 +3,7 @@
 from studies.harness.study import Cell, Study
 
 FIXED = {"data.collect_every": "0", "data.num_envs": "64", "data.rows": "204"}
-FIXED |= {"train.steps": "2000", "eval.returns": "32"}
+FIXED |= {"train.steps": "2000", "eval.return_episodes": "32"}
 FIXED |= {"train.batch": "16", "train.length": "25", "model.rollout_starts": "4"}
 CELLS: list[Cell] = []
 for seed in range(3):

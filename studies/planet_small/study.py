@@ -15,7 +15,7 @@ PENDULUM = {
 }
 PENDULUM |= {"agent.planner.candidates": "120", "agent.planner.iterations": "5", "agent.planner.elites": "12"}
 PENDULUM |= {"agent.planner.hold_steps": "1.5"}
-PENDULUM |= {"eval.returns": "32"}
+PENDULUM |= {"eval.return_episodes": "32"}
 PENDULUM |= {"train.steps": "3000", "data.collect_every": "225"}  # 96 random episodes of 50 actions, 13 x 8 others
 for seed in range(3):
     changes = {**MOVED, **PENDULUM, "eval.seed": str(100 + seed)}
@@ -32,7 +32,7 @@ BALANCE |= {"agent.noise": "0.1", "agent.sample_futures": "false"}
 BALANCE |= {"loss.image": "10", "loss.reward.settings.scale": "60"}
 BALANCE |= {"data.rows": "126", "data.capacity": "5200", "data.collect_every": "125", "data.collect_steps": "66"}
 BALANCE |= {"train.batch": "8", "train.length": "50", "model.decode_rows": "10"}
-BALANCE |= {"train.steps": "6000", "train.eval_every": "1200", "eval.returns": "12"}
+BALANCE |= {"train.steps": "6000", "train.eval_every": "1200", "eval.return_episodes": "12"}
 BALANCE |= {"agent.planner.horizon": "12", "agent.planner.candidates": "120", "agent.planner.iterations": "6"}
 BALANCE |= {"agent.planner.elites": "12", "agent.planner.hold_steps": "1", "agent.planner.output": "mean"}
 for seed in range(3):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from isochrone.evals.likelihood import System
+from isochrone.evals.metrics.likelihood import System
 
 
 def covariance(world: System, length: int) -> Tensor:

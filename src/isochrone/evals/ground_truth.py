@@ -1,4 +1,4 @@
-"""Recordings with ground truth. For measuring only: no loss may read what is in here."""
+"""Recordings with the true states beside them. For evaluation only: no loss may read them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Act = Callable[[Mapping[str, Tensor], torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class Moves(Struct):
-    """Every action from every resting place: N = places x actions one-step transitions of the true physics."""
+class Transitions(Struct):
+    """Every probe action from every resting place: N = places x actions one-step transitions of the true physics."""
 
     start: Any  # State[N]
     action: Float[Tensor, "N A"]
     next: Any  # State[N]
     place: Int64[Tensor, " N"]  # index of the start among the places
-    kind: Int64[Tensor, " N"]  # index of the action among those tried
+    kind: Int64[Tensor, " N"]  # index of the action among the probe actions
     teleported: Bool[Tensor, " N"]
     moved: Bool[Tensor, " N"]  # the box is elsewhere afterwards
 
@@ -39,13 +39,13 @@ class Moves(Struct):
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The states behind a recording, and the world's own answers about distance."""
+class RecordedTruth:
+    """The true states of a recording, and the environment's own answers about distance."""
 
     env: Any
     state: Any  # State[B, T]
     position: Float[Tensor, "B T 2"]  # pixels
-    velocity: Float[Tensor, "B T 2"]  # pixels per step; zeros where the world has none
+    velocity: Float[Tensor, "B T 2"]  # pixels per step; zeros where the environment has none
     teleported: Bool[Tensor, "B T-1"]
     moved: Bool[Tensor, "B T-1"]
     valid: Bool[Tensor, "B T-1"]  # both rows in one episode
@@ -59,12 +59,12 @@ class Truth:
         """State[C]: every free place where the box can rest."""
         places = self.env.places()
         if len(places.position) < 3:
-            raise UserError(f"this map has {len(places.position)} free places; measures need at least 3")
+            raise UserError(f"this map has {len(places.position)} free places; metrics need at least 3")
         return places
 
     @cached_property
     def images(self) -> UInt8[Tensor, "N C Y X"]:
-        """The picture of every place."""
+        """The image of every place."""
         return self.env.draw(self.places)
 
     @cached_property
@@ -80,9 +80,9 @@ class Truth:
     @cached_property
     def displacement(self) -> Float[np.ndarray, "C C"]:
         """Visible displacement between places, in pixels."""
-        return self.apart(self.places, self.places)
+        return self.displacements(self.places, self.places)
 
-    def apart(self, a: Any, b: Any) -> Float[np.ndarray, "M N"]:
+    def displacements(self, a: Any, b: Any) -> Float[np.ndarray, "M N"]:
         """Visible displacement from each state of a[M] to each of b[N], in pixels."""
         m, n = len(a.position), len(b.position)
         rows, cols = torch.arange(m).repeat_interleave(n), torch.arange(n).repeat(m)
@@ -90,26 +90,26 @@ class Truth:
 
     @cached_property
     def actions(self) -> Float[Tensor, "K A"]:
-        """The actions to try: all discrete ones; for continuous spaces nothing, and full speed along each axis."""
-        return tried(self.spec)
+        """All discrete actions; for continuous spaces no action, and full speed along each axis."""
+        return probe_actions(self.spec)
 
     @cached_property
-    def moves(self) -> Moves:
-        """One step of every tried action from every place."""
+    def transitions(self) -> Transitions:
+        """One step of every probe action from every place."""
         count, kinds = len(self.places.position), len(self.actions)
         place = torch.arange(count).repeat_interleave(kinds)  # (N,)
         kind = torch.arange(kinds).repeat(count)  # (N,)
         start, action = self.places[place], self.actions[kind]
-        after, teleported, moved = stepped(self.env, start, action)
-        return Moves(start, action, after, place, kind, teleported, moved)
+        after, teleported, moved = true_step(self.env, start, action)
+        return Transitions(start, action, after, place, kind, teleported, moved)
 
     @property
-    def pipes(self) -> Moves:
-        """The moves that a pipe made (none on maps without pipes)."""
-        return self.moves[self.moves.teleported]
+    def pipes(self) -> Transitions:
+        """The transitions through a pipe (none on maps without pipes)."""
+        return self.transitions[self.transitions.teleported]
 
 
-def tried(spec: Spec) -> Float[Tensor, "K A"]:
+def probe_actions(spec: Spec) -> Float[Tensor, "K A"]:
     """A finite set of actions that spans the space."""
     if spec.action.discrete:
         return torch.eye(spec.action.size)
@@ -117,7 +117,7 @@ def tried(spec: Spec) -> Float[Tensor, "K A"]:
     return torch.cat([torch.zeros(1, spec.action.size), eye, -eye])
 
 
-def stepped(env: Any, state: Any, action: Float[Tensor, "N A"]) -> tuple[Any, Bool[Tensor, " N"], Bool[Tensor, " N"]]:
+def true_step(env: Any, state: Any, action: Float[Tensor, "N A"]) -> tuple[Any, Bool[Tensor, " N"], Bool[Tensor, " N"]]:
     """(next state, teleported, moved): one step of the true physics."""
     after = env.transition(state, action)
     moved = (after.position - state.position).abs().amax(-1) > 1e-6
@@ -130,16 +130,19 @@ def random_act(spec: Spec) -> Act:
 
 
 @torch.no_grad()
-def record(env: Any, act: Act, length: int, rng: torch.Generator) -> tuple[Batch, Truth]:
-    """Play `length` rows in every environment of `env`; returns what a model may see, and what was so.
+def record(env: Any, act: Act, length: int, rng: torch.Generator) -> tuple[Batch, RecordedTruth]:
+    """Play `length` rows in every environment of `env`; returns what a model may see, and the true states.
 
     Args:
         env: B environments with ground truth.
-        act: chooses the actions; `random_act(env.spec)` wanders.
+        act: chooses the actions, e.g. `random_act(env.spec)`.
         length: rows per environment, at least 2.
+
+    Raises:
+        UserError: an environment without ground truth, or a length below 2.
     """
     if not isinstance(env, GroundTruth):
-        raise UserError(f"env '{type(env).__name__}' has no ground truth to measure with (see core/protocols.py)")
+        raise UserError(f"env '{type(env).__name__}' has no ground truth to evaluate with (see core/protocols.py)")
     if length < 2:
         raise UserError(f"a recording of length {length} has no transition; use at least 2")
     step = env.reset(int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device)))
@@ -157,7 +160,7 @@ def record(env: Any, act: Act, length: int, rng: torch.Generator) -> tuple[Batch
     return batch, _truth(env, batch, state)
 
 
-def _truth(env: Any, batch: Batch, state: Any) -> Truth:
+def _truth(env: Any, batch: Batch, state: Any) -> RecordedTruth:
     b, t = batch.shape
     valid = batch.connected(1)
 
@@ -170,4 +173,4 @@ def _truth(env: Any, batch: Batch, state: Any) -> Truth:
     position = state.position.float()
     velocity = state.velocity.float() if isinstance(state, HasVelocity) else torch.zeros_like(position)
     moved = ((position[:, 1:] - position[:, :-1]).abs().amax(-1) > 1e-6) & valid
-    return Truth(env, state, position, velocity, teleported, moved, valid)
+    return RecordedTruth(env, state, position, velocity, teleported, moved, valid)

@@ -1,9 +1,8 @@
-"""How measures speak to a model: in chunks, without gradients, answers in numpy."""
+"""Query a model in chunks and without gradients; answers for statistics come in numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,32 +13,10 @@ from isochrone.core.types import ActionSpec, Batch
 
 CHUNK = 512
 """Frames encoded at once; rows of a pair matrix are cut so that about 2^15 pairs are compared at once."""
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def needs(*methods: str) -> Callable[[F], F]:
-    """Say which methods of a model a measure calls; the suite leaves the measure out where one is missing."""
-
-    def keep(fn: F) -> F:
-        fn.needs = methods  # type: ignore[attr-defined]
-        return fn
-
-    return keep
-
-
-def blind(fn: F) -> F:
-    """Say that a measure needs no ground truth: it is also made on recordings, with `truth` None."""
-    fn.blind = True  # type: ignore[attr-defined]
-    return fn
-
-
-def applies(measure: Callable[..., Any], model: Any) -> bool:
-    """Does the model have every method that the measure said it calls?"""
-    return all(hasattr(model, name) for name in getattr(measure, "needs", ()))
 
 
 def device_of(model: Any) -> torch.device:
-    """Where the model's parameters live; the CPU if it has none."""
+    """Where the model's parameters are; the CPU if it has none."""
     first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
     return first.device if first is not None else torch.device("cpu")
 
@@ -57,8 +34,8 @@ def encode(model: Any, images: UInt8[Tensor, "N C Y X"]) -> Float[Tensor, "N Z"]
 
 
 @torch.no_grad()
-def fresh(model: Any, images: UInt8[Tensor, "N C Y X"], action: ActionSpec) -> Any:
-    """State[N]: what the model believes from each frame alone."""
+def single_frame_states(model: Any, images: UInt8[Tensor, "N C Y X"], action: ActionSpec) -> Any:
+    """State[N] of the model after each frame alone, at the start of an episode."""
     device, states = device_of(model), []
     for chunk in images.split(CHUNK):
         idle = action.idle((len(chunk),), device)
@@ -68,7 +45,7 @@ def fresh(model: Any, images: UInt8[Tensor, "N C Y X"], action: ActionSpec) -> A
 
 @torch.no_grad()
 def filtered(model: Any, batch: Batch, action: ActionSpec) -> Any:
-    """State[B, T]: the belief at every row of a recording; it starts anew at each first row."""
+    """State[B, T] after every row of a recording; it starts anew at each first row."""
     device = device_of(model)
     batch = batch.to(device)
     count, length = batch.shape
@@ -82,13 +59,13 @@ def filtered(model: Any, batch: Batch, action: ActionSpec) -> Any:
     return type(state).stack(states, dim=1)
 
 
-def flat(state: Any) -> Any:
+def merge_time(state: Any) -> Any:
     """State[B, T] -> State[B*T]."""
     return state.map(lambda x: x.flatten(0, 1))
 
 
 @torch.no_grad()
-def between(model: Any, a: Any, b: Any, space: str) -> Float[np.ndarray, "M N"]:
+def pairwise_distance(model: Any, a: Any, b: Any, space: str) -> Float[np.ndarray, "M N"]:
     """The model's distance from each state of a[M] to each of b[N]."""
     count = len(a.z)
     rows = max(1, 2**15 // max(1, len(b.z)))
@@ -100,11 +77,11 @@ def between(model: Any, a: Any, b: Any, space: str) -> Float[np.ndarray, "M N"]:
 
 
 @torch.no_grad()
-def both_ways(model: Any, a: Any, b: Any) -> Float[np.ndarray, " N"]:
-    """The larger of d_p(a, b) and d_p(b, a), row by row: no metric can hide an error in its blind direction."""
+def symmetric_distance(model: Any, a: Any, b: Any) -> Float[np.ndarray, " N"]:
+    """The larger of d_p(a, b) and d_p(b, a), row by row: a one-sided distance may be 0 between different poses."""
     return numpy(torch.maximum(model.distance(a, b, "p"), model.distance(b, a, "p")))
 
 
-def generator(rng: torch.Generator) -> np.random.Generator:
+def numpy_generator(rng: torch.Generator) -> np.random.Generator:
     """A numpy generator seeded from a torch one."""
     return np.random.default_rng(int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device)))

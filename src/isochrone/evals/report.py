@@ -1,6 +1,6 @@
-"""One self-contained HTML file: the isochrone map, four questions with their numbers, then everything else.
+"""The report of a run: one self-contained HTML file, made from the declarations of the metrics and a template.
 
-Images are inlined (a light and a dark one where both are given), there is no script and nothing is fetched.
+Images are inlined (a light and a dark one where both are given); there is no script and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from isochrone.core.files import atomic_write
-from isochrone.evals.figures.style import png
-from isochrone.evals.report_style import CSS, PAGE
-from isochrone.evals.report_words import ALSO, MAP_READ, PLANNER_COLUMNS, SECTIONS, Row, Section
+from jinja2 import Environment
+from markupsafe import Markup
 
-FLOORS = ("replay", "noop", "random")
+from isochrone.core.files import atomic_write
+from isochrone.evals import metric as declarations
+from isochrone.evals.figure import HERO, figures, png
+from isochrone.evals.metric import BASELINES, Metric, Question
+
+Entries = Mapping[str, Mapping[str, Any]]
 
 
 def write_report(
     run_folder: Path,
-    results: Mapping[str, Mapping[str, Any]],
-    figures: Mapping[str, Any],
+    results: Entries,
+    images: Mapping[str, Any],
     meta: Mapping[str, Any],
     dark: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -31,21 +35,31 @@ def write_report(
 
     Args:
         results: as from `suite.evaluate`.
-        figures: name -> Figure or PNG bytes, as from `suite.draw_all`.
-        meta: 'title', 'about' (one line), 'config' (dict), 'versions' (dict), 'routes' (text, or rows as
-            dicts); all optional.
+        images: name -> matplotlib Figure or PNG bytes, as from `suite.draw_all`.
+        meta: 'title', 'about' (one line), 'config' (dict), 'versions' (dict), 'routes' (text); all optional.
         dark: the same figures for dark screens.
     """
-    pictures = Pictures(figures, dark or {})
-    shown = [
-        s for s in SECTIONS if any(_known(results, row.key) for row in s.rows) or any(f in figures for f in s.figures)
+    page = Environment(autoescape=True).from_string(_template("report.html"))
+    drawn = {name: _image(name, images, dark or {}) for name in images}
+    sections = [
+        section
+        for question, rows in declarations.rows(results).items()
+        if (section := _section(question, rows, results, drawn)) is not None
     ]
-    parts = [_hero(pictures), _tiles(shown, results), *(_section(s, results, pictures) for s in shown)]
-    parts += [_more(pictures), _routes(meta.get("routes")), _all_numbers(results)]
-    parts += [_settings("Config", meta.get("config")), _versions(meta.get("versions"))]
-    title = str(meta.get("title", Path(run_folder).name))
-    html = PAGE.substitute(
-        title=escape(title), about=escape(str(meta.get("about", ""))), css=CSS, body="\n".join(p for p in parts if p)
+    loose = [(f, drawn[f.name] | {"caption": f.caption}) for f in figures() if f.question is None and f.name in drawn]
+    config = meta.get("config")
+    html = page.render(
+        css=Markup(_template("report.css")),
+        title=meta.get("title", Path(run_folder).name),
+        about=meta.get("about", ""),
+        hero=next((image for figure, image in loose if figure.order == HERO), None),
+        tiles=[section for section in sections if section["headline"]],
+        sections=sections,
+        more=[image for figure, image in loose if figure.order != HERO],
+        routes=meta.get("routes"),
+        every=[row_of(Metric(key, key, "{:.4g}"), results[key]) for key in sorted(results)],
+        config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
+        versions=meta.get("versions"),
     )
     path = Path(run_folder) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,202 +67,119 @@ def write_report(
     return path
 
 
-class Pictures:
-    """Figures as inline images."""
-
-    def __init__(self, light: Mapping[str, Any], dark: Mapping[str, Any]) -> None:
-        self.light, self.dark = light, dark
-
-    def __call__(self, name: str, said: str) -> str:
-        """The <figure> of a name, or '' where it was not drawn."""
-        if name not in self.light:
-            return ""
-        night = ""
-        if name in self.dark:
-            night = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{_data(self.dark[name])}">'
-        return f'<figure><picture>{night}<img src="{_data(self.light[name])}" alt="{escape(said)}"></picture></figure>'
+def _template(name: str) -> str:
+    return (files("isochrone.evals") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _data(figure: Any) -> str:
-    image = figure if isinstance(figure, bytes) else png(figure)
-    return "data:image/png;base64," + base64.b64encode(image).decode()
+def _image(name: str, light: Mapping[str, Any], dark: Mapping[str, Any]) -> dict[str, str]:
+    """The image as data, for light and for dark screens."""
+
+    def data(figure: Any) -> str:
+        image = figure if isinstance(figure, bytes) else png(figure)
+        return "data:image/png;base64," + base64.b64encode(image).decode()
+
+    return {"light": data(light[name]), "dark": data(dark[name]) if name in dark else ""}
 
 
-# --- numbers in words -----------------------------------------------------------------------------------------------
+# --- numbers as text ------------------------------------------------------------------------------------------------
 
 
-def _known(results: Mapping[str, Mapping[str, Any]], key: str) -> bool:
-    return key in results and results[key].get("value") is not None
-
-
-def write_number(value: float | None, style: str) -> str:
-    """A number for reading: '%' writes shares, other styles are Python formats."""
+def write_number(value: float | None, format: str) -> str:
+    """A number for reading: '%' writes fractions as per cent, other formats are Python's."""
     if value is None:
         return "–"
-    if style == "%":
+    if format == "%":
         return f"{100 * value:.1f} %" if abs(value) < 0.9995 else f"{100 * value:.0f} %"
-    return style.format(value).replace("-", "−")
+    return format.format(value).replace("-", "−")
 
 
-def _interval(entry: Mapping[str, Any], style: str) -> str:
-    if entry.get("low") is None or entry.get("high") is None:
-        return ""
-    return f"{write_number(entry['low'], style).removesuffix(' %')} … {write_number(entry['high'], style)}"
+def write_target(target: str, format: str) -> str:
+    """'≥ 0.95' as it is, or '≥ 95 %' for fractions."""
+    sign, _, limit = target.partition(" ")
+    return f"{sign} {100 * float(limit):g} %" if format == "%" else target
 
 
-def _chip(entry: Mapping[str, Any], style: str) -> str:
-    if "bar" not in entry:
-        return ""
-    sign, _, limit = str(entry["bar"]).partition(" ")
-    met = bool(entry.get("met"))
-    bar = f"{sign} {100 * float(limit):g} %" if style == "%" else f"{sign} {limit}"
-    return f'<span class="chip {"met" if met else "missed"}">{"met" if met else "missed"} {escape(bar)}</span>'
+@dataclass(frozen=True)
+class Row:
+    """One number as text; what it does not have is ''."""
+
+    label: str
+    value: str
+    interval: str
+    baseline: str
+    target: str
+    verdict: str  # 'met' or 'missed'
+    refused: str
+
+    @property
+    def sentence(self) -> str:
+        """The label as the start of a sentence."""
+        return self.label[:1].upper() + self.label[1:]
 
 
-def _table(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]]) -> str:
-    body = []
-    for row in rows:
-        entry = results.get(row.key)
-        if entry is None:
-            continue
-        if entry.get("value") is None:
-            if entry.get("refused"):
-                body.append(f'<tr><td>{escape(row.label)}</td><td colspan="4">{escape(entry["refused"])}</td></tr>')
-            continue
-        floor = write_number(entry["floor"], row.style) if entry.get("floor") is not None else ""
-        body.append(
-            f'<tr><td>{escape(row.label)}</td><td class="value">{write_number(entry["value"], row.style)}</td>'
-            f"<td>{_interval(entry, row.style)}</td><td>{floor}</td><td>{_chip(entry, row.style)}</td></tr>"
-        )
-    if not body:
-        return ""
-    head = "<tr><th></th><th>measured</th><th>95 % interval</th><th>floor</th><th>bar</th></tr>"
-    return f'<div class="scroll"><table>{head}{"".join(body)}</table></div>'
-
-
-# --- parts of the page ----------------------------------------------------------------------------------------------
-
-
-def _hero(pictures: Pictures) -> str:
-    image = pictures("isochrone", "Isochrone map: lines of equal distance in actions, believed and true. " + MAP_READ)
-    return f'<div class="hero">{image}<p class="note">{escape(MAP_READ)}</p></div>' if image else ""
-
-
-def _verdict(section: Section, results: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
-    """(bars met, bars set) in a section."""
-    judged = [results[r.key] for r in section.rows if _known(results, r.key) and "bar" in results[r.key]]
-    return sum(bool(e.get("met")) for e in judged), len(judged)
-
-
-def _tiles(sections: Sequence[Section], results: Mapping[str, Mapping[str, Any]]) -> str:
-    tiles = []
-    for section in sections:
-        first = next((r for r in section.rows if _known(results, r.key)), None)
-        if first is None:
-            continue
-        met, count = _verdict(section, results)
-        said = (
-            f'<span class="chip {"met" if met == count else "missed"}">{met} of {count} bars met</span>'
-            if count
-            else ""
-        )
-        value = write_number(results[first.key]["value"], first.style)
-        tiles.append(
-            f'<a class="tile" href="#{section.anchor}"><b>{escape(section.question)}</b>'
-            f'<span class="big">{value}</span>'
-            f"<small>{escape(first.label)}</small>{said}</a>"
-        )
-    return f'<nav class="tiles">{"".join(tiles)}</nav>' if tiles else ""
-
-
-def _section(section: Section, results: Mapping[str, Mapping[str, Any]], pictures: Pictures) -> str:
-    images = "".join(pictures(name, f"{section.question} {section.read}") for name in section.figures)
-    extra = _planners(results) if section.anchor == "plan" else ""
-    return (
-        f'<section id="{section.anchor}"><h2>{escape(section.question)}</h2>'
-        f'<p class="answer">{_answer(section, results)}</p>{images}'
-        f'<p class="note">{escape(section.read)}</p>{_table(section.rows, results)}{extra}'
-        f'<p class="note">Floor: {escape(section.floor)}.</p></section>'
+def row_of(metric: Metric, entry: Mapping[str, Any]) -> Row:
+    """An entry of the results as text."""
+    low, high, baseline = (entry.get(k) for k in ("low", "high", "baseline"))
+    interval = ""
+    if low is not None and high is not None:
+        interval = f"{write_number(low, metric.format).removesuffix(' %')} … {write_number(high, metric.format)}"
+    return Row(
+        metric.label,
+        write_number(entry.get("value"), metric.format),
+        interval,
+        "" if baseline is None else write_number(baseline, metric.format),
+        write_target(entry["target"], metric.format) if "target" in entry else "",
+        "met" if entry.get("met") else "missed",
+        str(entry.get("refused") or ""),
     )
 
 
-def _answer(section: Section, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence with the section's first number, its interval, its floor and its bar."""
-    row = next((r for r in section.rows if _known(results, r.key)), None)
-    if row is None:
-        return "Not measured here."
-    entry = results[row.key]
-    label = escape(row.label[0].upper() + row.label[1:])
-    interval = _interval(entry, row.style)
-    text = f"{label}: <b>{write_number(entry['value'], row.style)}</b>"
-    text += f" ({interval})" if interval else ""
-    if entry.get("floor") is not None:
-        text += f", where the floor is {write_number(entry['floor'], row.style)}"
-    return f"{text}. {_chip(entry, row.style)}"
+def measured_rows(metrics: Sequence[Metric], results: Entries) -> list[tuple[Metric, Row]]:
+    """The rows with a value."""
+    return [(m, row_of(m, results[m.key])) for m in metrics if results[m.key].get("value") is not None]
 
 
-def _planners(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per planner, floors last and quiet."""
-    names = [k.split(".")[1] for k in results if k.startswith("planning.") and k.endswith(".success")]
-    names = [n for n in dict.fromkeys(names) if n != "best"]
-    names.sort(key=lambda n: (n in FLOORS, -(results[f"planning.{n}.success"]["value"] or 0)))
+# --- sections -------------------------------------------------------------------------------------------------------
+
+
+def _section(
+    question: Question, metrics: Sequence[Metric], results: Entries, drawn: Mapping[str, dict[str, str]]
+) -> dict[str, Any] | None:
+    """What the template shows of a question; None where it has neither a number nor a figure."""
+    images = [drawn[f.name] for f in figures() if f.question == question and f.name in drawn]
+    measured = measured_rows(metrics, results)
+    if not measured and not images:
+        return None
+    shown = [m for m in metrics if results[m.key].get("value") is not None or results[m.key].get("refused")]
+    targets = [row for _, row in measured if row.target]
+    met = sum(row.verdict == "met" for row in targets)
+    baselines = [m.baseline for m, row in measured if m.baseline and row.baseline]
+    return {
+        "name": question.name,
+        "question": question.text,
+        "read": question.read,
+        "headline": measured[0][1] if measured else None,
+        "targets": f"{met} of {len(targets)} targets met" if targets else "",
+        "verdict": "met" if met == len(targets) else "missed",
+        "figures": images,
+        "rows": [row_of(m, results[m.key]) for m in shown],
+        "agents": agent_table(question, results),
+        "baselines": "; ".join(dict.fromkeys(baselines)),
+    }
+
+
+def agent_table(question: Question, results: Entries) -> dict[str, Any] | None:
+    """One row per agent, baselines last; None where the question has no such table or no agent was measured."""
+    columns = declarations.agent_columns(question)
+    names = declarations.agents_of(columns[0], results) if columns else []
     if not names:
-        return ""
-    head = "".join(f"<th>{escape(label)}</th>" for _, label, _ in PLANNER_COLUMNS)
-    rows = []
-    for name in names:
-        cells = []
-        for key, _, style in PLANNER_COLUMNS:
-            entry = results.get(f"planning.{name}.{key}", {})
-            interval = (
-                f' <span class="quiet">({_interval(entry, style)})</span>'
-                if key == "success" and _interval(entry, style)
-                else ""
-            )
-            cells.append(f"<td>{write_number(entry.get('value'), style)}{interval}</td>")
-        quiet = ' class="floor"' if name in FLOORS else ""
-        rows.append(f"<tr{quiet}><td>{escape(name)}</td>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><tr><th>planner</th>{head}</tr>{"".join(rows)}</table></div>'
-
-
-def _more(pictures: Pictures) -> str:
-    found = "".join(
-        f'{image}<p class="note">{escape(said)}</p>' for name, said in ALSO.items() if (image := pictures(name, said))
-    )
-    return f'<section class="long"><h2>Also measured</h2>{found}</section>' if found else ""
-
-
-def _routes(routes: Any) -> str:
-    """The gradient-route table: text as it is, or rows (dicts with the same keys)."""
-    if not routes:
-        return ""
-    if isinstance(routes, str):
-        inner = f"<pre>{escape(routes)}</pre>"
-    else:
-        keys = list(routes[0])
-        head = "".join(f"<th>{escape(str(k))}</th>" for k in keys)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(str(r.get(k, '')))}</td>" for k in keys) + "</tr>" for r in routes
-        )
-        inner = f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
-    return f'<section class="long"><h2>Which loss moves which weights</h2>{inner}</section>'
-
-
-def _all_numbers(results: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = tuple(Row(key, key, "{:.4g}") for key in sorted(results))
-    table = _table(rows, results)
-    return f'<section class="long"><details><summary>All numbers</summary>{table}</details></section>' if table else ""
-
-
-def _settings(title: str, config: Any) -> str:
-    if not config:
-        return ""
-    text = escape(json.dumps(config, indent=2, default=str, ensure_ascii=False))
-    return f'<section class="long"><details><summary>{title}</summary><pre>{text}</pre></details></section>'
-
-
-def _versions(versions: Mapping[str, Any] | None) -> str:
-    if not versions:
-        return ""
-    rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in versions.items())
-    return f'<section class="long"><h2>Versions</h2><dl>{rows}</dl></section>'
+        return None
+    rows = [
+        {
+            "name": name,
+            "is_baseline": name in BASELINES,
+            "cells": [row_of(column, results.get(column.key_of(name), {})) for column in columns],
+        }
+        for name in names
+    ]
+    return {"columns": [column.label for column in columns], "rows": rows}

@@ -1,14 +1,16 @@
 """Intervals and rank statistics, in numpy, each checked against brute force in the tests.
 
-Every interval is two-sided at 95 % unless told otherwise. Randomness is an explicit `numpy.random.Generator`.
+Every interval is two-sided, at 95 % by default. Randomness is an explicit `numpy.random.Generator`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Real
 
 from isochrone.core.errors import UserError
@@ -52,6 +54,38 @@ def paired_bootstrap(
     return float((a - b).mean()), *bootstrap_mean(a - b, rng, draws, level)
 
 
+def horizon_curve(
+    values: Float[np.ndarray, "B S H"],
+    valid: Bool[np.ndarray, "B S H"],
+    rng: np.random.Generator,
+    average: Literal["rows", "episodes"] = "rows",
+) -> tuple[Float[np.ndarray, " H"], Float[np.ndarray, " H"], Float[np.ndarray, " H"]]:
+    """(mean, low, high) at each horizon, over the valid entries of B episodes with S starts each. NaN without any.
+
+    The interval resamples episodes, because rows of one episode are not independent. `average`: the mean over all
+    valid rows, or over the episodes' own means.
+    """
+    mean, low, high = [], [], []
+    for k in range(values.shape[-1]):
+        at, there = values[..., k], valid[..., k]
+        episodes = [float(v[m].mean()) for v, m in zip(at, there, strict=True) if m.any()]
+        if not episodes:
+            mean.append(np.nan)
+            low.append(np.nan)
+            high.append(np.nan)
+            continue
+        ends = bootstrap_mean(np.array(episodes), rng, 400)
+        mean.append(float(at[there].mean()) if average == "rows" else float(np.mean(episodes)))
+        low.append(ends[0])
+        high.append(ends[1])
+    return np.array(mean), np.array(low), np.array(high)
+
+
+def valid_mean(values: np.ndarray, valid: Bool[np.ndarray, "..."]) -> float:
+    """Mean of the valid entries; NaN without any."""
+    return float(values[valid].mean()) if valid.any() else float("nan")
+
+
 def _percentiles(values: Float[np.ndarray, " N"], level: float) -> Interval:
     low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
@@ -71,6 +105,12 @@ def spearman(a: Real[np.ndarray, " N"], b: Real[np.ndarray, " N"]) -> float:
     if a.size < 2 or a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def euclidean_distances(x: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N N"]:
+    """Distance between every two rows."""
+    rows = torch.from_numpy(x)
+    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").numpy()
 
 
 def auroc(score: Real[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
@@ -111,11 +151,11 @@ def over_places(
 
 def pair_mean(values: np.ndarray, mask: Bool[np.ndarray, "C C"], rng: np.random.Generator) -> Interval:
     """Interval of the mean of a (C, C) matrix over the pairs in `mask`."""
-    held = np.where(mask, values, 0.0).astype(float)
+    masked = np.where(mask, values, 0.0).astype(float)
 
     def mean(weight: np.ndarray) -> float:
         total = float((weight * mask).sum())
-        return float((weight * held).sum()) / total if total else float("nan")
+        return float((weight * masked).sum()) / total if total else float("nan")
 
     return over_places(mean, len(mask), rng)
 

@@ -1,16 +1,16 @@
-"""Figures and curves on disk: whole files or none, and every figure's arrays beside it."""
+"""Figures and curves on disk: whole files or none, with the arrays of the figures beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isochrone.core.files import atomic_write
-from isochrone.evals.figures.style import png
+from isochrone.evals.figure import png
 
 
 def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
@@ -24,10 +24,9 @@ def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
-def save_arrays(path: Path, arrays: Mapping[str, Any], only: Iterable[str] | None = None) -> None:
-    """Arrays as JSON (NaN and infinity as null): a figure can be drawn again elsewhere. `only`: name prefixes."""
-    kept = {k: v for k, v in arrays.items() if only is None or k.startswith(tuple(only))}
-    atomic_write(path, json.dumps({k: _listed(np.asarray(v)) for k, v in kept.items()}, allow_nan=False) + "\n")
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Arrays as JSON (NaN and infinity as null): a figure can be drawn again elsewhere."""
+    atomic_write(path, json.dumps({k: _listed(np.asarray(v)) for k, v in arrays.items()}, allow_nan=False) + "\n")
 
 
 def _listed(x: np.ndarray) -> Any:
@@ -40,16 +39,15 @@ def _listed(x: np.ndarray) -> Any:
     return rounded.tolist()
 
 
-def curves(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+def curves(path: Path) -> dict[str, np.ndarray]:
     """{'training.NAME': (N, 2) of (step, value)} from a run's metrics.jsonl. A torn last line is ignored."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    wanted = None if names is None else set(names)
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
         for name, value in row.items():
-            if name != "step" and isinstance(value, (int, float)) and (wanted is None or name in wanted):
-                found.setdefault(name, []).append((row["step"], value))
-    return {f"training.{k}": np.array(v, float) for k, v in found.items()}
+            if name != "step" and isinstance(value, (int, float)):
+                points.setdefault(name, []).append((row["step"], value))
+    return {f"training.{k}": np.array(v, float) for k, v in points.items()}

@@ -1,163 +1,102 @@
-"""All measures that apply, from one recording: numbers with interval, floor and bar, and the arrays of the figures."""
+"""Run every family of metrics that applies and fold their numbers into the results."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from isochrone.core import registry
-from isochrone.core.config import option
 from isochrone.core.files import atomic_write
-from isochrone.core.types import Batch
-from isochrone.evals.bars import BARS, Bar
+from isochrone.evals.context import Context, EvalConfig
 from isochrone.evals.ground_truth import Act, random_act, record
-from isochrone.evals.model_access import applies, device_of
-from isochrone.evals.planning import Outcome, PlanPairs, baseline_agents, evaluate_agent, plan_pairs, summary
+from isochrone.evals.metric import Estimate, Family, Refused, families, metric_of
 
-FLOORS = ("replay", "noop", "random")
 Results = dict[str, dict[str, Any]]
-"""{'family.name': {'value', and where known 'low', 'high', 'floor', 'bar', 'met', 'refused'}}, JSON-ready."""
+"""{'family.name': {'value', and where they exist 'low', 'high', 'baseline', 'target', 'met', 'refused'}}, for JSON."""
 
 
-@dataclass(frozen=True)
-class EvalConfig:
-    """What an evaluation costs and covers."""
-
-    name: ClassVar[str] = "eval"
-    episodes: int = option(64, "episodes recorded for the measures (at most one per environment row)", ge=2)
-    length: int = option(64, "rows per recorded episode", ge=4)
-    pairs: int = option(500, "held-out start and goal pairs for planning (0: no planning)", ge=0)
-    horizon: int = option(16, "steps of the open-loop measures", ge=1)
-    returns: int = option(32, "episodes played for the return, where the agent plans for reward", ge=1)
-    budget: int = option(0, "environment steps per pair (0: twice the longest shortest path, plus 8)", ge=0)
-    seed: int = option(7, "seed of recording and pairs; held apart from the training seed", ge=0)
-
-
-def evaluate(
+def recording_context(
     model: Any,
     env: Any,
     config: EvalConfig,
     rng: torch.Generator | None = None,
-    agents: Mapping[str, Any] | None = None,
     act: Act | None = None,
-    clock: Callable[[], float] | None = None,
-    bars: Mapping[str, Bar] = BARS,
-) -> tuple[Results, dict[str, Any]]:
-    """(results, arrays). Every registered measure runs whose methods the model has.
+    **more: Any,
+) -> Context:
+    """A context with a recording of `env`, an environment with ground truth.
 
     Args:
-        env: a white box with `config.episodes` rows (fewer rows are accepted and used).
-        rng: defaults to a generator seeded with `config.seed`.
-        agents: name -> Agent, each evaluated on the same pairs; the floors are always added when pairs > 0.
-        clock: seconds, for the planners' cost (e.g. time.perf_counter).
+        env: `config.episodes` environments (fewer are accepted).
+        rng: default: a generator seeded with `config.seed`.
+        act: chooses the recorded actions; default: uniformly at random.
+        more: further fields of the context.
     """
     rng = rng or torch.Generator().manual_seed(config.seed)
     batch, truth = record(env, act or random_act(env.spec), config.length, rng)
-    flat = measured(model, batch, truth, config, rng)
-    if config.pairs:
-        flat |= plan_all(env, agents or {}, config, rng, clock, device_of(model))
-    flat["recording.position"] = truth.position.cpu().numpy()
-    return collect(flat, bars), arrays(flat)
+    return Context(model, config, rng, batch, truth, env, **more)
 
 
-def measured(model: Any, batch: Batch, truth: Any, config: EvalConfig, rng: torch.Generator) -> dict[str, Any]:
-    """{'family.name': number or array} of every registered measure that applies; without truth, of those without it."""
-    flat: dict[str, Any] = {}
-    for family in registry.names("metric"):
-        measure = registry.get("metric", family)
-        if applies(measure, model) and (truth is not None or getattr(measure, "blind", False)):
-            extra = {"horizon": config.horizon} if "horizon" in inspect.signature(measure).parameters else {}
-            flat |= {f"{family}.{k}": v for k, v in measure(model, batch, truth, rng, **extra).items()}
-    return flat
-
-
-def plan_all(
-    env: Any,
-    agents: Mapping[str, Any],
-    config: EvalConfig,
-    rng: torch.Generator,
-    clock: Callable[[], float] | None,
-    device: torch.device | str = "cpu",
-) -> dict[str, Any]:
-    """Every agent and every floor on the same pairs; 'planning.best' repeats the agent with the most successes."""
-    pairs = plan_pairs(env, config.pairs, rng)
-    budget = config.budget or 2 * int(pairs.shortest.max()) + 8
-    done: dict[str, Outcome] = {}
-    for name, agent in {**agents, **baseline_agents(env, pairs)}.items():
-        place = "cpu" if name in FLOORS else device
-        done[name] = evaluate_agent(env, agent, pairs, budget, clock=clock, device=place, rng=rng)
-    out: dict[str, Any] = {"planning.dropped": float(pairs.dropped), "planning.budget": float(budget)}
-    ranked = sorted(
-        agents, key=lambda n: (-done[n].any.mean(), np.nanmean(done[n].ratio) if done[n].any.any() else np.inf)
-    )
-    for name, outcome in done.items():
-        out |= {f"planning.{name}.{k}": v for k, v in summary(outcome, rng).items()}
-    if ranked:
-        best = {k: v for k, v in out.items() if k.startswith(f"planning.{ranked[0]}.")}
-        out |= {f"planning.best.{k.split('.', 2)[2]}": v for k, v in best.items()}
-    if ranked:
-        out["planning.best.success.floor"] = out["planning.random.success"]
-        for name in ranked:
-            out[f"planning.{name}.success.floor"] = out["planning.random.success"]
-    return out | _pictures(done, pairs, ranked)
-
-
-def _pictures(done: Mapping[str, Outcome], pairs: PlanPairs, ranked: list[str]) -> dict[str, Any]:
-    names = [*ranked, *(n for n in done if n not in ranked)]
-    out: dict[str, Any] = {
-        "planning.agents": np.array(names),
-        "planning.success": np.array([done[n].any for n in names]),  # (agents, P)
-        "planning.ratio": np.array([done[n].ratio for n in names]),
-        "planning.shortest": pairs.shortest.cpu().numpy(),
-    }
-    if ranked:
-        out["planning.paths"] = done[ranked[0]].path  # (P, L, 2)
-        out["planning.goals"] = pairs.goal.position.cpu().numpy()
-        out["planning.paths_agent"] = np.array(ranked[0])
-    return out
-
-
-def arrays(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What figures draw from: everything that is not a single number."""
-    return {k: v for k, v in flat.items() if isinstance(v, (np.ndarray, list))}
-
-
-def collect(flat: Mapping[str, Any], bars: Mapping[str, Bar]) -> Results:
-    """Fold 'x', 'x.interval', 'x.floor' and 'x.refused' into one entry per number; arrays are left out."""
+def evaluate(context: Context) -> tuple[Results, dict[str, Any]]:
+    """(results, arrays of the figures) of every registered family whose needs are met."""
     results: Results = {}
-    for key, value in flat.items():
-        head, _, role = key.rpartition(".")
-        if role in ("interval", "floor", "refused"):
-            entry = results.setdefault(head, {"value": None})
-            entry.update(
-                {"low": _plain(value[0]), "high": _plain(value[1])} if role == "interval" else {role: _plain(value)}
-            )
-        elif isinstance(value, (int, float)):
-            results.setdefault(key, {"value": None})["value"] = _plain(value)
-    for key, entry in results.items():
-        if key in bars:
-            entry["bar"] = str(bars[key])
-            entry["met"] = entry["value"] is not None and bars[key].met(entry["value"])
-    return results
+    arrays: dict[str, Any] = {}
+    for family in families():
+        if family.applies(context):
+            own = context if family.draw_order is not None else replace(context, rng=context.rng_of(family.name))
+            found = compute(family, own)
+            results |= found[0]
+            arrays |= found[1]
+    if context.truth is not None:
+        arrays["recording.position"] = context.truth.position.cpu().numpy()
+    return results, arrays
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: an unknown number is None."""
-    if isinstance(value, str):
-        return value
+def compute(family: Family, context: Context) -> tuple[Results, dict[str, Any]]:
+    """(results, arrays) of one family, with its full keys."""
+    results: Results = {}
+    arrays: dict[str, Any] = {}
+    for name, value in family(context).items():
+        key = f"{family.name}.{name}"
+        if isinstance(value, (np.ndarray, list)):
+            arrays[key] = value
+        elif (entry := entry_of(key, value)) is not None:
+            results[key] = entry
+    return results, arrays
+
+
+def entry_of(key: str, value: float | Refused) -> dict[str, Any] | None:
+    """One number of the results with the target that its declaration sets; None for a number without declaration."""
+    metric = metric_of(key)
+    if metric is None:
+        return None
+    entry: dict[str, Any] = {"value": None if isinstance(value, Refused) else _finite(value)}
+    if isinstance(value, Refused):
+        entry["refused"] = str(value)
+    if isinstance(value, Estimate):
+        if value.interval is not None:
+            entry |= {"low": _finite(value.interval[0]), "high": _finite(value.interval[1])}
+        if value.baseline is not None:
+            entry["baseline"] = _finite(value.baseline)
+    if metric.target is not None:
+        entry["target"] = str(metric.target)
+        entry["met"] = entry["value"] is not None and metric.target.met(entry["value"])
+    return entry
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: an undefined number is None."""
     return float(value) if math.isfinite(float(value)) else None
 
 
 def values(results: Results) -> dict[str, float]:
-    """{name: number} of everything that has one: what a study stores and a sink writes."""
+    """{name: number} of every entry that has one: what a study stores and a sink writes."""
     return {k: v["value"] for k, v in results.items() if v["value"] is not None}
 
 
@@ -166,12 +105,7 @@ def write_results(path: Path, results: Results, about: Mapping[str, Any] | None 
     atomic_write(path, json.dumps({"about": dict(about or {}), "results": results}, indent=1, allow_nan=False) + "\n")
 
 
-def read_results(path: Path) -> Results:
-    """What `write_results` stored."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))["results"]
-
-
 def draw_all(arrays: Mapping[str, Any], theme: str = "light") -> dict[str, Any]:
-    """{name: Figure} of every figure whose arrays are there."""
-    drawn = {name: registry.get("figure", name)(arrays, theme) for name in registry.names("figure")}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    """{name: matplotlib Figure} of every registered figure whose arrays exist."""
+    figures = {name: registry.get("figure", name)(arrays, theme) for name in registry.names("figure")}
+    return {name: figure for name, figure in figures.items() if figure is not None}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from isochrone.core.config import part_config
 from isochrone.envs.bouncer import BouncerConfig
-from isochrone.evals.suite import EvalConfig
+from isochrone.evals.context import EvalConfig
 from isochrone.losses.elbo import Kl
 from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig

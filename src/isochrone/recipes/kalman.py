@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from isochrone.core.config import part_config
-from isochrone.evals.suite import EvalConfig
+from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet

@@ -7,7 +7,7 @@ from dataclasses import replace
 from isochrone.agents.mpc import MPC
 from isochrone.core.config import part_config
 from isochrone.envs.whitebox import WhiteBoxConfig
-from isochrone.evals.suite import EvalConfig
+from isochrone.evals.context import EvalConfig
 from isochrone.losses.elbo import Kl, Pyramid, Scale
 from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
@@ -56,7 +56,7 @@ def planet() -> Config:
             noise=0.3,
         ),
         compare_planners=(),
-        eval=EvalConfig(pairs=0, episodes=32, length=50, horizon=40, returns=10),
+        eval=EvalConfig(pairs=0, episodes=32, length=50, horizon=40, return_episodes=10),
         then=("eval", "report"),
     )
 
@@ -122,5 +122,5 @@ def planet_small() -> Config:
             explore=0.3,
             noise=0.0,
         ),
-        eval=EvalConfig(pairs=0, episodes=64, length=51, horizon=16, returns=64),
+        eval=EvalConfig(pairs=0, episodes=64, length=51, horizon=16, return_episodes=64),
     )

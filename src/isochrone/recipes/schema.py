@@ -10,7 +10,7 @@ from typing import Any, Literal
 from isochrone.core.config import option, part_config
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.evals.suite import EvalConfig
+from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.train.config import TrainConfig
 

@@ -54,6 +54,7 @@ STREAMS = {
     "holdout losses": "held out terms",
     "holdout evaluation": "blind",
     "multimodality": "forks",
+    "return": "returns",
 }
 """The text that stands for a use in the seed of its stream, where it is not the name of the use itself. These texts are
 data: with another text the same seed draws other numbers, and no published result could be repeated."""

@@ -1,37 +1,34 @@
-"""Evaluate a trained run: every measure that applies, planning or returns beside their floors, results and figures."""
+"""Evaluate a trained run: every family of metrics that applies, and its figures."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from isochrone.core.config import to_dict
-from isochrone.core.protocols import Agent, GroundTruth, HasLinearSystem, TwoFutures
+from isochrone.core.protocols import GroundTruth
+from isochrone.core.types import Batch
 from isochrone.evals import store, suite
-from isochrone.evals.bars import BARS
-from isochrone.evals.likelihood import bounds
-from isochrone.evals.multimodality import forks
-from isochrone.evals.returns import cost, earned
+from isochrone.evals.context import Context
 from isochrone.evals.suite import Results
 from isochrone.train.device import generator
 from isochrone.workflows import dataset, factory
 from isochrone.workflows.loaded_run import LoadedRun, holdout_losses
 
 log = logging.getLogger(__name__)
-Found = tuple[Results, dict[str, Any]]
-"""(results, arrays of the figures)."""
 DARK = ".dark"
 """Ending of the names of figures for dark screens."""
 
 
 def evaluate_run(trained: LoadedRun, figures: bool = True) -> Results:
-    """Measure, write results.json and figures/STEP/; returns the results."""
+    """Evaluate, write results.json and figures/STEP/; returns the results."""
     config, run = trained.config, trained.run
-    results, arrays = measure(trained)
-    results = _unseen(trained) | results
+    results, arrays = evaluate(trained)
     about = {
         "step": trained.step,
         "train_seed": config.train.seed,
@@ -44,91 +41,70 @@ def evaluate_run(trained: LoadedRun, figures: bool = True) -> Results:
     return results
 
 
-def measure(trained: LoadedRun) -> Found:
-    """Everything that can be measured of this model in this world.
+def evaluate(trained: LoadedRun) -> tuple[Results, dict[str, Any]]:
+    """(results, arrays of the figures) of every family of metrics that applies to the run."""
+    with context_of(trained) as context:
+        return suite.evaluate(context)
 
-    Against the truth where the world tells it, else on windows never trained on; then plans between pairs of places, or
-    returns where the agent plans for reward.
+
+@contextmanager
+def context_of(trained: LoadedRun) -> Iterator[Context]:
+    """What the run can be evaluated with.
+
+    A recording of the environment where it has ground truth, else windows never trained on. Agents plan between pairs
+    of places, or play whole episodes where they need no goal.
     """
     config = trained.config
-    recorded = config.data.path is not None and not trained.env_changed
-    env: Any = None if recorded else trained.make_env(config.eval.episodes)
+    foreign = config.data.path is not None and not trained.env_changed  # a recording, and no environment
+    env: Any = None if foreign else trained.make_env(config.eval.episodes)
     agents = factory.make_agents(config, trained)
-    seeks = all(agent.needs_goal for agent in agents.values())
-    try:
-        if env is not None and isinstance(env, GroundTruth):
-            log.info("measuring %s at step %d", trained.run.path, trained.step)
-            if config.eval.pairs and seeks:
-                log.info("planning between %d pairs with %s", config.eval.pairs, ", ".join(agents))
-            asked = config.eval if seeks else replace(config.eval, pairs=0)
-            found = suite.evaluate(trained.model, env, asked, agents=agents, clock=time.perf_counter)
-        else:
-            why = "a recording comes without ground truth: add --env whitebox:MAP if it shows the white box"
-            log.info("measuring on the holdout; %s", why if recorded else "this environment has no ground truth")
-            found = _blind(trained)
-            found = found if env is None else _with(found, _special(trained, env))
-    finally:
-        if env is not None:
-            env.close()
+    goals = all(agent.needs_goal for agent in agents.values())
     learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
-    if recorded or seeks or not learns_reward:
-        return found
-    return _with(found, _earned(trained, agents))
+    plays = not foreign and not goals and learns_reward
+    more: dict[str, Any] = {
+        "agents": agents,
+        "plans_to_goals": goals,
+        "make_env": trained.make_env if plays else None,
+        "holdout_losses": partial(_holdout_losses, trained) if _has_replay(trained) else None,
+        "clock": time.perf_counter,
+        "stream": partial(generator, config.eval.seed),
+    }
+    log.info("evaluating %s at step %d with %s", trained.run.path, trained.step, ", ".join(agents))
+    with ExitStack() as stack:
+        if env is not None:
+            stack.callback(env.close)
+        if isinstance(env, GroundTruth):
+            yield suite.recording_context(trained.model, env, config.eval, **more)
+        else:
+            hint = ": add --env whitebox:MAP if the recording shows it" if foreign else ""
+            log.info("on the holdout, without ground truth%s", hint)
+            rng = generator(config.eval.seed, "holdout evaluation")
+            yield Context(trained.model, config.eval, rng, _holdout_batch(trained, rng), env=env, **more)
 
 
-def _special(trained: LoadedRun, env: Any) -> dict[str, Any]:
-    """What only some worlds can tell: both futures of a fork, or the exact likelihood."""
-    seed, flat = trained.config.eval.seed, {}
-    if isinstance(env, TwoFutures):
-        flat |= forks(trained.model, env, generator(seed, "multimodality"), trained.config.eval.horizon)
-    if isinstance(env, HasLinearSystem):
-        flat |= bounds(trained.model, env, generator(seed, "likelihood"))
-    return flat
+def _has_replay(trained: LoadedRun) -> bool:
+    """False where the replay was deleted."""
+    return (trained.run.path / "replay" / "complete.json").exists()
 
 
-def _with(found: Found, flat: dict[str, Any]) -> Found:
-    """Results and arrays, and more of both."""
-    return found[0] | suite.collect(flat, BARS), found[1] | suite.arrays(flat)
-
-
-def _blind(trained: LoadedRun) -> Found:
-    """What needs no ground truth, on windows that were never trained on; nothing when the replay was deleted."""
-    folder, config = trained.run.path / "replay", trained.config
-    if not (folder / "complete.json").exists():
-        return {}, {}
-    replay = dataset.fill_replay(config, folder)
-    rng = generator(config.eval.seed, "holdout evaluation")
+def _holdout_batch(trained: LoadedRun, rng: Any) -> Batch | None:
+    """Windows that were never trained on."""
+    if not _has_replay(trained):
+        return None
+    config = trained.config
+    replay = dataset.fill_replay(config, trained.run.path / "replay")
     envs = dataset.holdout_split(config, replay)[1]
     length = min(config.eval.length, int(replay.stored()[envs].min()))
-    batch = replay.sample(config.eval.episodes, length, rng, envs)
-    flat = suite.measured(trained.model, batch, None, config.eval, rng)
-    return suite.collect(flat, BARS), suite.arrays(flat)
+    return replay.sample(config.eval.episodes, length, rng, envs)
 
 
-def _earned(trained: LoadedRun, agents: dict[str, Agent]) -> dict[str, Any]:
-    """Returns of whole episodes, one in each of `eval.returns` worlds, and what drawing frames would cost the planner;
-    the white box knows the best possible."""
+def _holdout_losses(trained: LoadedRun) -> Mapping[str, float]:
+    """{name: mean over batches never trained on} of every loss and of their weighted sum ('loss')."""
     config = trained.config
-    env = trained.make_env(config.eval.returns)
-    names = ", ".join(agents)
-    log.info("playing %d episodes with %s, then doing nothing, then at random", config.eval.returns, names)
-    try:
-        rng = generator(config.eval.seed, "returns")
-        found = earned(env, agents, config.eval.seed, rng, trained.device)
-        return found | (cost(trained.model, time.perf_counter) if "image" in env.spec.obs else {})
-    finally:
-        env.close()
-
-
-def _unseen(trained: LoadedRun) -> Results:
-    """{'held_out.NAME': ...} of every loss; empty when the replay was deleted."""
-    folder = trained.run.path / "replay"
-    if not (folder / "complete.json").exists():
-        return {}
-    replay = dataset.fill_replay(trained.config, folder)
-    total = factory.make_objective(trained.config, trained.model)
-    found = holdout_losses(trained.config, total, replay, dataset.holdout_split(trained.config, replay)[1])
-    return {f"held_out.{name.removeprefix('loss/')}": {"value": value} for name, value in found.items()}
+    replay = dataset.fill_replay(config, trained.run.path / "replay")
+    total = factory.make_objective(config, trained.model)
+    losses = holdout_losses(config, total, replay, dataset.holdout_split(config, replay)[1])
+    return {name.removeprefix("loss/"): value for name, value in losses.items()}
 
 
 def save_figures(folder: Path, arrays: dict[str, Any]) -> None:
@@ -141,6 +117,6 @@ def save_figures(folder: Path, arrays: dict[str, Any]) -> None:
 def newest_figures(run_figures: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """(light, dark) PNG bytes by name, of the newest step that has figures."""
     steps = sorted(f for f in run_figures.glob("*") if f.name.isdigit() and any(f.glob("*.png")))
-    found = {f.stem: f.read_bytes() for f in sorted(steps[-1].glob("*.png"))} if steps else {}
-    light = {name: image for name, image in found.items() if not name.endswith(DARK)}
-    return light, {name.removesuffix(DARK): image for name, image in found.items() if name.endswith(DARK)}
+    images = {f.stem: f.read_bytes() for f in sorted(steps[-1].glob("*.png"))} if steps else {}
+    light = {name: image for name, image in images.items() if not name.endswith(DARK)}
+    return light, {name.removesuffix(DARK): image for name, image in images.items() if name.endswith(DARK)}

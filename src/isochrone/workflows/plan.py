@@ -21,7 +21,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
 from isochrone.core.protocols import GroundTruth, HasCells
 from isochrone.core.types import tree_map
-from isochrone.evals.planning import HOLD, at_goal, tolerance
+from isochrone.evals.metrics.planning import HOLD, at_goal, tolerance
 from isochrone.workflows import factory
 from isochrone.workflows.loaded_run import LoadedRun
 

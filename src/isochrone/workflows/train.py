@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,9 @@ from isochrone.core.errors import UserError
 from isochrone.core.protocols import GroundTruth, Sink
 from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
-from isochrone.evals.returns import played
-from isochrone.evals.suite import evaluate, values
+from isochrone.evals import suite
+from isochrone.evals.metric import metric_of
+from isochrone.evals.metrics.returns import play_episodes
 from isochrone.losses.liveness import Liveness, liveness
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
@@ -34,16 +36,6 @@ from isochrone.workflows.loaded_run import SPEC, holdout_losses
 from isochrone.workflows.replay_source import ReplaySource
 
 log = logging.getLogger(__name__)
-HOOK_METRICS = (
-    "prediction.error_1",
-    "perception.spearman",
-    "perception.position_error",
-    "reach.spearman",
-    "reach.mae",
-    "reach.asymmetry",
-    "disagreement.auroc",
-)
-"""Metrics against ground truth that are logged every `train.eval_every` steps."""
 CALIBRATION_BATCHES, CALIBRATION_FRAMES = 8, 64
 
 
@@ -183,7 +175,7 @@ def eval_hooks(config: Config, objective: TrainingObjective, replay: Replay, hol
 
     def holdout_loss(step: int, objective: torch.nn.Module) -> dict[str, float]:
         losses = holdout_losses(config, cast(TrainingObjective, objective), replay, holdout)
-        return {"held_out.loss": losses["loss"]}
+        return {"holdout.loss": losses["loss"]}
 
     if config.data.path is not None:
         return [holdout_loss]
@@ -195,20 +187,22 @@ def eval_hooks(config: Config, objective: TrainingObjective, replay: Replay, hol
     without_planning = replace(config.eval, pairs=0)
 
     def geometry(step: int, objective: torch.nn.Module) -> dict[str, float]:
-        metrics = values(evaluate(cast(TrainingObjective, objective).model, env, without_planning)[0])
-        return {name: metrics[name] for name in HOOK_METRICS if name in metrics}
+        model, streams = cast(TrainingObjective, objective).model, partial(generator, config.eval.seed)
+        context = suite.recording_context(model, env, without_planning, stream=streams)
+        numbers = suite.values(suite.evaluate(context)[0])
+        return {name: v for name, v in numbers.items() if (metric := metric_of(name)) is not None and metric.watch}
 
     return [holdout_loss, geometry]
 
 
 def return_hook(config: Config) -> Hook:
     """Plays complete episodes without exploration: the learning curve 'eval/return'."""
-    env = factory.make_env(config, config.eval.returns)
+    env = factory.make_env(config, config.eval.return_episodes)
 
     def play(step: int, objective: torch.nn.Module) -> dict[str, float]:
         agent = factory.make_agent(config, objective)
         seed, rng = config.eval.seed, generator(config.eval.seed, f"play {step}")
-        returns = played(env, agent, seed, device_of(config.train), rng=rng)
+        returns = play_episodes(env, agent, seed, device_of(config.train), rng=rng)
         return {"eval/return": float(returns.mean()), "eval/return_std": float(returns.std(correction=0))}
 
     return play

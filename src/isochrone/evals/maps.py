@@ -1,4 +1,4 @@
-"""Values at places become a field that does not leak through walls; shared by the figures that draw maps."""
+"""Fields over the places of a map, interpolated without crossing walls; shared by the figures that draw maps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Real
+from matplotlib.axes import Axes
+
+from isochrone.evals.figure import THEMES
 
 FINE = 9
 """Samples per cell side (odd, so that one lies in the middle)."""
@@ -14,7 +17,7 @@ JUMP = 2.5
 
 
 class Grid(NamedTuple):
-    """Places laid on the coarsest square grid that holds them all."""
+    """The coarsest square grid that contains all places."""
 
     column: np.ndarray  # (C,) int
     row: np.ndarray  # (C,) int
@@ -43,7 +46,7 @@ def grid_of(xy: Real[np.ndarray, "C 2"]) -> Grid:
     return Grid(at[:, 0], at[:, 1], (rows, columns), pitch, (float(low[0] - pitch), float(low[1] - pitch)))
 
 
-def laid(grid: Grid, value: Real[np.ndarray, " C"]) -> Float[np.ndarray, "R K"]:
+def on_grid(grid: Grid, value: Real[np.ndarray, " C"]) -> Float[np.ndarray, "R K"]:
     """Values on the grid, NaN where there is no place."""
     out = np.full(grid.shape, np.nan)
     out[grid.row, grid.column] = value
@@ -62,7 +65,7 @@ def fine(coarse: Float[np.ndarray, "R K"], jump: float = JUMP) -> Float[np.ndarr
         with np.errstate(invalid="ignore"):
             return np.where(np.abs(value - coarse) <= jump, value, np.nan)
 
-    def beside(dy: int, dx: int) -> np.ndarray:
+    def neighbour(dy: int, dx: int) -> np.ndarray:
         near, far = joined(shifted(dy, dx)), joined(shifted(-dy, -dx))
         straight = np.where(np.isnan(far), coarse, 2 * coarse - far)
         return np.where(np.isnan(near), straight, near)
@@ -70,9 +73,9 @@ def fine(coarse: Float[np.ndarray, "R K"], jump: float = JUMP) -> Float[np.ndarr
     out = np.full((rows, FINE, columns, FINE), np.nan)
     offset = (np.arange(FINE) - FINE // 2) / FINE
     for i, v in enumerate(offset):
-        vertical = beside(1 if v >= 0 else -1, 0)
+        vertical = neighbour(1 if v >= 0 else -1, 0)
         for j, u in enumerate(offset):
-            sideways = beside(0, 1 if u >= 0 else -1)
+            sideways = neighbour(0, 1 if u >= 0 else -1)
             corner = joined(shifted(1 if v >= 0 else -1, 1 if u >= 0 else -1))
             corner = np.where(np.isnan(corner), vertical + sideways - coarse, corner)
             a, b = abs(v), abs(u)
@@ -89,3 +92,16 @@ def cliffs(raster: np.ndarray, steep: float = 0.6) -> np.ndarray:
     out[:, 1:] |= along
     out[:, :-1] |= along
     return out
+
+
+def walls(ax: Axes, grid: Grid, theme: str) -> None:
+    """Cover everything where the box cannot rest."""
+    solid = np.isnan(on_grid(grid, np.zeros(len(grid.row))))
+    cover = np.zeros((*solid.shape, 4))
+    wall = THEMES[theme].wall
+    cover[solid] = [int(wall[i : i + 2], 16) / 255 for i in (1, 3, 5)] + [1.0]
+    ax.imshow(cover, extent=grid.extent, interpolation="nearest", zorder=3)
+    half = grid.pitch / 2  # keep half of the border cell as a frame
+    left, right, bottom, top = grid.extent
+    ax.set_xlim(left + half, right - half)
+    ax.set_ylim(bottom - half, top + half)

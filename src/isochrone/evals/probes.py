@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from isochrone.core.errors import UserError
+from isochrone.evals.metric import Refused
 
 STRENGTHS = np.logspace(-8, 2, 21)
-"""Ridge strengths tried, as shares of the mean feature variance."""
+"""Candidate ridge strengths, as fractions of the mean feature variance."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,31 @@ def ridge(x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], what: str = 
     return Ridge(mean, scale, weight, offset)
 
 
-def r2(y: Float[np.ndarray, "N K"], guess: Float[np.ndarray, "N K"]) -> float:
-    """Share of variance explained, outputs pooled: 1 - SSE / SST. NaN when y does not vary."""
+def r2(y: Float[np.ndarray, "N K"], prediction: Float[np.ndarray, "N K"]) -> float:
+    """Fraction of variance explained, outputs pooled: 1 - SSE / SST. NaN when y does not vary."""
     total = float(((y - y.mean(0)) ** 2).sum())
-    return 1 - float(((y - guess) ** 2).sum()) / total if total > 1e-12 else float("nan")
+    return 1 - float(((y - prediction) ** 2).sum()) / total if total > 1e-12 else float("nan")
 
 
-def ridge_r2(
+def held_out_r2(
     x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], train: Bool[np.ndarray, " N"], what: str = "the probe"
-) -> float:
-    """R^2 on the rows that are not in `train`."""
-    if train.all():
-        raise UserError(f"{what} has no held-out rows; record at least 2 episodes")
-    return r2(y[~train], ridge(x[train], y[train], what)(x[~train]))
+) -> float | Refused:
+    """R^2 on the rows that are not in `train`, clipped below at -1; why not, where a probe would fit anything."""
+    if train.all() or not train.any():
+        return Refused(f"{what} needs at least 2 recorded episodes")
+    try:
+        fit = ridge(x[train], y[train], what)
+    except UserError as error:
+        return Refused(str(error))
+    return max(-1.0, r2(y[~train], fit(x[~train])))
 
 
-def crossed(
+def cross_validated(
     x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], fold: Int[np.ndarray, " N"], what: str = "the probe"
 ) -> Float[np.ndarray, "N K"]:
-    """Cross-validated guesses: every row is guessed by a fit that has not seen its fold."""
-    guess = np.empty_like(np.asarray(y, float))
+    """Predictions of every row by a fit to the other folds."""
+    prediction = np.empty_like(np.asarray(y, float))
     for k in np.unique(fold):
-        held = fold == k
-        guess[held] = ridge(x[~held], y[~held], what)(x[held])
-    return guess
+        left_out = fold == k
+        prediction[left_out] = ridge(x[~left_out], y[~left_out], what)(x[left_out])
+    return prediction
