@@ -159,7 +159,7 @@ def test_files_that_are_no_recordings(isochrone, recording: Path, tmp_path: Path
     cut.write_bytes(recording.read_bytes()[:3000])
     refused(isochrone("train", "tiny", "--data", cut), "cut.h5 is truncated")
     refused(isochrone("train", "tiny", "--data", tmp_path / "none.h5"), "none.h5: no such file")
-    refused(isochrone("train", "tiny", "--data", tmp_path / "my.zip"), ".zip", "known: .h5")
+    refused(isochrone("train", "tiny", "--data", tmp_path / "my.zip"), ".zip", "formats hdf5")
     refused(
         isochrone("data", "collect", "tiny", "--out", tmp_path / "a.h5", "--data.rows", 5), "no episode is complete"
     )

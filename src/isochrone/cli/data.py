@@ -18,7 +18,8 @@ EXAMPLES = """\
   isochrone data validate my.h5
   isochrone train zhp --data my.h5
 
-An HDF5 recording holds episodes end to end, one dataset per column, N rows in all, E episodes:
+Formats are detected by path; docs/add-a-format.md adds others. The format hdf5 (.h5, .hdf5) holds episodes end to end,
+one dataset per column, N rows in all, E episodes:
   obs/image  (N, C, Y, X) uint8     action    (N, A) float32: one-hot rows, or values in [-1, 1]
   reward     (N) float32            terminal  (N) bool: the episode ended there for good
   lengths    (E) int64, rows of each episode; their sum is N
@@ -63,11 +64,10 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
 
 
 def _describe(action: str, words: Sequence[str], as_json: bool) -> int:
-    from isochrone.data.source import open_format
+    from isochrone.data.source import describe, validate
 
     path = Path(one(words, "recording", "my.h5"))
-    form = open_format(path)
-    facts = form.validate(path) if action == "validate" else _info(form, path)
+    facts = validate(path) if action == "validate" else describe(path)
     if as_json:
         show_json(facts)
     else:
@@ -77,21 +77,8 @@ def _describe(action: str, words: Sequence[str], as_json: bool) -> int:
     return 0
 
 
-def _info(form: Any, path: Path) -> dict[str, Any]:
-    lengths, spec = form.lengths(path), form.read(path)[0]
-    return {
-        "episodes": len(lengths),
-        "rows": int(lengths.sum()),
-        "shortest": int(lengths.min()),
-        "longest": int(lengths.max()),
-        "obs": {name: list(shape) for name, shape in spec.obs.items()},
-        "action": {"kind": spec.action.kind, "size": spec.action.size, "names": list(spec.action.names)},
-        "bytes": path.stat().st_size,
-    }
-
-
 def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
-    from isochrone.data.source import open_format
+    from isochrone.data.source import open_format, size_of
     from isochrone.workflows import dataset
     from isochrone.workflows.factory import make_config
 
@@ -106,7 +93,7 @@ def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
         raise UserError(f"--data {config.data.path}: collecting records new episodes; leave it out")
     replay = dataset.fill_replay(config, None)
     count = form.write(path, dataset.complete_episodes(replay), replay.spec)
-    print(f"{count} episodes in {path}, {path.stat().st_size / 1e6:.1f} MB")
+    print(f"{count} episodes in {path}, {size_of(path) / 1e6:.1f} MB")
     return 0
 
 

@@ -6,10 +6,12 @@ A reader, or a process killed at any instant, sees the complete old file or the 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from isochrone.core.errors import UserError
 
@@ -52,15 +54,40 @@ def report_full_disk(path: Path, intact: str = "") -> Iterator[None]:
         ) from error
 
 
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Replace the file `path` by `data`, or leave it unchanged. UserError when the disk is full."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with report_full_disk(path, "the file is unchanged"):
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to; it replaces `path` when the block ends without an error.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with report_full_disk(path, "the file is as it was before"):
         try:
-            write_synced(temporary, data.encode() if isinstance(data, str) else data)
-            os.replace(temporary, path)
+            yield aside
+            with open(aside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> None:
+    """Replace the file `path` by `data`, or leave it as it was. UserError when the disk is full."""
+    with replacement(Path(path)) as aside:
+        write_synced(aside, data.encode() if isinstance(data, str) else data)
+
+
+def save_json(path: Path, data: Any) -> None:
+    """Replace the file `path` by `data` as JSON."""
+    atomic_write(path, json.dumps(data, indent=1))
+
+
+def load_json(path: Path) -> Any:
+    """The JSON in `path`. UserError, naming it, when it is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): delete the folder and record again") from error

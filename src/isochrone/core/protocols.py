@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from isochrone.core.types import ActionSpec, Batch, Imagined, Plan, Rollout, Spec, Step
@@ -353,6 +355,27 @@ class AgentComponent(Agent, Protocol):
 
 Measure = Callable[..., Mapping[str, Any]]
 """(model, episodes, truth) -> {name: number or array}. Never draws, never writes."""
+
+
+@runtime_checkable
+class Format(Protocol):
+    """How a recording is stored: a file or a folder. A class registered under kind 'format', made without arguments.
+
+    `detect` says from the name, or cheaply from what is there, whether `path` is a recording of this format; it is also
+    asked for a path that does not exist yet, to choose the format of a new recording. `lengths` are the rows of each
+    episode; None where they are unknown without reading the rows (a recording is then read once, into memory). `read`
+    yields every `data.episode.Episode` in the same order, one at a time; `data.source` checks them, for every format
+    alike. `write` stores a recording, whole or not at all, and returns the number of episodes.
+
+    Raises:
+        UserError: (all but `detect`) the recording is missing or damaged, or cannot be written; names the path.
+    """
+
+    def detect(self, path: Path) -> bool: ...
+    def spec(self, path: Path) -> Spec: ...
+    def lengths(self, path: Path) -> Int64[np.ndarray, "E"] | None: ...
+    def read(self, path: Path) -> Iterator[Any]: ...
+    def write(self, path: Path, episodes: Iterable[Any], spec: Spec) -> int: ...
 
 
 class Sink(Protocol):

@@ -1,15 +1,9 @@
-"""Which arrays one row is made of: names, dtypes and shapes that follow from a Spec, and a Spec as JSON.
-
-One recorded episode as numpy arrays, and the checks that every recording must pass.
-"""
+"""One recorded episode as numpy arrays, the columns that follow from a Spec, and the checks on every recording."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,24 +63,6 @@ def spec_from_dict(data: Mapping[str, Any]) -> Spec:
     return Spec({name: tuple(shape) for name, shape in data["obs"].items()}, ActionSpec(**action))
 
 
-def save_json(path: Path, data: Any) -> None:
-    """Write aside, fsync, rename: a reader sees the old file or the new one, never half of one."""
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "w") as file:
-        json.dump(data, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
-def load_json(path: Path) -> Any:
-    """The JSON in `path`; a broken file is a UserError that names it."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): delete the folder and record again") from error
-
-
 @dataclass(frozen=True)
 class Episode:
     """T rows of one episode, in the time convention of `core.types`. `check` says whether it is fit to use."""
@@ -113,8 +89,20 @@ class Episode:
         return Episode(obs, *(columns[name] for name in ("action", "reward", "first", "last", "terminal")))
 
 
+def check_spec(spec: Spec, where: str) -> Spec:
+    """Refuse (UserError) an image that is not (C, Y, X); returns the spec. `where` names it in the message."""
+    shape = spec.obs.get("image", (3, 1, 1))
+    if len(shape) != 3:
+        raise UserError(f"{where}: obs/image has rows of shape {tuple(shape)}; must be (C, Y, X)")
+    if shape[2] in (1, 3) and shape[0] not in (1, 3):
+        raise UserError(
+            f"{where}: obs/image has rows of shape {tuple(shape)}, which look like (Y, X, C); transpose to (C, Y, X)"
+        )
+    return spec
+
+
 def check(episode: Episode, spec: Spec, where: str = "episode") -> Episode:
-    """Refuse (UserError) what cannot be trained on; returns the episode. `where` names it in the sentence."""
+    """Refuse (UserError) what cannot be trained on; returns the episode. `where` names it in the message."""
     columns, fields = episode.columns(), fields_of(spec)
     missing = sorted(set(fields) - set(columns)) + sorted(set(columns) - set(fields))
     if missing:
@@ -141,6 +129,34 @@ def check(episode: Episode, spec: Spec, where: str = "episode") -> Episode:
     check_action(episode.action, spec.action, where)
     _check_flags(episode, where)
     return episode
+
+
+def checked(episodes: Iterable[Episode], spec: Spec, where: str) -> Iterator[Episode]:
+    """Each episode after `check`; `where` names the recording."""
+    for number, episode in enumerate(episodes):
+        yield check(episode, spec, f"{where}: episode {number}")
+
+
+def summarize(spec: Spec, episodes: Iterable[Episode]) -> dict[str, Any]:
+    """What is in a recording, as JSON values: counts, lengths, observations, use of actions, range of rewards."""
+    lengths, terminal, used = [], 0, np.zeros(spec.action.size)
+    low, high = np.inf, -np.inf
+    for episode in episodes:
+        lengths.append(len(episode))
+        used += np.abs(episode.action).sum(0)
+        terminal += int(episode.terminal[-1])
+        low, high = min(low, float(episode.reward.min())), max(high, float(episode.reward.max()))
+    return {
+        "episodes": len(lengths),
+        "rows": sum(lengths),
+        "shortest": min(lengths),
+        "longest": max(lengths),
+        "terminal": terminal,
+        "obs": {name: list(shape) for name, shape in spec.obs.items()},
+        "action": {"kind": spec.action.kind, "size": spec.action.size, "names": list(spec.action.names)},
+        "action_use": (used / sum(lengths)).tolist(),
+        "reward": [low, high],
+    }
 
 
 def _turned(name: str, array: np.ndarray) -> str:

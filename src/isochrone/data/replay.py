@@ -117,9 +117,12 @@ class Replay:
         if name != "action":
             check_finite(name, array, "replay.add")
 
-    def extend(self, env: int, episode: Episode) -> None:
-        """Check an episode and append it to the ring of `env`. Only the end of one longer than the ring is kept."""
-        columns = check(episode, self.spec, "replay.extend").columns()
+    def extend(self, env: int, episode: Episode, where: str = "replay.extend") -> None:
+        """Check an episode and append it to the ring of `env`. Only the end of one longer than the ring is kept.
+
+        `where` names the episode in error messages.
+        """
+        columns = check(episode, self.spec, where).columns()
         number = self._total[env] + np.arange(len(episode))[-self._length :]  # (T)
         at = env * self._length + number % self._length  # (T) flat row
         self._flat["stamp"][at, 0] = number + 1

@@ -1,4 +1,4 @@
-"""Recordings by file name: which format reads this file, and a replay filled from it."""
+"""Recordings: which format a path is in, and a replay filled from it."""
 
 from __future__ import annotations
 
@@ -9,38 +9,82 @@ import numpy as np
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
+from isochrone.core.protocols import Format
+from isochrone.data.episode import check_spec, checked, summarize
 from isochrone.data.replay import Replay
 
 
-def open_format(path: Path | str) -> Any:
-    """An instance of the registered format whose suffixes include that of `path` (.h5, .hdf5, ...)."""
-    suffix = Path(path).suffix.lower()
-    known: list[str] = []
-    for name in registry.names("format"):
-        kind = registry.get("format", name)
-        known += kind.suffixes
-        if suffix in kind.suffixes:
-            return kind()
-    raise UserError(f"{path}: no format reads files ending in '{suffix}'; known: {', '.join(sorted(known))}")
+def open_format(path: Path | str) -> Format:
+    """The registered format that detects `path`, a file or a folder; UserError where none does, or more than one.
+
+    For a path that does not exist it is the format that a new recording of this name would have.
+    """
+    path = Path(path)
+    every: dict[str, Format] = {name: registry.get("format", name)() for name in registry.names("format")}
+    found = [name for name, form in every.items() if form.detect(path)]
+    if not found:
+        missing = "" if path.exists() else " (and there is no such file or folder)"
+        raise UserError(f"{path}: none of the formats {', '.join(every)} recognises it{missing}")
+    if len(found) > 1:
+        raise UserError(f"{path}: more than one format recognises it: {', '.join(found)}; rename it")
+    return every[found[0]]
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """What the recording says about itself, as JSON values, without reading the rows where its format allows that."""
+    path, form = Path(path), open_format(path)
+    spec, lengths = form.spec(path), form.lengths(path)
+    if lengths is None:
+        return validate(path)
+    return {
+        "episodes": len(lengths),
+        "rows": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+        "obs": {name: list(shape) for name, shape in spec.obs.items()},
+        "action": {"kind": spec.action.kind, "size": spec.action.size, "names": list(spec.action.names)},
+        "bytes": size_of(path),
+    }
+
+
+def validate(path: Path | str) -> dict[str, Any]:
+    """Read and check everything once; what is in the recording, as JSON values.
+
+    Raises:
+        UserError: it cannot be trained on; says what is wrong, in which episode and row.
+    """
+    path, form = Path(path), open_format(path)
+    spec = check_spec(form.spec(path), str(path))
+    return summarize(spec, checked(form.read(path), spec, str(path))) | {"bytes": size_of(path)}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int | None = None) -> Replay:
     """A replay that holds every episode of the recording `path`, just large enough.
 
     Whole episodes are assigned to `num_envs` histories (None: up to 32) of about equal length, so that a split by
-    environments is a split by episodes. The recording is streamed and every episode checked; a bad one is a UserError.
-    With `folder` the rows are memory-mapped there.
+    environments is a split by episodes. The recording is streamed (if its format knows the lengths beforehand) and
+    every episode checked; a bad one is a UserError. With `folder` the rows are memory-mapped there.
     """
-    form = open_format(path)
-    lengths = form.lengths(path)  # (E)
+    path, form = Path(path), open_format(path)
+    spec, lengths = check_spec(form.spec(path), str(path)), form.lengths(path)  # (E)
+    episodes = form.read(path) if lengths is not None else list(form.read(path))
+    if lengths is None:
+        lengths = np.array([len(episode) for episode in episodes], np.int64)
+    if not len(lengths):
+        raise UserError(f"{path}: it holds no episodes; record at least one")
     count = min(num_envs or 32, len(lengths))
     env_of, filled = assign(lengths, count)
-    spec, episodes = form.read(path)
     replay = Replay(spec, count, int(max(filled.max(), 2)), folder)
     if len(replay):
         raise UserError(f"{replay.folder} already holds {len(replay)} rows; load the recording into an empty folder")
-    for env, episode in zip(env_of.tolist(), episodes, strict=True):
-        replay.extend(env, episode)
+    for number, (env, episode) in enumerate(zip(env_of.tolist(), episodes, strict=True)):
+        replay.extend(env, episode, f"{path}: episode {number}")
     replay.flush()
     return replay
 

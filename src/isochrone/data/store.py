@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from isochrone.core.errors import UserError
+from isochrone.core.files import load_json, save_json
 from isochrone.core.types import Spec
-from isochrone.data.episode import fields_of, load_json, save_json, spec_to_dict
+from isochrone.data.episode import fields_of, spec_to_dict
 
 VERSION = 2
 

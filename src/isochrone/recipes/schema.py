@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -19,9 +20,7 @@ from isochrone.train.config import TrainConfig
 class DataConfig:
     """Where frames come from, and how many are kept."""
 
-    path: str | None = option(
-        None, "a recording to train on instead of collecting: an HDF5 episode file ('--data FILE')"
-    )
+    path: str | None = option(None, "a recording to train on instead of collecting, file or folder ('--data PATH')")
     num_envs: int = option(64, "environments stepped together; each has its own ring in the replay", ge=2)
     rows: int = option(1000, "rows collected from each environment before training", ge=2)
     capacity: int = option(
@@ -40,10 +39,29 @@ class DataConfig:
         "agent", "who acts then: the agent (with goals sampled from the replay, if it needs them), or random actions"
     )
 
+    train_ratio: float = option(
+        0.0, "collect by ratio instead of by period: optimiser steps for each further environment step; 0: no", ge=0
+    )
+
+    @property
+    def period(self) -> float:
+        """Training steps between further collections; 0: none."""
+        return self.collect_every or self.train_ratio * self.num_envs * self.collect_steps
+
+    def collections(self, step: int) -> int:
+        """How many further collections precede the batch of training step `step` (counted from 0)."""
+        return math.floor(step / self.period) if self.period else 0
+
     def check(self, path: str = "") -> None:
-        """Recordings cannot be continued. UserError."""
-        if self.path is not None and self.collect_every:
-            raise UserError(f"{path}collect_every = {self.collect_every}: a recording cannot be continued; set it to 0")
+        """UserError: both ways to collect at once, or a recording that would have to be continued."""
+        if self.collect_every and self.train_ratio:
+            raise UserError(
+                f"{path}collect_every = {self.collect_every} and {path}train_ratio = {self.train_ratio:g}: collect "
+                "either by period or by ratio; set one of them to 0"
+            )
+        name = "collect_every" if self.collect_every else "train_ratio"
+        if self.path is not None and self.period:
+            raise UserError(f"{path}{name} = {getattr(self, name):g}: a recording cannot be continued; set it to 0")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isochrone.core.errors import UserError
+from isochrone.core.files import load_json, save_json
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.episode import Episode, load_json, save_json, spec_from_dict, spec_to_dict
+from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
 from isochrone.data.replay import Replay, row_bytes, split_envs
 from isochrone.data.source import load_into
 from isochrone.recipes.schema import Config
@@ -43,8 +44,8 @@ def capacity(config: Config) -> int:
 
 def resume_margin(config: Config) -> int:
     """Older rows that are kept, so that a killed run finds everything that it could sample at its oldest checkpoint."""
-    every, save = config.data.collect_every, config.train.save_every or config.train.steps
-    return math.ceil(save / every + 1) * config.train.keep * config.data.collect_steps if every else 0
+    period, save = config.data.period, config.train.save_every or config.train.steps
+    return math.ceil(save / period + 1) * config.train.keep * config.data.collect_steps if period else 0
 
 
 def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], None] | None = None) -> Replay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def make_env(config: Config, num_envs: int) -> Any:
 def spec_of(config: Config) -> Spec:
     """Observations and actions of the run: those of the recording if there is one, else of the environment."""
     if config.data.path is not None:
-        spec = open_format(config.data.path).read(config.data.path)[0]
+        spec = open_format(config.data.path).spec(Path(config.data.path))
     else:
         env = make_env(config, 1)
         spec = env.spec

@@ -19,21 +19,21 @@ from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
 
 class ReplaySource:
-    """Samples training batches, and collects every `collect_every` batches. Its state is stored in checkpoints."""
+    """Samples training batches, and collects by period or by ratio. Its state is stored in checkpoints."""
 
     def __init__(self, config: Config, replay: Replay, objective: TrainingObjective, envs: Sequence[int]) -> None:
         self.config, self.replay, self.objective, self.envs = config, replay, objective, list(envs)
         train = config.train
-        frames = (config.data.collect_every or train.steps) * train.batch * train.length
+        frames = int((config.data.period or train.steps) * train.batch * train.length)
         self.encoder_cache = FrozenEncoderCache(objective, replay, frames)
         self.rng = generator(config.train.seed, "collect while training")
         self.batches, self.returns = 0, Returns()  # batches sampled so far
-        self.env = factory.make_env(config, replay.num_envs) if config.data.collect_every else None
+        self.env = factory.make_env(config, replay.num_envs) if config.data.period else None
 
     def __call__(self, rng: torch.Generator) -> Batch:
         """The next training batch."""
-        every, train = self.config.data.collect_every, self.config.train
-        if every and self.batches and self.batches % every == 0:
+        data, train = self.config.data, self.config.train
+        for _ in range(data.collections(self.batches) - data.collections(max(self.batches - 1, 0))):
             self.collect()
         self.encoder_cache.update(self.batches / train.steps)
         self.batches += 1

@@ -1,1 +1,1 @@
-"""File formats of recordings: one file here, one registered class. `data.source.open_format` finds them by suffix."""
+"""Formats of recordings (`core.protocols.Format`); `data.source.open_format` finds that of a path."""

@@ -12,11 +12,10 @@ action_names, action_noop, action_inverse.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -24,11 +23,12 @@ from jaxtyping import Int64
 
 from isochrone.core.config import option
 from isochrone.core.errors import UserError
+from isochrone.core.files import replacement
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec
-from isochrone.data.episode import Episode, check, fields_of, obs_dtype
+from isochrone.data.episode import Episode, check_spec, checked, fields_of
 
-FORMAT, VERSION = "isochrone-episodes", 1
+FORMAT, VERSION, SUFFIXES = "isochrone-episodes", 1, (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,25 @@ class Hdf5:
     """Write, read and validate HDF5 episode files; only one episode is in memory at a time."""
 
     Config = Hdf5Config
-    suffixes = (".h5", ".hdf5")
 
     def __init__(self, config: Hdf5Config | None = None) -> None:
         self.config = config or Hdf5Config()
 
+    def detect(self, path: Path) -> bool:
+        """By the suffix; a folder is none."""
+        return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
     def write(self, path: Path | str, episodes: Iterable[Episode], spec: Spec) -> int:
-        """Write checked episodes aside, fsync, rename; returns how many. An error leaves no file behind."""
-        path = Path(path)
-        aside = path.with_name(path.name + ".part")
+        """Write checked episodes; returns how many. An error leaves what was there before."""
         try:
-            with h5py.File(aside, "w") as file:
-                lengths = self._fill(file, episodes, spec)
-            with open(aside, "rb") as done:
-                os.fsync(done.fileno())
-            os.replace(aside, path)
+            with replacement(Path(path)) as aside:
+                with h5py.File(aside, "w") as file:
+                    lengths = self._fill(file, path, episodes, spec)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error}); choose another folder or free some space") from error
-        finally:
-            aside.unlink(missing_ok=True)
         return len(lengths)
 
-    def _fill(self, file: h5py.File, episodes: Iterable[Episode], spec: Spec) -> list[int]:
+    def _fill(self, file: h5py.File, path: Path | str, episodes: Iterable[Episode], spec: Spec) -> list[int]:
         columns = {}
         for name, field in fields_of(spec).items():
             if name not in ("first", "last"):  # they follow from the lengths
@@ -80,15 +77,15 @@ class Hdf5:
                     compression_opts=self.config.compress or None,
                 )
         lengths: list[int] = []
-        for number, episode in enumerate(episodes):
-            arrays = check(episode, spec, f"episode {number}").columns()
+        for episode in checked(episodes, spec, str(path)):
+            arrays = episode.columns()
             begin = sum(lengths)
             for name, data in columns.items():
                 data.resize(begin + len(episode), axis=0)
                 data[begin:] = arrays[name]
             lengths.append(len(episode))
         if not lengths:
-            raise UserError(f"{file.filename}: there are no episodes to write; record at least one whole episode")
+            raise UserError(f"{path}: there are no episodes to write; record at least one whole episode")
         file.create_dataset("lengths", data=np.array(lengths, np.int64))
         file.attrs.update({"format": FORMAT, "version": VERSION, "action_kind": spec.action.kind})
         if spec.action.names:
@@ -99,38 +96,24 @@ class Hdf5:
             file.attrs["action_inverse"] = list(spec.action.inverse)
         return lengths
 
-    def read(self, path: Path | str) -> tuple[Spec, Iterator[Episode]]:
-        """(spec, checked episodes one by one)."""
+    def spec(self, path: Path | str) -> Spec:
+        """Observations and actions of the recording."""
         with _open(path) as file:
-            spec, _ = _layout(file, path)
-        return spec, _episodes(path)
+            return _layout(file, path)[0]
 
     def lengths(self, path: Path | str) -> Int64[np.ndarray, "E"]:
         """Rows of each episode."""
         with _open(path) as file:
             return _layout(file, path)[1]
 
-    def validate(self, path: Path | str) -> dict[str, Any]:
-        """Read everything once; a report of what is in it, or the UserError that says what is wrong and where."""
+    def read(self, path: Path | str) -> Iterator[Episode]:
+        """The episodes, one by one."""
         with _open(path) as file:
             spec, lengths = _layout(file, path)
-        used, terminal, reward = np.zeros(spec.action.size), 0, [np.inf, -np.inf]
-        for episode in _episodes(path):
-            used += np.abs(episode.action).sum(0)
-            terminal += int(episode.terminal[-1])
-            reward = [min(reward[0], float(episode.reward.min())), max(reward[1], float(episode.reward.max()))]
-        return {
-            "episodes": len(lengths),
-            "rows": int(lengths.sum()),
-            "shortest": int(lengths.min()),
-            "longest": int(lengths.max()),
-            "terminal": terminal,
-            "obs": {name: list(shape) for name, shape in spec.obs.items()},
-            "action": {"kind": spec.action.kind, "size": spec.action.size, "names": list(spec.action.names)},
-            "action_use": (used / lengths.sum()).tolist(),
-            "reward": reward,
-            "bytes": Path(path).stat().st_size,
-        }
+            begin = 0
+            for length in lengths.tolist():
+                yield _episode(file, path, spec, begin, length)
+                begin += length
 
 
 def _open(path: Path | str) -> h5py.File:
@@ -142,23 +125,14 @@ def _open(path: Path | str) -> h5py.File:
         raise UserError(f"{path} is truncated or not an HDF5 file ({error}); copy or record it again") from error
 
 
-def _episodes(path: Path | str) -> Iterator[Episode]:
-    with _open(path) as file:
-        spec, lengths = _layout(file, path)
-        begin = 0
-        for number, length in enumerate(lengths.tolist()):
-            yield _episode(file, path, spec, begin, length, f"{path}: episode {number}")
-            begin += length
-
-
-def _episode(file: h5py.File, path: Path | str, spec: Spec, begin: int, length: int, where: str) -> Episode:
+def _episode(file: h5py.File, path: Path | str, spec: Spec, begin: int, length: int) -> Episode:
     try:
         columns = {name: _data(file, name, path)[begin : begin + length] for name in _columns(spec)}
     except OSError as error:
         raise UserError(f"{path} is truncated or damaged ({error}); copy or record it again") from error
     columns["first"], columns["last"] = np.zeros((2, length), np.bool_)
     columns["first"][:1] = columns["last"][-1:] = True
-    return check(Episode.of(columns), spec, where)
+    return Episode.of(columns)
 
 
 def _columns(spec: Spec) -> list[str]:
@@ -166,16 +140,16 @@ def _columns(spec: Spec) -> list[str]:
 
 
 def _data(file: h5py.File, name: str, path: Path | str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset):
         have: list[str] = []
         file.visit(have.append)
         raise UserError(f"{path}: dataset '{name}' is missing; the file holds {', '.join(have) or 'nothing'}")
-    return found
+    return data
 
 
 def _layout(file: h5py.File, path: Path | str) -> tuple[Spec, np.ndarray]:
-    """(spec, lengths), with every shape and dtype checked before any row is read."""
+    """(spec, lengths), without reading any row."""
     if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
         raise UserError(
             f"{path}: attribute format = {file.attrs.get('format')!r}, version = {file.attrs.get('version')};"
@@ -185,43 +159,16 @@ def _layout(file: h5py.File, path: Path | str) -> tuple[Spec, np.ndarray]:
     if not isinstance(group, h5py.Group) or not len(group):
         raise UserError(f"{path}: group 'obs' is missing or empty; put the frames in 'obs/image', uint8 (N, C, Y, X)")
     obs = {str(name): tuple(_data(file, f"obs/{name}", path).shape[1:]) for name in group}
-    spec = Spec(obs, _action(file, path))
-    if "image" in obs and len(obs["image"]) != 3:
-        raise UserError(f"{path}: obs/image has rows of shape {obs['image']}; must be (C, Y, X)")
-    if "image" in obs and obs["image"][2] in (1, 3) and obs["image"][0] not in (1, 3):
-        raise UserError(
-            f"{path}: obs/image has rows of shape {obs['image']}, which look like (Y, X, C); transpose to (C, Y, X)"
-        )
-    for name in _columns(spec):
-        data, field = _data(file, name, path), fields_of(spec)[name]
-        if data.dtype != (obs_dtype(name[4:]) if name.startswith("obs/") else field.dtype):
-            raise UserError(f"{path}: {name} is {data.dtype}, must be {field.dtype}; convert it")
-        if data.shape[1:] != field.shape:
-            raise UserError(f"{path}: {name} has shape {data.shape}, must be {('N', *field.shape)}; reshape it")
-    return spec, _lengths(file, path, {name: len(_data(file, name, path)) for name in _columns(spec)})
-
-
-def _lengths(file: h5py.File, path: Path | str, rows: dict[str, int]) -> np.ndarray:
-    data = _data(file, "lengths", path)
+    spec = check_spec(Spec(obs, _action(file, path)), str(path))
+    data, rows = _data(file, "lengths", path), len(_data(file, "action", path))
     if data.dtype.kind not in "iu" or data.ndim != 1:
         raise UserError(f"{path}: lengths is {data.dtype} {data.shape}, must be whole numbers of shape (E,)")
     lengths = data[:].astype(np.int64)
-    if len(set(rows.values())) > 1:
-        raise UserError(f"{path}: datasets have unequal lengths {rows}; every one needs one row per observation")
     if not len(lengths):
         raise UserError(f"{path}: it holds no episodes; record at least one")
-    if (lengths < 2).any():
-        at = int(np.flatnonzero(lengths < 2)[0])
-        raise UserError(
-            f"{path}: episode {at} has length {lengths[at]}:"
-            " an episode needs at least 2 rows to hold a transition; leave it out"
-        )
-    if lengths.sum() != rows["action"]:
-        raise UserError(
-            f"{path}: lengths sum to {lengths.sum()} but the datasets have unequal length {rows['action']};"
-            " make them equal"
-        )
-    return lengths
+    if lengths.sum() != rows:
+        raise UserError(f"{path}: lengths sum to {lengths.sum()}, but there are {rows} rows; make them equal")
+    return spec, lengths
 
 
 def _action(file: h5py.File, path: Path | str) -> ActionSpec:

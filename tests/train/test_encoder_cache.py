@@ -1,4 +1,4 @@
-"""Codes of a frozen encoder: what encoding gives, there exactly while no loss moves it, new after a resume."""
+"""Codes of a frozen encoder: what encoding gives, filled exactly while no loss updates it, new after a resume."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Collecting while training: whole episodes by the agent, told in the metrics, the same after a resume."""
+"""Collecting while training, by period or by ratio: in the metrics, and the same after a resume."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from studies.harness.cell import learning_curve
 
 from isochrone.core.errors import UserError
+from isochrone.recipes.schema import DataConfig
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
 from isochrone.workflows import dataset, factory, train
+from isochrone.workflows.replay_source import ReplaySource
 
 SMALL = {
     "env.episode_length": "8", "data.num_envs": "3", "data.rows": "18", "data.capacity": "40",
@@ -61,11 +63,12 @@ def rows(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
-def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_collected_episodes_are_in_the_metrics_and_a_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
-    told = [row for row in rows(whole) if "collect/return" in row]
-    assert len(told) == 3 and all(row["collect/episodes"] == 3 for row in told), "three environments, three collections"
-    assert [row["collect/frames"] for row in told] == [54 + 27, 54 + 54, 54 + 81]
+    collections = [row for row in rows(whole) if "collect/return" in row]
+    assert len(collections) == 3
+    assert all(row["collect/episodes"] == 3 for row in collections), "one episode in each of three environments"
+    assert [row["collect/frames"] for row in collections] == [54 + 27, 54 + 54, 54 + 81]
     assert sum("eval/return" in row for row in rows(whole)) == 2
     with Run.open(tmp_path / "whole") as run:
         curve = learning_curve(run)
@@ -78,17 +81,54 @@ def test_episodes_are_collected_and_told_and_a_resume_ends_with_the_same_bits(tm
     assert [r.get("collect/return") for r in rows(cut)] == [r.get("collect/return") for r in rows(whole)]
 
 
-def test_what_stands_still_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
+def test_the_mean_frame_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", steps=2)
     config = factory.make_config("planet_small", SMALL)
     replay = dataset.fill_replay(config, None)  # as the run recorded it
     envs = dataset.holdout_split(config, replay)[0]
     seen = replay.sample(400, 1, torch.Generator().manual_seed(0), envs).obs["image"] / 255 - 0.5
     still = load_file(run.trained() / "weights.safetensors")["still"]
-    assert still.std() > 0.05, "walls and floor"
+    assert still.std() > 0.05, "the static background"
     torch.testing.assert_close(still, seen.mean((0, 1)), atol=0.12, rtol=0)  # of other frames: the box is elsewhere
     again = trained(tmp_path / "run", resume=True)
     assert torch.equal(load_file(again.trained() / "weights.safetensors")["still"], still)
+
+
+def test_a_ratio_is_a_period_counted_in_environment_steps() -> None:
+    by_period = DataConfig(collect_every=3, num_envs=3, collect_steps=8)
+    by_ratio = DataConfig(train_ratio=0.125, num_envs=3, collect_steps=8)  # 24 environment steps every 3 steps
+    steps = range(20)
+    assert [by_ratio.collections(n) for n in steps] == [by_period.collections(n) for n in steps]
+    often = DataConfig(train_ratio=0.02, num_envs=3, collect_steps=8)
+    assert often.collections(100) == 208, "100 steps / 0.02 = 5000 environment steps, 24 at a time"
+    assert [DataConfig().collections(n) for n in steps] == [0] * 20
+
+
+def test_a_source_collects_by_ratio_and_goes_on_after_a_resume() -> None:
+    by_ratio = {"data.collect_every": "0", "data.train_ratio": "0.05", "data.collect_policy": "random"}
+    config = factory.make_config("planet_small", {**SMALL, **by_ratio})  # 27 environment steps every 1.35 steps
+    totals: list[list[int]] = []
+    for cut in (False, True):
+        replay, rng = dataset.fill_replay(config, None), torch.Generator().manual_seed(0)
+        objective = factory.make_objective(config, factory.make_model(config, replay.spec))
+        envs = dataset.holdout_split(config, replay)[0]
+        source = ReplaySource(config, replay, objective, envs)
+        totals.append([])
+        for step in range(7):
+            if cut and step == 4:
+                state, source = source.state_dict(), ReplaySource(config, replay, objective, envs)
+                source.load_state_dict(state)
+            source(rng)
+            totals[-1].append(replay.total)
+    assert totals[0] == [54 + 27 * int(step / 1.35) for step in range(7)]
+    assert totals[1] == totals[0]
+
+
+def test_collecting_by_period_and_by_ratio_at_once_is_refused() -> None:
+    with pytest.raises(UserError, match=r"collect_every = 3 and data\.train_ratio = 1: .* set one of them to 0"):
+        factory.make_config("planet_small", {**SMALL, "data.train_ratio": "1"})
+    with pytest.raises(UserError, match=r"train_ratio = 1: a recording cannot be continued"):
+        factory.make_config("tiny", {"data": "my.h5", "data.train_ratio": "1"})
 
 
 def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_is_made() -> None:
@@ -96,7 +136,7 @@ def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_i
         factory.make_config("planet_small", {**SMALL, "model.overshoot": "6"})
 
 
-def test_the_ring_keeps_what_it_was_told_to(tmp_path: Path) -> None:
+def test_the_capacity_of_the_replay_is_that_of_the_config(tmp_path: Path) -> None:
     config = factory.make_config("planet_small", SMALL)
     replay = dataset.fill_replay(config, None)
     assert replay.capacity == 40 and len(replay) == 54
