@@ -96,7 +96,18 @@ def test_the_replay_holds_its_episodes(recording: Path, streamed: bool, monkeypa
 
 
 def test_a_model_trains_on_it(recording: Path, tmp_path: Path) -> None:
-    words = ["--run", str(tmp_path / "run"), "--train.steps", "2", "--train.batch", "2", "--train.length", "6"]
+    words = [
+        "--run",
+        str(tmp_path / "run"),
+        "--train.steps",
+        "2",
+        "--train.warmup",
+        "0",
+        "--train.batch",
+        "2",
+        "--train.length",
+        "6",
+    ]
     assert run(["train", "tiny", "--data", str(recording), "--then", "", *words]) == 0
     assert load_json(tmp_path / "run" / "config.json")["data"]["path"] == str(recording)
     assert dataset.read_spec(tmp_path / "run" / "spec.json") == NpzFolder().spec(recording)
