@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from isochrone.core import registry
-from isochrone.core.config import from_dict, option, override, parse, parse_flags, part_config, to_dict, validate
+from isochrone.core.config import component_config, from_dict, option, override, parse, parse_flags, to_dict, validate
 from isochrone.core.errors import UserError, did_you_mean
 
 
@@ -38,7 +38,7 @@ class Box:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "box"
-        main: ClassVar[str] = "map"
+        shorthand: ClassVar[str] = "map"
         map: str = option("empty", "which map")
         size: int = option(8, "cells", ge=2, le=64)
 
@@ -70,7 +70,7 @@ class Recipe:
     fast: bool = option(False, "cut corners")
     title: str = option("", "a name")
     optimiser: Optimiser = option(Optimiser(), "how to step")
-    env: Any = option(Box.Config, "the environment", part="env")
+    env: Any = option(Box.Config, "the environment", component="env")
     loss: dict[str, Entry] = option({"z2h": Entry()}, "the losses", mapping=Entry)
     parts: dict[str, Optimiser] = option({"model": Optimiser()}, "how to step each", mapping=Optimiser)
 
@@ -235,7 +235,7 @@ def test_the_file_gives_back_what_it_got(changes: dict[str, str]) -> None:
 
 
 def test_a_part_is_written_with_its_name() -> None:
-    assert to_dict(override(Recipe(), {"env": "ball"}))["env"] == {"name": "ball", "bounce": 0.5}
+    assert to_dict(override(Recipe(), {"env": "ball"}))["env"] == {"name": f"{__name__}:Ball", "bounce": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -262,9 +262,9 @@ def test_a_file_is_read_as_strictly_as_a_flag(data: dict[str, Any], words: str) 
     assert words in str(error.value)
 
 
-def test_part_config_takes_its_main_field() -> None:
-    assert part_config("env", "box") == Box.Config()
-    assert part_config("env", "box:maze") == Box.Config("maze")
+def test_component_config_takes_its_main_field() -> None:
+    assert component_config("env", "box") == Box.Config()
+    assert component_config("env", "box:maze") == Box.Config("maze")
 
 
 def test_nearest_prefers_the_close_one_and_else_lists() -> None:

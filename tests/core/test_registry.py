@@ -117,17 +117,38 @@ def test_an_import_path_works_after_load_only(outside: str) -> None:
     assert registry.names("planner") == ["ours"], "an import path is not a name"
 
 
-@pytest.mark.parametrize("path", ["theirs:Yours", "nobody_has_this:Thing"])
-def test_a_wrong_import_path_is_a_sentence(outside: str, path: str) -> None:
-    with pytest.raises(UserError, match=f"planner '{path}' cannot be imported"):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("theirs:Yours", "planner 'theirs:Yours' cannot be imported: .*no attribute 'Yours'"),
+        ("no.such.module:Thing", "planner 'no.such.module:Thing' cannot be imported: No module named 'no'"),
+        ("childe:Thing", "no planner called 'childe'; did you mean 'child'"),
+    ],
+)
+def test_a_wrong_import_path_is_a_sentence(outside: str, folder: Path, path: str, message: str) -> None:
+    (folder / "family.py").write_text(component("child"))
+    with pytest.raises(UserError, match=message):
         registry.load("planner", path)
+
+
+def test_components_of_isochrone_are_stored_by_name() -> None:
+    assert registry.address("loss", "vicreg") == "vicreg"
+
+
+def test_trust_ends_with_its_context(outside: str) -> None:
+    with registry.trusted(False), pytest.raises(UserError, match="--trust"):
+        registry.get("planner", f"{outside}:Mine")
+    with registry.trusted():
+        registry.get("planner", f"{outside}:Mine")
+    with pytest.raises(UserError, match="--trust"):
+        registry.get("planner", f"{outside}:component")
 
 
 def test_the_address_of_a_component(outside: str, folder: Path) -> None:
     registry.load("planner", f"{outside}:Mine")
     assert registry.address("planner", f"{outside}:Mine") == f"{outside}:Mine"
     assert registry.address("planner", "ours") == f"{outside}:Thing", "another process does not know the name 'ours'"
-    assert registry.address("loss", "vicreg") == "vicreg"
+    assert registry.canonical("planner", f"{outside}:Thing") == "ours"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, value: str) -> None:

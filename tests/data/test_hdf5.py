@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isochrone.core import registry
-from isochrone.core.config import part_config, to_dict, validate
+from isochrone.core.config import component_config, to_dict, validate
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.data import source
@@ -60,7 +60,7 @@ def test_there_and_back(spec, compress, tmp_path):
 
 def test_it_is_registered_with_its_config():
     assert registry.get("format", "hdf5") is Hdf5 and "hdf5" in registry.names("format")
-    assert to_dict(validate(part_config("format", "hdf5"))) == {"name": "hdf5", "compress": 1, "chunk": 16}
+    assert to_dict(validate(component_config("format", "hdf5"))) == {"name": "hdf5", "compress": 1, "chunk": 16}
     with pytest.raises(UserError, match="my.csv: none of the formats hdf5 recognises it .and there is no such file"):
         open_format("my.csv")
 

@@ -20,7 +20,7 @@ def idle(count: int) -> torch.Tensor:
 
 def test_registered() -> None:
     assert registry.get("env", "bouncer") is Bouncer and isinstance(Bouncer(), VecEnv)
-    config = configs.part_config("env", "bouncer:memory")
+    config = configs.component_config("env", "bouncer:memory")
     assert config == BouncerConfig(variant="memory")
     assert configs.from_dict(BouncerConfig, configs.to_dict(config)) == config
 

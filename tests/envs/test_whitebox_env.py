@@ -24,7 +24,7 @@ def equal(a: BoxState, b: BoxState) -> bool:
 
 def test_registered() -> None:
     assert registry.get("env", "whitebox") is WhiteBox
-    config = configs.part_config("env", "whitebox:maze")
+    config = configs.component_config("env", "whitebox:maze")
     assert config == WhiteBoxConfig(map="maze")
     assert configs.from_dict(WhiteBoxConfig, configs.to_dict(config)) == config
     with pytest.raises(UserError, match="noise"):

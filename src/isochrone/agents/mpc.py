@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isochrone.core import registry
-from isochrone.core.config import option, part_config, validate
+from isochrone.core.config import component_config, option, validate
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.gradient import no_parameter_grad
 from isochrone.core.protocols import Cost, Planner
@@ -47,7 +47,7 @@ class MPC:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "mpc"
-        planner: Any = option(lambda: part_config("planner", "astar"), "how plans are found", part="planner")
+        planner: Any = option(lambda: component_config("planner", "astar"), "how plans are found", component="planner")
         replan_every: int = option(1, "actions taken from one plan", ge=1)
         objective: Literal["p", "z", "mixed", "reward"] = option(
             "p", "space in which the distance to the goal is measured; reward: no goal, maximise the return"

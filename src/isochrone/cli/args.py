@@ -131,8 +131,8 @@ def option_lines(config: Any, path: str = "") -> list[str]:
     for f in dataclasses.fields(config):
         value, text = getattr(config, f.name), f.metadata.get("help", "")
         name = f"{path}{f.name}".replace("_", "-")
-        if "part" in f.metadata:
-            head = f"{name}  {value.name}: {text}; `isochrone list {f.metadata['part']}` shows all"
+        if "component" in f.metadata:
+            head = f"{name}  {value.name}: {text}; `isochrone list {f.metadata['component']}` shows all"
             groups += ["", head, *option_lines(value, f"{path}{f.name}.")]
         elif "mapping" in f.metadata:
             short = getattr(f.metadata["mapping"], "shorthand", None)
@@ -153,7 +153,8 @@ def _mapping_entry(path: str, entry: Any, short: str | None) -> list[str]:
         return option_lines(entry, f"{path}.")
     field = next(f for f in dataclasses.fields(entry) if f.name == short)
     first = _entry(path.replace("_", "-"), _text(getattr(entry, short)), field.metadata.get("help", ""))
-    return [first, *(line for line in option_lines(entry, f"{path}.") if not line.startswith(f"  --{path}.{short} "))]
+    long_name = f"  --{path}.{short} ".replace("_", "-")
+    return [first, *(line for line in option_lines(entry, f"{path}.") if not line.startswith(long_name))]
 
 
 def _entry(name: str, value: str, text: str) -> str:

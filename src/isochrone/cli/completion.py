@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 from isochrone.cli.args import Parser, one
 from isochrone.core.errors import UserError, did_you_mean
@@ -89,6 +86,7 @@ def candidates(command: str) -> list[str]:
     """What may follow a command: its options, recipes, kinds or subcommands, and the options of the config."""
     from isochrone.cli import data, listing, module_of
     from isochrone.core import registry
+    from isochrone.core.config import option_paths
     from isochrone.recipes.schema import Config
 
     parser = module_of(command).parser()
@@ -96,13 +94,4 @@ def candidates(command: str) -> list[str]:
     if command in ("train", "routes"):
         out += registry.names("recipe")
     out += {"data": data.ACTIONS, "list": listing.KINDS, "completion": SHELLS}.get(command, ())
-    return out + ([f"--{path.replace('_', '-')}" for path in _option_paths(Config())] if parser.config_options else [])
-
-
-def _option_paths(config: Any, path: str = "") -> Iterator[str]:
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from _option_paths(value, f"{path}{f.name}.")
-        elif not isinstance(value, dict):
-            yield f"{path}{f.name}"
+    return out + ([f"--{path.replace('_', '-')}" for path in option_paths(Config())] if parser.config_options else [])

@@ -119,7 +119,7 @@ def _help(args: argparse.Namespace, changes: dict[str, str]) -> int:
         parser().print_help()
         return 0
     config = _config(one(args.recipe, "recipe", "tiny"), args, changes)
-    text = str(registry.get("recipe", config.recipe).__doc__).split("\n")[0]
+    text = str(registry.get("recipe", args.recipe[0]).__doc__).split("\n")[0]
     print(f"isochrone train {config.recipe} [--run DIR] [--OPTION VALUE ...]\n\n{text}\n")
     print("\n".join(option_lines(config)))
     return 0

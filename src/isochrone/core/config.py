@@ -1,20 +1,21 @@
-"""Config: dataclass schema <- recipe <- command line. Dataclasses are the only truth; the resolved file round-trips.
+"""Configuration: frozen dataclasses with defaults from a recipe, changed by dotted options, stored as JSON.
 
-A field is plain (int, float, bool, str, Literal, tuple, X | None), a nested dataclass, a *part* (any registered
-component's Config, stored with its name) or a *mapping* from names to dataclasses of one class. Unknown keys, wrong
-types and values out of range are errors that name the nearest key, the value and the range.
+A field is a plain value (int, float, bool, str, Literal, tuple, X | None), a nested dataclass, a *component* (the
+Config of a registered class, stored with its name) or a *mapping* from names to dataclasses of one class. Unknown
+options, wrong types and values out of range are UserErrors that name the option, its value and what is valid.
 
 The class of a mapping's entries may have `for_name(name, path)`, which returns the entry completed for its name or
-raises UserError, and a ClassVar `shorthand`: the field that `--mapping.NAME VALUE` sets.
+raises UserError, and a ClassVar `kind`, if the names are those of components. `shorthand`, a ClassVar of such a class
+or of a component's Config, names the field that `--mapping.NAME VALUE` or `--component NAME:VALUE` sets.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from isochrone.core import registry
@@ -29,7 +30,15 @@ LIMITS = {
 
 
 def option(default: Any, help: str = "", **meta: Any) -> Any:
-    """A config field with its help line and limits (`ge gt le lt`), or its role (`part=kind`, `mapping=class`)."""
+    """A field of a Config.
+
+    Args:
+        default: the value, or a function that returns it.
+        help: one line for `--help`.
+        meta: limits of numbers (`ge`, `gt`, `le`, `lt`); `component=KIND` for the Config of a component;
+            `mapping=CLASS` for a dict of CLASS; `names=KIND` for a tuple of names of components; `imports=True` for
+            text that makes another library import a module when it contains a colon.
+    """
     meta = {"help": help, **meta}
     if isinstance(default, (dict, list)) or callable(default):
         factory = default if callable(default) else lambda: type(default)(default)
@@ -38,20 +47,20 @@ def option(default: Any, help: str = "", **meta: Any) -> Any:
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """Resolved annotations of a config class, ClassVars left out."""
-    found = typing.get_type_hints(cls)
-    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
+    """The resolved type of every field of a config class."""
+    types_of = typing.get_type_hints(cls)
+    return {f.name: types_of[f.name] for f in dataclasses.fields(cls)}
 
 
 # --- one value
 
 
-def _told(path: str, value: Any, want: str) -> UserError:
-    return UserError(f"{path} = {value!r}: must be {want}")
+def _invalid(path: str, value: Any, rule: str) -> UserError:
+    return UserError(f"{path} = {value!r}: must be {rule}")
 
 
 def parse(text: Any, kind: Any, path: str) -> Any:
-    """A value of type `kind` from a command-line string, a JSON value or an already typed one."""
+    """A value of type `kind` from text, a JSON value or a value of that type. UserError naming `path`."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return text
@@ -61,26 +70,26 @@ def parse(text: Any, kind: Any, path: str) -> Any:
         return parse(text, next(a for a in args if a is not type(None)), path)
     if origin is Literal:
         if text not in args:
-            raise _told(path, text, "one of " + ", ".join(map(str, args)))
+            raise _invalid(path, text, "one of " + ", ".join(map(str, args)))
         return text
     if origin is tuple:
         items = [t for t in text.strip("()[] ").split(",") if t.strip()] if isinstance(text, str) else list(text)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(parse(t.strip() if isinstance(t, str) else t, args[0], path) for t in items)
         if len(items) != len(args):
-            raise _told(path, text, f"{len(args)} values separated by commas")
+            raise _invalid(path, text, f"{len(args)} values separated by commas")
         return tuple(parse(t.strip() if isinstance(t, str) else t, a, path) for t, a in zip(items, args, strict=True))
-    return _plain(text, kind, path)
+    return _parse_scalar(text, kind, path)
 
 
-def _plain(text: Any, kind: Any, path: str) -> Any:
+def _parse_scalar(text: Any, kind: Any, path: str) -> Any:
     if kind is bool:
         word = str(text).lower()
         if word in ("true", "yes", "on", "1"):
             return True
         if word in ("false", "no", "off", "0"):
             return False
-        raise _told(path, text, "true or false")
+        raise _invalid(path, text, "true or false")
     if kind in (int, float):
         try:
             if isinstance(text, bool):
@@ -93,53 +102,73 @@ def _plain(text: Any, kind: Any, path: str) -> Any:
             whole = isinstance(text, int) or (isinstance(text, str) and text.strip().lstrip("+-").isdigit())
             return int(text if whole else number)  # a large seed does not survive a float
         except (TypeError, ValueError, OverflowError):
-            raise _told(path, text, "a whole number" if kind is int else "a number") from None
+            raise _invalid(path, text, "a whole number" if kind is int else "a number") from None
     if kind is str:
         if not isinstance(text, str):
-            raise _told(path, text, "text")
+            raise _invalid(path, text, "text")
         return text
-    raise _told(path, text, f"a {getattr(kind, '__name__', kind)}")
+    raise _invalid(path, text, f"a {getattr(kind, '__name__', kind)}")
 
 
-def _limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
+def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
     if value is None or isinstance(value, (str, bool)):
         return
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, float) and number != number:
-            raise _told(path, value, "a number, not NaN")
+            raise _invalid(path, value, "a number, not NaN")
         for key, (fits, words) in LIMITS.items():
             if key in meta and not fits(number, meta[key]):
-                raise _told(path, value, f"{words} {meta[key]}")
+                raise _invalid(path, value, f"{words} {meta[key]}")
 
 
 # --- the whole tree
 
 
-def part_config(kind: str, name: str) -> Any:
-    """The default Config of the component (kind, name). 'name:value' also sets the Config's `main` field."""
-    head, _, main = name.partition(":") if "." not in name.partition(":")[0] else (name, "", "")
-    thing = registry.get(kind, head)
-    if not hasattr(thing, "Config"):
+def component_config(kind: str, name: str) -> Any:
+    """The default Config of a component: by NAME, NAME:VALUE (sets the Config's `shorthand` field) or import path."""
+    head, _, value = name.partition(":")
+    if value and not registry.is_registered(kind, head):
+        head, value = name, ""
+    component, head = registry.get(kind, head), registry.canonical(kind, head)
+    if not hasattr(component, "Config"):
         raise UserError(f"{kind} '{head}' has no Config: give the class a frozen dataclass of that name")
-    config = thing.Config()
-    if main:
-        if not hasattr(config, "main"):
-            raise UserError(f"{kind} '{head}' takes nothing after the colon; got '{main}'")
-        config = dataclasses.replace(config, **{config.main: main})
+    cls = component.Config
+    config = (cls if getattr(cls, "name", None) == head else _named(cls, head))()
+    if value:
+        if not hasattr(config, "shorthand"):
+            raise UserError(f"{kind} '{head}' takes nothing after the colon; got '{value}'")
+        config = dataclasses.replace(config, **{config.shorthand: value})
     return config
+
+
+@functools.cache
+def _named(cls: type, name: str) -> type:
+    """The Config class `cls` under another name: that of a component which inherits it, or an import path."""
+    attributes = {"name": name, "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__reduce__": _reduce}
+    return type(cls.__name__, (cls,), attributes)
+
+
+def _reduce(config: Any) -> Any:
+    """Pickle a config of a class that `_named` has made."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return _restore, (type(config).__mro__[1], config.name, values)
+
+
+def _restore(cls: type, name: str, values: Mapping[str, Any]) -> Any:
+    return _named(cls, name)(**values)
 
 
 def _entry(cls: Any, name: str, path: str, value: Any = None) -> Any:
     """The entry `name` of the mapping at `path`, completed for its name; the default one without a `value`."""
     value = cls() if value is None else value
     if not isinstance(value, cls):
-        raise _told(f"{path}.{name}", value, f"a group of {', '.join(f.name for f in dataclasses.fields(cls))}")
+        raise _invalid(f"{path}.{name}", value, f"a group of {', '.join(f.name for f in dataclasses.fields(cls))}")
     complete = getattr(value, "for_name", None)
     return complete(name, f"{path}.{name}") if callable(complete) else value
 
 
 def validate(config: Any, path: str = "") -> Any:
-    """Check types and limits of the whole tree; returns the config with every value in its declared type."""
+    """The config with every value in its declared type; UserError for a value that is not valid."""
     changes: dict[str, Any] = {}
     kinds = hints(type(config))
     for f in dataclasses.fields(config):
@@ -151,25 +180,39 @@ def validate(config: Any, path: str = "") -> Any:
             changes[f.name] = {name: validate(entry, f"{here}.{name}.") for name, entry in entries.items()}
         else:
             changes[f.name] = parse(value, kinds[f.name], here)
-            _limits(changes[f.name], f.metadata, here)
+            _check_limits(changes[f.name], f.metadata, here)
+            if "names" in f.metadata:
+                for name in changes[f.name]:
+                    registry.get(f.metadata["names"], name)
     config = dataclasses.replace(config, **changes)
     check = getattr(type(config), "check", None)
-    if callable(check):  # a method, not an option that happens to be called so
+    if callable(check):  # a method, not a field called "check"
         check(config, path)
     return config
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Dotted changes laid over a config, parts first so that their fields can follow. Returns a validated copy."""
+    """A checked copy of `config` with options changed by dotted name, in any order: components before their options.
+
+    Components given by import path are imported.
+    """
     listed = [(_keys(config, dotted), value) for dotted, value in changes.items()]
-    for keys, value in sorted(listed, key=lambda kv: len(kv[0])):
-        config = _set(config, keys, value, "", config)
-    return validate(config)
+    with registry.trusted():
+        for keys, value in sorted(listed, key=lambda item: len(item[0])):
+            config = _set(config, keys, value, "", config)
+        return validate(config)
 
 
 def _keys(config: Any, dotted: str) -> list[str]:
-    """'loss.z2h.weight' -> ['loss', 'z2h'], where `weight` is the shorthand; so an entry's first value comes first."""
-    keys = dotted.replace("-", "_").split(".")
+    """'loss.z2h.start' -> ['loss', 'z2h', 'start']; without the last key where that is the shorthand of the mapping.
+
+    The name of an entry may be an import path: 'loss.my.module:fn.start' -> ['loss', 'my.module:fn', 'start'].
+    """
+    before, colon, after = dotted.replace("-", "_").partition(":")
+    keys = before.split(".")
+    if colon:
+        attribute, *rest = after.split(".")
+        keys = [keys[0], f"{'.'.join(keys[1:])}:{attribute}", *rest]
     field = next((f for f in dataclasses.fields(config) if f.name == keys[0]), None)
     short = getattr(field.metadata.get("mapping"), "shorthand", None) if field else None
     return keys[:2] if len(keys) == 3 and keys[2] == short else keys
@@ -189,39 +232,39 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str, root: Any) -> 
         if not dataclasses.is_dataclass(old):
             raise UserError(f"option '{here}' holds one value; '{'.'.join(rest)}' under it means nothing")
         new = _set(old, rest, value, f"{here}.", root)
-    elif "part" in meta:
-        new = _inherit(old, part_config(meta["part"], str(value)))
+    elif "component" in meta:
+        new = _carry_over(old, component_config(meta["component"], str(value)))
     elif dataclasses.is_dataclass(old):
         inside = ", ".join(f.name for f in dataclasses.fields(old))
         raise UserError(f"option '{here}' is a group: set one of {inside} in it")
     else:
         new = parse(value, hints(type(config))[head], here)
-        _limits(new, meta, here)
+        _check_limits(new, meta, here)
     return dataclasses.replace(config, **{head: new})
 
 
-def _inherit(old: Any, new: Any) -> Any:
-    """`new` with what `old` was told and both know, where a common dataclass makes them one family.
+def _carry_over(old: Any, new: Any) -> Any:
+    """`new` with old's non-default values of the fields that both Configs inherit from a common dataclass.
 
-    So a recipe's sizes stay when `--model ssm` puts an SSM in an RSSM's place.
+    So a recipe's sizes stay when `--model ssm` replaces its RSSM.
     """
-    mine, other = (type(x).__mro__[1:] for x in (old, new))
-    family = next((c for c in mine if c in other and dataclasses.is_dataclass(c)), None)
-    if family is None:
+    bases = type(new).__mro__[1:]
+    common = next((c for c in type(old).__mro__ if c in bases and dataclasses.is_dataclass(c)), None)
+    if common is None:
         return new
-    plain = type(old)()
-    told = {f.name: getattr(old, f.name) for f in dataclasses.fields(family)}
-    return dataclasses.replace(new, **{k: v for k, v in told.items() if v != getattr(plain, k)})
+    default = type(old)()
+    values = {f.name: getattr(old, f.name) for f in dataclasses.fields(common)}
+    return dataclasses.replace(new, **{k: v for k, v in values.items() if v != getattr(default, k)})
 
 
 def _set_entry(
     mapping: Mapping[str, Any], rest: Sequence[str], value: Any, cls: Any, path: str, root: Any
 ) -> dict[str, Any]:
-    """`mapping` with one value in one entry changed. A new entry needs its shorthand first, where the class has one."""
+    """`mapping` with one value of one entry changed. A new entry needs its shorthand first, if the class has one."""
     short, inside = getattr(cls, "shorthand", None), ", ".join(f.name for f in dataclasses.fields(cls))
     if not rest:
         raise UserError(f"option '{path}' holds several entries: write {path}.NAME{'' if short else '.OPTION'}=VALUE")
-    name = rest[0]
+    name = _canonical(cls, rest[0])
     keys = list(rest[1:]) or ([short] if short else [])
     if not keys:
         raise UserError(f"option '{path}.{name}' is a group: set one of {inside} in it")
@@ -233,28 +276,28 @@ def _set_entry(
 
 def _elsewhere(root: Any, keys: Sequence[str], path: str) -> str:
     """'; did you mean ...' when another place of the config has an option of exactly this name."""
-    asked = {*path.split("."), *keys}
-    found = [p for p in _paths(root) if p.rpartition(".")[2] == keys[-1]]
-    best = max(found, key=lambda p: len(asked & set(p.split("."))), default=None)
+    words = {*path.split("."), *keys}
+    same_name = [p for p in option_paths(root) if p.rpartition(".")[2] == keys[-1]]
+    best = max(same_name, key=lambda p: len(words & set(p.split("."))), default=None)
     return f"; did you mean '{best}'?" if best else ""
 
 
-def _paths(config: Any, path: str = "") -> Iterator[str]:
+def option_paths(config: Any, path: str = "") -> Iterator[str]:
     """The dotted path of every option in a config."""
     for f in dataclasses.fields(config):
         value, here = getattr(config, f.name), f"{path}{f.name}"
         if dataclasses.is_dataclass(value):
-            yield from _paths(value, f"{here}.")
+            yield from option_paths(value, f"{here}.")
         elif "mapping" in f.metadata:
             for name, entry in value.items():
                 yield f"{here}.{name}"
-                yield from _paths(entry, f"{here}.{name}.")
+                yield from option_paths(entry, f"{here}.{name}.")
         else:
             yield here
 
 
 def parse_flags(args: Sequence[str]) -> dict[str, str]:
-    """['--a.b', '1', '--c=2', '--flag'] -> {'a.b': '1', 'c': '2', 'flag': 'true'}; 'a.b=1' works too."""
+    """['--a.b', '1', '--c=2', '--flag', 'd=3'] -> {'a.b': '1', 'c': '2', 'flag': 'true', 'd': '3'}."""
     out: dict[str, str] = {}
     rest = list(args)
     while rest:
@@ -268,24 +311,30 @@ def parse_flags(args: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """JSON-ready; a part carries its registered name under 'name'."""
-    out: dict[str, Any] = {"name": config.name} if isinstance(getattr(type(config), "name", None), str) else {}
+def to_dict(config: Any, kind: str = "") -> dict[str, Any]:
+    """JSON-ready. The name of a component of kind `kind` is replaced by its import path where that is needed."""
+    out: dict[str, Any] = {}
+    if isinstance(getattr(type(config), "name", None), str):
+        out["name"] = registry.address(kind, config.name) if kind else config.name
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            out[f.name] = to_dict(value)
-        elif isinstance(value, Mapping):
-            out[f.name] = {k: to_dict(v) if dataclasses.is_dataclass(v) else v for k, v in value.items()}
+            out[f.name] = to_dict(value, f.metadata.get("component", ""))
+        elif "mapping" in f.metadata:
+            kind_of_names = getattr(f.metadata["mapping"], "kind", None)
+            address = functools.partial(registry.address, kind_of_names) if kind_of_names else str
+            out[f.name] = {address(name): to_dict(entry) for name, entry in value.items()}
         else:
             out[f.name] = list(value) if isinstance(value, tuple) else value
     return out
 
 
 def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = None) -> Any:
-    """The config that `to_dict` wrote. Keys the class does not have are errors.
+    """The config that `to_dict` wrote. UserError: unknown options, invalid values, and code that is not trusted.
 
-    `like` is an instance that shows the classes of fields whose annotation does not.
+    Args:
+        path: where in a larger config this one is, for messages.
+        like: an instance whose fields show the classes that annotations do not.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     kinds, values = hints(cls), {}
@@ -295,17 +344,22 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = No
         if key not in fields:
             raise UserError(f"unknown option '{path}{key}'{did_you_mean(key, fields)}")
         meta = fields[key].metadata
-        if "part" in meta:
-            part = type(part_config(meta["part"], value["name"]))
-            values[key] = from_dict(part, value, f"{path}{key}.")
+        if "component" in meta:
+            component = type(component_config(meta["component"], value["name"]))
+            values[key] = from_dict(component, value, f"{path}{key}.")
         elif "mapping" in meta:
-            values[key] = {k: _entry_from(meta["mapping"], k, v, f"{path}{key}") for k, v in value.items()}
+            values[key] = {
+                name: _entry_from(meta["mapping"], name, entry, f"{path}{key}")
+                for name, entry in ((_canonical(meta["mapping"], k), v) for k, v in value.items())
+            }
         elif dataclasses.is_dataclass(kinds[key]):
             values[key] = from_dict(typing.cast(type, kinds[key]), value, f"{path}{key}.")
         elif dataclasses.is_dataclass(getattr(like, key, None)) and isinstance(value, Mapping):
             values[key] = from_dict(type(getattr(like, key)), value, f"{path}{key}.")
         else:
             values[key] = parse(value, kinds[key], f"{path}{key}")
+            if meta.get("imports") and ":" in str(value):
+                registry.check_trusted(f"{path}{key} = {value!r}")
     return validate(cls(**values)) if not path else cls(**values)
 
 
@@ -315,6 +369,6 @@ def _entry_from(cls: Any, name: str, data: Any, path: str) -> Any:
     return from_dict(cls, data, f"{path}.{name}.", like) if isinstance(data, Mapping) else _entry(cls, name, path, data)
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """The Config of a component that has no options."""
+def _canonical(cls: Any, name: str) -> str:
+    """The name of a mapping's entry, where it may be the import path of a component."""
+    return registry.canonical(cls.kind, name) if ":" in name and hasattr(cls, "kind") else name

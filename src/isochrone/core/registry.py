@@ -61,15 +61,20 @@ def _origin(component: Any) -> Any:
     return (component.__module__, component.__qualname__) if hasattr(component, "__qualname__") else component
 
 
+def _path(component: Any) -> str:
+    """The import path of a component; a loss is where its function is."""
+    written = getattr(component, "fn", component)
+    return f"{written.__module__}:{written.__qualname__}"
+
+
 def get(kind: str, name: str) -> Any:
     """The component (kind, name). UserError: no such component, a missing package, or a path that is not loaded."""
     if ":" in name and name not in _components[kind]:
-        if _trusts.get():
-            return load(kind, name)
-        raise UserError(
-            f"{kind} '{name}' is code from outside isochrone, which is imported only on request: "
-            "add --trust (in Python: trust=True) if you trust it"
-        )
+        same = [c for c in _components[kind].values() if _path(c) == name]  # its module is imported already
+        if same:
+            return same[0]
+        check_trusted(f"{kind} '{name}'")
+        return load(kind, name)
     if name not in _components[kind]:
         _import_module_of(kind, name)
     if name not in _components[kind]:
@@ -82,6 +87,12 @@ def get(kind: str, name: str) -> Any:
     if name not in _components[kind]:
         raise UserError(f"no {kind} called '{name}'{did_you_mean(name, names(kind))}")
     return _components[kind][name]
+
+
+def canonical(kind: str, name: str) -> str:
+    """The registered name of the component (kind, name), where `name` is the import path of one; else `name`."""
+    component = get(kind, name)
+    return next((n for n, c in _components[kind].items() if ":" not in n and c is component), name)
 
 
 def names(kind: str) -> list[str]:
@@ -108,6 +119,15 @@ def trusted(trust: bool = True) -> Iterator[None]:
         _trusts.reset(token)
 
 
+def check_trusted(what: str) -> None:
+    """UserError outside of `trusted()`."""
+    if not _trusts.get():
+        raise UserError(
+            f"{what} is code from outside isochrone, which is not imported unasked: "
+            "add --trust (in Python: trust=True) if you trust it"
+        )
+
+
 def load(kind: str, path: str) -> Any:
     """Import the component at 'package.module:Attribute'; from then on `get(kind, path)` returns it.
 
@@ -121,6 +141,8 @@ def load(kind: str, path: str) -> Any:
         try:
             _components[kind][path] = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == module and "." not in module:
+                raise UserError(f"no {kind} called '{module}'{did_you_mean(module, names(kind))}") from error
             raise UserError(f"{kind} '{path}' cannot be imported: {error}") from error
     return _components[kind][path]
 
@@ -130,10 +152,9 @@ def address(kind: str, name: str) -> str:
 
     A component that an outside module registered with `@register` is unknown to a process without that module.
     """
-    component = get(kind, name)
-    module, qualname = getattr(component, "fn", component).__module__, getattr(component, "fn", component).__qualname__
-    inside = ":" in name or module.partition(".")[0] == "isochrone" or name in _plugins(kind)
-    return name if inside else f"{module}:{qualname}"
+    path = _path(get(kind, name))
+    inside = ":" in name or path.partition(".")[0] == "isochrone" or name in _plugins(kind)
+    return name if inside else path
 
 
 def _import_module_of(kind: str, name: str) -> None:

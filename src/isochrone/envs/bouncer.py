@@ -37,7 +37,7 @@ class BouncerConfig:
     """Options of the bouncer."""
 
     name: ClassVar[str] = "bouncer"
-    main: ClassVar[str] = "variant"
+    shorthand: ClassVar[str] = "variant"
     variant: Literal["split", "memory"] = option("split", "the side is a matter of chance, or of memory")
     episode_length: int = option(32, "actions until an episode is cut off", ge=1)
     speed: int = option(4, "px per step, sideways and (split) down", ge=1, le=MIDDLE)

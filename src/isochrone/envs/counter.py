@@ -24,7 +24,7 @@ class CounterConfig:
     """Options of the counting environment."""
 
     name: ClassVar[str] = "counter"
-    main: ClassVar[str] = "length"
+    shorthand: ClassVar[str] = "length"
     length: int = option(7, "shortest episode, in actions; worlds and episodes differ by up to 2 more", ge=1)
     actions: int = option(5, "number of discrete actions", ge=2)
     size: int = option(64, "pixels per side of the image", ge=1)

@@ -46,7 +46,7 @@ class DmcConfig:
     """Options of DeepMind Control."""
 
     name: ClassVar[str] = "dmc"
-    main: ClassVar[str] = "task"
+    shorthand: ClassVar[str] = "task"
     task: str = option("cartpole-swingup", "domain-task, e.g. walker-walk; cup-catch is ball_in_cup-catch")
     action_repeat: int = option(
         0, "how often each action is applied; rewards add up (0: as PlaNet does for the task)", ge=0

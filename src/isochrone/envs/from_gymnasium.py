@@ -35,8 +35,8 @@ class GymConfig:
     """Options of the Gymnasium adapter."""
 
     name: ClassVar[str] = "gym"
-    main: ClassVar[str] = "id"
-    id: str = option("CartPole-v1", "a Gymnasium id; 'package.module:Id-v0' imports the module first")
+    shorthand: ClassVar[str] = "id"
+    id: str = option("CartPole-v1", "a Gymnasium id; 'package.module:Id-v0' imports the module first", imports=True)
     size: int = option(64, "pixels per side of the image", ge=1)
     action_repeat: int = option(1, "how often each action is applied; rewards add up", ge=1)
     episode_length: int | None = option(None, "actions until an episode is cut off (none: the environment's own)", ge=1)

@@ -75,7 +75,7 @@ class LinearConfig:
     """Options of the linear world."""
 
     name: ClassVar[str] = "linear"
-    main: ClassVar[str] = "system"
+    shorthand: ClassVar[str] = "system"
     system: int = option(0, "which system: the seed that its matrices are drawn from", ge=0)
     states: int = option(2, "hidden numbers", ge=1)
     seen: int = option(2, "observed numbers", ge=1)

@@ -27,6 +27,7 @@ from isochrone.core.types import Rollout
 class LossConfig:
     """One loss of a training: its weight in the sum, when it is active, and its own settings."""
 
+    kind: ClassVar[str] = "loss"
     shorthand: ClassVar[str] = "weight"
     weight: float = option(1.0, "factor of the loss in the sum; 0: not built", ge=0)
     start: float = option(0.0, "fraction of the training at which it becomes active", ge=0, lt=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from isochrone.core.config import part_config
+from isochrone.core.config import component_config
 from isochrone.envs.bouncer import BouncerConfig
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.elbo import Kl
@@ -18,7 +18,7 @@ from isochrone.recipes.schema import Config, DataConfig, recipe
 def bouncer() -> Config:
     """A ball that goes left or right at random (with --env bouncer:memory, as a lamp showed): are both predicted?"""
     base = planet_small()
-    env = part_config("env", "bouncer:split")
+    env = component_config("env", "bouncer:split")
     assert isinstance(env, BouncerConfig)
     return replace(
         base,

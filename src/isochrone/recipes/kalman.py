@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from isochrone.core.config import part_config
+from isochrone.core.config import component_config
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import SsmConfig
@@ -18,7 +18,7 @@ def kalman() -> Config:
     """A linear SSM of a linear-Gaussian environment, whose exact likelihood the Kalman filter computes."""
     return replace(
         planet(),
-        env=part_config("env", "linear"),
+        env=component_config("env", "linear"),
         model=SsmConfig(
             stoch=2,
             hidden=16,

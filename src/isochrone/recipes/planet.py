@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from isochrone.agents.mpc import MPC
-from isochrone.core.config import part_config
+from isochrone.core.config import component_config
 from isochrone.envs.whitebox import WhiteBoxConfig
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.elbo import Kl, Pyramid, Scale
@@ -19,7 +19,7 @@ from isochrone.train.config import TrainConfig
 @recipe
 def planet() -> Config:
     """PlaNet at the paper's size: up to 1000 episodes of 125 actions (as cartpole), one more every 100 updates."""
-    env = part_config("env", "whitebox:empty")  # needs no simulator; the paper uses --env dmc:cartpole-swingup
+    env = component_config("env", "whitebox:empty")  # needs no simulator; the paper uses --env dmc:cartpole-swingup
     assert isinstance(env, WhiteBoxConfig)
     return Config(
         env=replace(env, task="reach", actions="continuous", episode_length=125),
@@ -65,7 +65,7 @@ def planet() -> Config:
 def planet_small() -> Config:
     """PlaNet for a laptop: learns to reach a goal in the white box within 200 episodes of 50 actions."""
     base = planet()
-    env = part_config("env", "whitebox:cabin")
+    env = component_config("env", "whitebox:cabin")
     assert isinstance(env, WhiteBoxConfig)
     return replace(
         base,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Literal
 
-from isochrone.core.config import option, part_config
+from isochrone.core.config import component_config, option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.evals.context import EvalConfig
@@ -66,24 +66,28 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A run: world, model, losses, data, training, planning, evaluation."""
+    """Everything that defines a run."""
 
-    recipe: str = option("zhp", "name of the recipe this began as")
-    env: Any = option(lambda: part_config("env", "whitebox:pipes"), "the world: NAME or NAME:MAIN", part="env")
-    model: Any = option(lambda: part_config("model", "zhp"), "the model", part="model")
-    loss: dict[str, LossConfig] = option({}, "the losses, with the weight of each", mapping=LossConfig)
-    data: DataConfig = option(DataConfig(), "where frames come from")
-    train: TrainConfig = option(TrainConfig(), "how long, how fast, how often")
+    recipe: str = option("zhp", "recipe that this config started from")
+    env: Any = option(lambda: component_config("env", "whitebox:pipes"), "the environment", component="env")
+    model: Any = option(lambda: component_config("model", "zhp"), "the world model", component="model")
+    loss: dict[str, LossConfig] = option({}, "losses and their weights", mapping=LossConfig)
+    data: DataConfig = option(DataConfig(), "the training data")
+    train: TrainConfig = option(TrainConfig(), "optimisation, device, logging, checkpoints")
     agent: Any = option(
-        lambda: part_config("agent", "mpc"), "what acts ('--planner NAME' sets agent.planner)", part="agent"
+        lambda: component_config("agent", "mpc"),
+        "what acts (--planner NAME sets agent.planner)",
+        component="agent",
     )
-    compare_planners: tuple[str, ...] = option(("cem",), "further planners that `eval` runs on the same pairs")
-    eval: EvalConfig = option(EvalConfig(), "what an evaluation costs and covers")
+    compare_planners: tuple[str, ...] = option(
+        ("cem",), "further planners that `eval` runs on the same pairs", names="planner"
+    )
+    eval: EvalConfig = option(EvalConfig(), "extent of the evaluation")
     then: tuple[Literal["eval", "plan", "report"], ...] = option((), "commands that `train` runs after training")
     allow_dead_losses: bool = option(False, "only warn where a loss is refused or has no effect")
 
     def check(self, path: str = "") -> None:
-        """What one part asks of another. UserError."""
+        """Rules across groups of options. UserError."""
         if hasattr(self.model, "check_window"):
             self.model.check_window(self.train.length, f"{path}model.")
 

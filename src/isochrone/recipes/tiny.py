@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from isochrone.core.config import part_config
+from isochrone.core.config import component_config
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
@@ -30,7 +30,7 @@ def tiny() -> Config:
     base = zhp()
     small = replace(
         base,
-        env=part_config("env", "whitebox:cabin"),
+        env=component_config("env", "whitebox:cabin"),
         model=replace(base.model, z=16, h=64, p=32, hidden=128, fourier=256),
         data=DataConfig(num_envs=32, rows=300),
         train=replace(base.train, steps=1300, batch=40, warmup=10, save_every=400, log_every=50),

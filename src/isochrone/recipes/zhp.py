@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from isochrone.agents.mpc import MPC
-from isochrone.core.config import part_config
+from isochrone.core.config import component_config
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig, recipe
@@ -54,7 +54,7 @@ def staged(config: Config, stages: Sequence[Mapping[str, LossConfig]], ends: Seq
 def zhp() -> Config:
     """The z/h/p model with the losses that work best (docs/evidence.md), on the map with pipes."""
     config = Config(
-        env=part_config("env", "whitebox:pipes"),
+        env=component_config("env", "whitebox:pipes"),
         data=DataConfig(num_envs=64, rows=700),
         agent=MPC.Config(replan_every=2),
         train=TrainConfig(

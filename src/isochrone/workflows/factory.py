@@ -11,7 +11,7 @@ import torch
 
 from isochrone.agents.mpc import MPC
 from isochrone.core import registry
-from isochrone.core.config import override, part_config
+from isochrone.core.config import component_config, override
 from isochrone.core.protocols import Agent
 from isochrone.core.types import Spec
 from isochrone.data.source import open_format
@@ -21,7 +21,9 @@ from isochrone.recipes.schema import Config
 
 def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:
     """The config of a recipe with `changes` applied ('train.steps' -> '100'), checked. UserError: what is wrong."""
-    return with_changes(registry.get("recipe", recipe)(), changes or {})
+    with registry.trusted():  # an import path that the user gave
+        config = registry.get("recipe", recipe)()
+    return with_changes(config, changes or {})
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -81,5 +83,5 @@ def make_agents(config: Config, learner: Any) -> dict[str, Agent]:
     for name in config.compare_planners:
         if name not in agents:
             base = config.agent if isinstance(config.agent, MPC.Config) else MPC.Config()
-            agents[name] = MPC.build(replace(base, planner=part_config("planner", name)), learner)
+            agents[name] = MPC.build(replace(base, planner=component_config("planner", name)), learner)
     return agents

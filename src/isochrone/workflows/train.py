@@ -40,8 +40,8 @@ CALIBRATION_BATCHES, CALIBRATION_FRAMES = 8, 64
 
 
 def free_folder(root: Path, name: str) -> Path:
-    """root/NAME-1, or the first number that is free."""
-    number = 1
+    """root/NAME-1, or the first number that is free; of an import path the last part."""
+    name, number = name.rpartition(":")[2], 1
     while (root / f"{name}-{number}").exists():
         number += 1
     return root / f"{name}-{number}"

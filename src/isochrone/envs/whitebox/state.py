@@ -24,7 +24,7 @@ class WhiteBoxConfig:
     """Options of the white-box world."""
 
     name: ClassVar[str] = "whitebox"
-    main: ClassVar[str] = "map"
+    shorthand: ClassVar[str] = "map"
     map: str = option("four-rooms", "a named map (see envs/whitebox/drawings.py)")
     map_file: str | None = option(None, "a text drawing of your own, instead of `map`")
     actions: Literal["discrete", "continuous"] = option("discrete", "five moves, or (dx, dy)")
