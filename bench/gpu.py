@@ -40,7 +40,7 @@ def windows(rows: int, length: int, actions: int, seed: int = 0) -> Batch:
 def made(recipe: str, changes: dict[str, str], spec: Spec) -> tuple[Any, Any]:
     """(config, total) with the first weights of the recipe's seed, on the CPU."""
     config = factory.make_config(recipe, changes)
-    return config, factory.make_objective(config, factory.make_model(config, spec))
+    return config, factory.make_objective(config, factory.make_learner(config, spec))
 
 
 def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
@@ -51,7 +51,7 @@ def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
     for place in ("cpu", device):
         total.to(place)
         losses = total.values(batch.to(place), generator(0, "same noise"))
-        groups = total.model.groups()
+        groups = total.learner.groups()
         norms = {f"{n}/{g}": s for n, v in losses.items() for g, s in group_norms(v, groups).items()}
         found.append(({name: float(value) for name, value in losses.items()}, norms))
     return {kind: max(_apart(a, b)) for kind, a, b in zip(("loss", "gradient"), *found, strict=True)}
@@ -64,7 +64,7 @@ def _apart(a: dict[str, float], b: dict[str, float]) -> list[float]:
 def stepper(recipe: str, changes: dict[str, str], spec: Spec, device: str) -> Callable[[], object]:
     """One training step of the recipe's own batch."""
     config, total = made(recipe, {**changes, "train.accelerator": device}, spec)
-    made_ = Stepper(total, config.train, launch(config.train))
+    made_ = Stepper(total, config.train, config.optim, launch(config.train))
     batch = windows(config.train.batch, config.train.length, spec.action.size).to(device)
     rng = generator(0, "bench", device)
     return lambda: made_(batch, rng)

@@ -49,8 +49,8 @@ def ours(batch: Batch, device: str, precision: str) -> tuple[Step, int]:
     asked |= {"train.threads": str(torch.get_num_threads())}
     config = factory.make_config("dreamer_v3", asked)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", ACTIONS))
-    total = factory.make_objective(config, factory.make_model(config, spec))
-    stepper = Stepper(total, config.train, launch(config.train))
+    total = factory.make_objective(config, factory.make_learner(config, spec))
+    stepper = Stepper(total, config.train, config.optim, launch(config.train))
     rng, here = generator(0, "bench", device), batch.to(device)
     return lambda: stepper(here, rng), sum(p.numel() for p in total.parameters())
 

@@ -10,7 +10,7 @@ import pytest
 from isochrone.cli import run
 
 SMALL = """--model.hidden 16 --model.h 8 --model.z 8 --model.p 8 --model.fourier 8 --model.depth 4 --model.open-loop 2
-  --train.batch 4 --train.length 6 --train.warmup 1 --train.log-every 2 --data.num-envs 8 --data.rows 40
+  --train.batch 4 --train.length 6 --optim.model.warmup 1 --train.log-every 2 --data.num-envs 8 --data.rows 40
   --eval.episodes 4 --eval.length 16 --eval.pairs 4 --eval.horizon 4 --planner.expansions 8""".split()
 """Options that make the recipe 'tiny' a matter of a second."""
 

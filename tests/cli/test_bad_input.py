@@ -33,7 +33,7 @@ def refused(said, *words: str) -> None:
         (["--loss.jepa", "-1"], ["loss.jepa.weight = -1", "at least 0"]),
         (["--loss.japa", "1"], ["did you mean 'jepa'"]),
         (["--train.stepz", "9"], ["unknown option", "did you mean 'steps'"]),
-        (["--train.lr", "fast"], ["train.lr = 'fast'", "must be a number"]),
+        (["--optim.model.lr", "fast"], ["optim.model.lr = 'fast'", "must be a number"]),
         (["--env", "whitebox:pipez"], ["no map called 'pipez'", "did you mean 'pipes'"]),
         (["--env", "gym:Nothing-v0"], ["Nothing-v0"]),
         (["--planner", "cam"], ["no planner called 'cam'", "cem"]),
@@ -174,7 +174,7 @@ def test_folders(isochrone, small, trained: Path, tmp_path: Path) -> None:
     refused(isochrone("train", "--resume", tmp_path / "none"), "holds no run")
     refused(isochrone("train", "--resume", trained, "--train.steps", 9), "leave out --train.steps")
     refused(isochrone("eval", tmp_path), "holds no run")
-    refused(isochrone("eval", trained, "--train.lr", 1), "'train.lr' cannot be changed after training")
+    refused(isochrone("eval", trained, "--optim.model.lr", 1), "'optim.model.lr' cannot be changed after training")
     refused(isochrone("eval"), "give one run folder")
     refused(isochrone("report", tmp_path / "none"), "holds no run")
     refused(isochrone("tarin"), "did you mean 'train'")
@@ -249,7 +249,7 @@ def test_planning_needs_a_white_box(isochrone, trained: Path) -> None:
 
 
 def test_the_running_sum_is_refused_and_forced_it_is_named(isochrone, small, tmp_path: Path) -> None:
-    words = [*small, "--run", tmp_path / "r", "--train.steps", 1, "--train.warmup", 0, "--env", "whitebox:cabin"]
+    words = [*small, "--run", tmp_path / "r", "--train.steps", 1, "--optim.model.warmup", 0, "--env", "whitebox:cabin"]
     refused(isochrone("train", "zhp_summed_pose", *words), "additivity_dp", "summed", "--allow-dead-losses")
     assert not (tmp_path / "r").exists()
     done = isochrone("train", "zhp_summed_pose", *words, "--allow-dead-losses")
@@ -260,6 +260,15 @@ def test_the_running_sum_is_refused_and_forced_it_is_named(isochrone, small, tmp
 
 def test_a_dead_loss_is_an_error_and_leaves_no_run(isochrone, small, tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text(".\n")  # one cell: nothing ever moves
-    words = ["--run", tmp_path / "r", "--env.map-file", tmp_path / "m.txt", "--train.steps", 1, "--train.warmup", 0]
+    words = [
+        "--run",
+        tmp_path / "r",
+        "--env.map-file",
+        tmp_path / "m.txt",
+        "--train.steps",
+        1,
+        "--optim.model.warmup",
+        0,
+    ]
     refused(isochrone("train", "tiny", *small, *words), "--allow-dead-losses")
     assert not (tmp_path / "r").exists()

@@ -42,7 +42,7 @@ def test_training_says_what_it_does(isochrone, small: list[str], tmp_path: Path)
 def test_the_default_folder_is_the_first_free_one(isochrone, small, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny-1").mkdir(parents=True)
-    done = isochrone("train", "tiny", *small, "--train.steps", 1, "--train.warmup", 0, "--then", "report")
+    done = isochrone("train", "tiny", *small, "--train.steps", 1, "--optim.model.warmup", 0, "--then", "report")
     assert done.code == 0 and (tmp_path / "runs" / "tiny-2" / "report.html").is_file()
     assert done.out.strip() == str(Path("runs/tiny-2/report.html"))
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import counted, counter, generator, tiny, weighted, windows
+from tinyworld import counted, counter, generator, objective, tiny, weighted, windows
 from torch import Tensor, nn
 from torch import distributions as td
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout
 from isochrone.losses.elbo import halved
-from isochrone.losses.objective import TrainingObjective
 from isochrone.nets.distributions import Normal
 
 KL = registry.get("loss", "kl")
@@ -155,7 +154,7 @@ def test_overshot_rewards_are_those_of_the_foretold_rows() -> None:
 def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
     """The gradient of overshooting goes through the imagined path back into the posterior it began from."""
     model = tiny("rssm", overshoot=3, rollout_starts=0)
-    total = TrainingObjective(model, weighted(overshoot_kl=1.0))
+    total = objective(model, weighted(overshoot_kl=1.0))
     total(windows(1)[0], generator())[0].backward()
     assert any(p.grad is not None and p.grad.any() for p in model.groups()["posterior"])
     assert all(p.grad is None for p in model.groups()["decoder"])
@@ -164,10 +163,10 @@ def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
 def test_a_vector_world_asks_for_vectors_and_refuses_images_it_has_not() -> None:
     spec = replace(counter().spec, obs={"state": (4,)})
     with pytest.raises(Exception, match=r"term 'image' reads \['image_hat'\], but model 'rssm' provides"):
-        TrainingObjective(tiny("rssm", spec), weighted(image=1.0))
+        objective(tiny("rssm", spec), weighted(image=1.0))
     batch = counted(1)[0]
     only = batch.replace(obs={"state": batch.obs["state"]})
-    loss, _ = TrainingObjective(tiny("rssm", spec), weighted(vectors=1.0, kl=1.0))(only, generator())
+    loss, _ = objective(tiny("rssm", spec), weighted(vectors=1.0, kl=1.0))(only, generator())
     assert torch.isfinite(loss)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, weighted, windows
+from tinyworld import generator, objective, tiny, weighted, windows
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
@@ -20,7 +20,7 @@ IDENTITIES = ("additivity_dp", "rollout_kstep_p")
 
 def total_of(model: Any, **terms: Callable[..., Any]) -> TrainingObjective:
     """A sum of terms made up here, which read p and z."""
-    total = TrainingObjective(model, weighted(jepa=1.0))
+    total = objective(model, weighted(jepa=1.0))
     total.losses = {
         name: Loss(name, fn, frozenset(["pose"]), frozenset(["p", "z"]), "here") for name, fn in terms.items()
     }
@@ -38,7 +38,7 @@ def faults(**terms: Callable[..., Any]) -> list[str]:
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        TrainingObjective(tiny(pose="summed"), {"jepa": LossConfig(), name: LossConfig()})
+        objective(tiny(pose="summed"), {"jepa": LossConfig(), name: LossConfig()})
     said = str(caught.value)
     assert said.startswith(f"loss '{name}' is refused: with pose=summed p is the sum of its own steps")
     assert f"loss.{name}=0" in said and "\n" not in said
@@ -46,12 +46,12 @@ def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
 
 def test_every_other_term_of_the_notes_takes_a_running_sum() -> None:
     notes = registry.get("recipe", "zhp_original")().loss
-    TrainingObjective(tiny(pose="summed"), {name: c for name, c in notes.items() if name not in IDENTITIES})
+    objective(tiny(pose="summed"), {name: c for name, c in notes.items() if name not in IDENTITIES})
 
 
 def untrained(**changes: Any) -> Liveness:
     notes = registry.get("recipe", "zhp_original")().loss
-    return liveness(TrainingObjective(tiny(pose="summed", **changes), notes, allow_dead_losses=True), windows())
+    return liveness(objective(tiny(pose="summed", **changes), notes, allow_dead_losses=True), windows())
 
 
 def test_forced_liveness_names_both_as_identities_and_nothing_else() -> None:
@@ -69,7 +69,7 @@ def test_they_are_identities_at_any_size_of_step(scale: float) -> None:
         for weight in model.delta_p.parameters():
             weight *= scale
     found = liveness(
-        TrainingObjective(model, dict.fromkeys([*IDENTITIES, "scale_dp"], LossConfig()), allow_dead_losses=True),
+        objective(model, dict.fromkeys([*IDENTITIES, "scale_dp"], LossConfig()), allow_dead_losses=True),
         windows(),
     )
     assert {fault.split("'")[1] for fault in found.faults if "identity" in fault} == set(IDENTITIES)
@@ -90,7 +90,7 @@ def test_copies_are_named_whatever_their_weight() -> None:
 
 
 def test_a_real_term_under_another_name_is_a_copy() -> None:
-    total = TrainingObjective(tiny(), weighted(rollout_kstep_h=1.0, jepa=1.0, reach_p=1.0))
+    total = objective(tiny(), weighted(rollout_kstep_h=1.0, jepa=1.0, reach_p=1.0))
     total.losses["again"], total.configs["again"] = total.losses["reach_p"], total.configs["reach_p"]
     found = liveness(total, windows()).faults
     # draws inside one pass go on from each other, so a copy that draws its own pairs agrees only nearly
@@ -123,7 +123,7 @@ def test_a_hinge_that_wakes_on_one_probe_is_alive() -> None:
 def test_vicreg_with_nothing_left_to_do_is_asleep_and_said_so() -> None:
     term = registry.get("loss", "vicreg")
     nothing = LossConfig(settings=term.settings(invariance=0, variance=0, covariance=0))
-    total = TrainingObjective(tiny(), {"vicreg": nothing})
+    total = objective(tiny(), {"vicreg": nothing})
     assert "'vicreg' is identically zero" in liveness(total, windows()).faults[0]
 
 
@@ -131,7 +131,7 @@ def test_vicreg_with_nothing_left_to_do_is_asleep_and_said_so() -> None:
 
 
 def fresh(name: str, **changes: Any) -> TrainingObjective:
-    return TrainingObjective(tiny(**changes), registry.get("recipe", name)().loss)
+    return objective(tiny(**changes), registry.get("recipe", name)().loss)
 
 
 @pytest.mark.parametrize("name", ["zhp", "zhp_original"])
@@ -170,11 +170,11 @@ def test_the_verdict_repeats() -> None:
 
 def test_weights_are_checked_and_zero_means_not_built() -> None:
     with pytest.raises(UserError, match=r"loss.jepa.weight = -1.0: must be at least 0"):
-        TrainingObjective(tiny(), weighted(jepa=-1.0))
+        objective(tiny(), weighted(jepa=-1.0))
     with pytest.raises(UserError, match="no loss has a weight above 0"):
-        TrainingObjective(tiny(), weighted(jepa=0.0))
+        objective(tiny(), weighted(jepa=0.0))
     with pytest.raises(UserError, match="no loss called 'jeppa'; did you mean 'jepa'"):
-        TrainingObjective(tiny(), weighted(jeppa=1.0))
-    total = TrainingObjective(tiny(), weighted(jepa=1.0, recon_multi_box=0.0, additivity_dp=0))
+        objective(tiny(), weighted(jeppa=1.0))
+    total = objective(tiny(), weighted(jepa=1.0, recon_multi_box=0.0, additivity_dp=0))
     assert set(total.losses) == {"jepa"}
     assert total.needs == {"z", "z_hat"}

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, weighted, windows
+from tinyworld import generator, objective, tiny, weighted, windows
 from torch import Tensor
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout, tree_map
-from isochrone.losses.objective import TrainingObjective
 
 # term -> the fields that it may pull, with everything attached
 PULLS = {
@@ -165,7 +164,7 @@ def test_observe_stops_where_the_config_says(changes: dict[str, Any]) -> None:
 
 
 def test_numbers_for_the_log_carry_no_graph() -> None:
-    total = TrainingObjective(tiny(), weighted(jepa=2.0, z2h=0.5, reach_p=0.0))
+    total = objective(tiny(), weighted(jepa=2.0, z2h=0.5, reach_p=0.0))
     loss, told = total(windows(1)[0], generator())
     assert loss.requires_grad and set(told) == {"loss", "loss/jepa", "loss/z2h"}
     assert not any(value.requires_grad for value in told.values())

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from tinyworld import tiny, windows
+from tinyworld import objective, tiny, windows
 
 from isochrone.core.errors import UserError
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.objective import TrainingObjective
-from isochrone.train.config import TrainConfig, factor
+from isochrone.train.optim import OptimConfig, lr_factor
 
 
 def staged() -> TrainingObjective:
     losses = {"recon_multi_box": LossConfig(stop=0.5), "jepa": LossConfig(start=0.25), "reach_p": LossConfig()}
-    return TrainingObjective(tiny(), losses)
+    return objective(tiny(), losses)
 
 
 def test_losses_are_active_from_start_to_stop():
@@ -56,18 +56,17 @@ def test_group_spans_follow_from_the_declared_routes():
 )
 def test_impossible_entries_are_refused(entry, sentence):
     with pytest.raises(UserError) as error:
-        TrainingObjective(tiny(), {"jepa": entry, "z2h": LossConfig()})
+        objective(tiny(), {"jepa": entry, "z2h": LossConfig()})
     assert sentence in str(error.value)
 
 
 def test_a_gap_without_any_loss_is_refused():
     with pytest.raises(UserError, match="no loss is active at 30% of the training"):
-        TrainingObjective(tiny(), {"jepa": LossConfig(start=0.5), "z2h": LossConfig(stop=0.3)})
+        objective(tiny(), {"jepa": LossConfig(start=0.5), "z2h": LossConfig(stop=0.3)})
 
 
 def test_the_schedule_fits_into_the_span():
-    config = TrainConfig(steps=100, warmup=4, schedule="cosine", lr=1.0)
-    inside = TrainConfig(steps=50, warmup=4, schedule="cosine", lr=1.0)
-    got = [factor(step, config, (0.25, 0.75)) for step in range(1, 101)]
+    config = OptimConfig(warmup=4, schedule="cosine", lr=1.0)
+    got = [lr_factor(step, 100, config, (0.25, 0.75)) for step in range(1, 101)]
     assert got[:25] == [0.0] * 25 and got[75:] == [0.0] * 25
-    assert got[25:75] == [factor(step, inside) for step in range(1, 51)]
+    assert got[25:75] == [lr_factor(step, 50, config) for step in range(1, 51)]

@@ -18,6 +18,8 @@ from isochrone.data.replay import Replay
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.losses.loss import LossConfig
+from isochrone.losses.objective import TrainingObjective
+from isochrone.train.learner import Learner
 
 SMALL = {
     "z": 8,
@@ -40,6 +42,11 @@ def generator(seed: int = 0) -> torch.Generator:
 def weighted(**weights: float) -> dict[str, LossConfig]:
     """Losses in their default settings, by weight."""
     return {name: LossConfig(weight) for name, weight in weights.items()}
+
+
+def objective(model: Any, losses: Mapping[str, LossConfig], allow_dead_losses: bool = False) -> TrainingObjective:
+    """The training objective of a learner with one part."""
+    return TrainingObjective(Learner({"model": model}), losses, allow_dead_losses)
 
 
 def fits(model: str, changes: Mapping[str, Any]) -> bool:

@@ -9,14 +9,19 @@ import toy
 
 from isochrone.core.errors import UserError
 from isochrone.train import checkpoint, tree
+from isochrone.train.learner import Learner
 
 
 def save(root, step, model=None, keep=2, **state):
-    return checkpoint.save(root, step, model or toy.ToyModel(), {"step": step, **state}, keep, "abc")
+    return checkpoint.save(root, step, learner(model), {"step": step, **state}, keep, "abc")
+
+
+def learner(model=None):
+    return Learner({"model": model or toy.ToyModel()})
 
 
 def test_round_trip_of_weights_and_state(tmp_path):
-    model, other = toy.ToyModel(seed=1), toy.ToyModel(seed=2)
+    model, other = learner(toy.ToyModel(seed=1)), learner(toy.ToyModel(seed=2))
     state = {"a": {"b": torch.arange(3), "c": [1, "x", None]}, "empty": {}, "t": torch.tensor(True), "f": 0.1}
     folder = checkpoint.save(tmp_path, 12, model, state)
     assert folder.name == "00000012" and sorted(f.name for f in folder.iterdir()) == [
@@ -40,7 +45,7 @@ def test_tied_weights_are_stored(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     model[1].weight = model[0].weight
     folder = save(tmp_path, 1, model)
-    assert checkpoint.load_weights(folder, model) == 1
+    assert checkpoint.load_weights(folder, learner(model)) == 1
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -70,34 +75,38 @@ def test_a_damaged_one_does_not_count(tmp_path, harm):
     found = checkpoint.latest(tmp_path)
     assert found is not None and found.name == "00000005"
     with pytest.raises(UserError, match="not a complete checkpoint|damaged"):
-        checkpoint.load(folder, toy.ToyModel())
+        checkpoint.load(folder, learner())
     assert checkpoint.latest(tmp_path / "nothing") is None
 
 
-def test_another_format_is_told(tmp_path):
+def test_the_layout_of_an_earlier_version_is_refused(tmp_path):
     path = save(tmp_path, 5) / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.raises(UserError, match="format 99; this version reads 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(
+        UserError,
+        match=r"written by another version \(checkpoint format 1, this version reads 2\): .*train the run again",
+    ):
         checkpoint.verify(path.parent)
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
     folder = save(tmp_path, 5, toy.ToyModel(width=8))
-    wide = toy.ToyModel(width=9)
+    wide = learner(toy.ToyModel(width=9))
     before = {k: v.clone() for k, v in wide.state_dict().items()}
     with pytest.raises(
-        UserError, match=r"holds another model, .*ToyModel.*config abc there, xyz here.*'dyn.bias' is \[8\]"
+        UserError,
+        match=r"holds another learner, model toy.ToyModel, not .*config abc there, xyz here.*'model.dyn.bias' is \[8\]",
     ):
         checkpoint.load(folder, wide, "xyz")
     assert all(torch.equal(v, before[k]) for k, v in wide.state_dict().items())
-    with pytest.raises(UserError, match=r"no 'weight' \[2, 3\].*unknown 'dyn.bias'"):
-        checkpoint.load(folder, torch.nn.Linear(3, 2))
+    with pytest.raises(UserError, match=r"no 'model.weight' \[2, 3\].*unknown 'model.dyn.bias'"):
+        checkpoint.load(folder, learner(torch.nn.Linear(3, 2)))
 
     class Other(toy.ToyModel):
         pass
 
     with pytest.raises(UserError, match="names and shapes agree"):
-        checkpoint.load(folder, Other())
+        checkpoint.load(folder, learner(Other()))
 
 
 def test_a_full_disk_leaves_the_previous_one(tmp_path):
@@ -112,7 +121,7 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [f.name for f in tmp_path.iterdir()] == ["00000005"]
     found = checkpoint.latest(tmp_path)
-    assert found is not None and checkpoint.load(found, toy.ToyModel())[0] == 5
+    assert found is not None and checkpoint.load(found, learner())[0] == 5
 
 
 def test_leftovers_of_a_killed_writer_are_swept(tmp_path):
@@ -128,7 +137,7 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path):
 def test_generators_continue(tmp_path):
     rng = torch.Generator().manual_seed(3)
     torch.rand(5, generator=rng)
-    folder = checkpoint.save(tmp_path, 1, toy.ToyModel(), {"random": checkpoint.random_state({"a": rng})})
+    folder = checkpoint.save(tmp_path, 1, learner(), {"random": checkpoint.random_state({"a": rng})})
     want = torch.rand(5, generator=rng)
     other = torch.Generator()
     checkpoint.restore_random({"a": other, "unknown": torch.Generator()}, checkpoint.load_state(folder)["random"])

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from tinyworld import recorded, tiny, weighted
+from tinyworld import objective, recorded, tiny, weighted
 
 from isochrone.losses.loss import LossConfig
-from isochrone.losses.objective import TrainingObjective
 from isochrone.workflows.encoder_cache import FrozenEncoderCache
 
 
@@ -13,7 +12,7 @@ from isochrone.workflows.encoder_cache import FrozenEncoderCache
 def cache():
     replay = recorded(rows=60)
     yield FrozenEncoderCache(
-        TrainingObjective(tiny(), {"recon_multi_box": LossConfig(stop=0.5), "jepa": LossConfig()}), replay, 10_000
+        objective(tiny(), {"recon_multi_box": LossConfig(stop=0.5), "jepa": LossConfig()}), replay, 10_000
     )
     replay.cached = {}  # it is shared
 
@@ -33,9 +32,7 @@ def test_there_exactly_while_the_encoder_rests(cache):
 
 
 def test_an_attached_encoder_is_never_at_rest(cache):
-    attached = FrozenEncoderCache(
-        TrainingObjective(tiny(stop_grad_to_encoder=False), weighted(jepa=1.0)), cache.replay, 10_000
-    )
+    attached = FrozenEncoderCache(objective(tiny(stop_grad_to_encoder=False), weighted(jepa=1.0)), cache.replay, 10_000)
     attached.update(0.9)
     assert sampled(attached).cached == {}
 

@@ -13,21 +13,25 @@ from isochrone.train import checkpoint
 from isochrone.train.config import TrainConfig
 from isochrone.train.loop import fit
 from isochrone.train.monitor import Meter, Stopwatch
+from isochrone.train.optim import OptimConfig
 from isochrone.train.run import Run
 from isochrone.train.sinks import Jsonl
 
 
 def settings(**changes):
-    fast = {"steps": 30, "log_every": 10, "save_every": 8, "lr": 1e-2, "warmup": 5, "schedule": "cosine"}
+    fast = {"steps": 30, "log_every": 10, "save_every": 8}
     return TrainConfig(**{**fast, "accelerator": "cpu", **changes})
+
+
+OPTIM = {"model": OptimConfig(lr=1e-2, warmup=5, schedule="cosine")}
 
 
 def train(path, config, total=None, hooks=(), progress=None):
     known = (path / "config.json").exists()
     with Run.open(path) if known else Run.create(path, {}) as run:
         reader, sink = toy.Reader(), Jsonl(Jsonl.Config(), run)
-        total = total or toy.ToyTotal()
-        done = fit(total, reader, config, run, [sink], hooks, {"reader": reader}, progress)
+        total = total or toy.ToyObjective()
+        done = fit(total, reader, config, OPTIM, run, [sink], hooks, {"reader": reader}, progress)
         sink.close()
         return done, total, reader, run.rows()
 
@@ -99,18 +103,18 @@ def test_rows_and_hooks(tmp_path):
 
 def test_a_bad_loss_leaves_batch_and_weights_behind(tmp_path):
     with pytest.raises(
-        UserError, match="stopped at step 21: term 'size' is not a number; the batch is in .*batch-00000021"
+        UserError, match="stopped at step 21: loss 'size' is not a number; the batch is in .*batch-00000021"
     ):
-        train(tmp_path, settings(), toy.ToyTotal(poison={21: float("nan")}))
+        train(tmp_path, settings(), toy.ToyObjective(poison={21: float("nan")}))
     batch = load_file(tmp_path / "crash" / "batch-00000021.safetensors")
     assert batch["obs/state"].shape == (4, 6, 4) and batch["first"].dtype == torch.bool
-    total = toy.ToyTotal()
-    step, state = checkpoint.load(tmp_path / "crash" / "00000020", total.model)
-    assert step == 20 and state["parts"]["reader"]["cursor"] == 21
+    total = toy.ToyObjective()
+    step, state = checkpoint.load(tmp_path / "crash" / "00000020", total.learner)
+    assert step == 20 and state["stateful"]["reader"]["cursor"] == 21
     assert all(torch.isfinite(v).all() for v in total.state_dict().values())
     assert checkpoint.steps(tmp_path / "checkpoints") == [8, 16]
     with pytest.raises(UserError, match="running median"):
-        train(tmp_path / "b", settings(steps=40, explode=50), toy.ToyTotal(poison={35: 1e9}))
+        train(tmp_path / "b", settings(steps=40, divergence_factor=50), toy.ToyObjective(poison={35: 1e9}))
 
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(tmp_path):
@@ -135,11 +139,11 @@ def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(tmp_path):
 def test_zero_steps_and_strange_checkpoints_are_refused(tmp_path):
     with pytest.raises(UserError, match="steps = 0"):
         train(tmp_path / "a", settings(steps=0))
-    train(tmp_path / "b", settings(steps=2, warmup=0))
-    with pytest.raises(UserError, match="holds another model"):
-        train(tmp_path / "b", settings(), toy.ToyTotal(width=5))
+    train(tmp_path / "b", settings(steps=2))
+    with pytest.raises(UserError, match="holds another learner"):
+        train(tmp_path / "b", settings(), toy.ToyObjective(width=5))
     with Run.open(tmp_path / "b") as run, pytest.raises(UserError, match="no state of 'replay'"):
-        fit(toy.ToyTotal(), toy.sample, settings(), run, parts={"replay": toy.Reader()})
+        fit(toy.ToyObjective(), toy.sample, settings(), OPTIM, run, stateful={"replay": toy.Reader()})
 
 
 def test_nothing_is_read_twice_or_seeded(tmp_path):

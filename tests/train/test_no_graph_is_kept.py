@@ -8,6 +8,7 @@ import toy
 from isochrone.train.config import TrainConfig
 from isochrone.train.device import generator, launch
 from isochrone.train.monitor import Meter
+from isochrone.train.optim import OptimConfig
 from isochrone.train.step import Stepper
 
 
@@ -20,5 +21,7 @@ def test_a_meter_drops_the_graph() -> None:
 
 def test_a_steps_loss_and_norm_carry_no_graph() -> None:
     config = TrainConfig(steps=4, accelerator="cpu")
-    told = Stepper(toy.ToyTotal(), config, launch(config))(toy.sample(generator(0, "sample")), generator(0, "loss"))
+    told = Stepper(toy.ToyObjective(), config, {"model": OptimConfig()}, launch(config))(
+        toy.sample(generator(0, "sample")), generator(0, "loss")
+    )
     assert not told["loss"].requires_grad and not told["grad_norm"].requires_grad

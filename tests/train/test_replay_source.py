@@ -26,7 +26,7 @@ SMALL = {
     "eval.return_episodes": "2",
     "model.hidden": "16", "model.deter": "16", "model.stoch": "4", "model.embed": "16", "model.head_units": "16",
     "model.decode_rows": "2", "planner.candidates": "4", "planner.iterations": "1", "planner.elites": "2",
-    "planner.horizon": "3", "train.warmup": "0", "model.subtract_mean_frame": "true",
+    "planner.horizon": "3", "optim.model.warmup": "0", "model.subtract_mean_frame": "true",
 }  # fmt: skip
 
 

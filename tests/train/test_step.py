@@ -10,12 +10,13 @@ from isochrone.core.errors import UserError
 from isochrone.train.config import TrainConfig
 from isochrone.train.device import generator, launch
 from isochrone.train.monitor import SETTLE, Diverged, Guard
-from isochrone.train.step import Stepper, parameter_groups
+from isochrone.train.optim import OptimConfig, parameter_groups
+from isochrone.train.step import Stepper
 
 
-def stepper(total=None, **settings):
-    config = TrainConfig(**{"steps": 100, "accelerator": "cpu", **settings})
-    return Stepper(total or toy.ToyTotal(), config, launch(config))
+def stepper(objective=None, precision="32-true", **settings):
+    config = TrainConfig(steps=100, accelerator="cpu", precision=precision)
+    return Stepper(objective or toy.ToyObjective(), config, {"model": OptimConfig(**settings)}, launch(config))
 
 
 def batch(seed=0):
@@ -24,7 +25,7 @@ def batch(seed=0):
 
 def test_a_step_is_adamw_with_schedule_and_clip():
     ours = stepper(lr=1e-2, warmup=4, schedule="linear", clip=0.05, weight_decay=0.1, lr_scale=("dyn:0.5",))
-    theirs = toy.ToyTotal()
+    theirs = toy.ToyObjective()
     model: Any = theirs.model
     enc, dyn = [*model.enc.parameters()], [*model.dyn.parameters()]
     plain = torch.optim.AdamW([{"params": enc}, {"params": dyn}], weight_decay=0.1)
@@ -37,30 +38,36 @@ def test_a_step_is_adamw_with_schedule_and_clip():
         plain.param_groups[0]["lr"], plain.param_groups[1]["lr"] = rate, rate / 2
         plain.step()
         model.after_step()
-        assert torch.isclose(told["grad_norm"], norm) and norm > 0.05
-        assert ours.rate == pytest.approx(rate)
-    mine: Any = ours.total.model
+        assert torch.isclose(told["grad_norm"], norm)
+        assert norm > 0.05
+        assert ours.rates() == {"lr": pytest.approx(rate)}
+    mine: Any = ours.learner.model
     for name, value in model.state_dict().items():
         torch.testing.assert_close(mine.state_dict()[name], value, msg=name)
-    assert mine.seen == 7 and ours.count == 7
+    assert mine.seen == 7
+    assert ours.count == 7
 
 
 def test_clip_bounds_the_gradient_and_zero_leaves_it():
     for clip in (0.01, 0.0):
         made = stepper(clip=clip)
         told = made(batch(), generator(0, "loss"))
-        norm = torch.stack([p.grad.square().sum() for p in made.total.parameters() if p.grad is not None]).sum().sqrt()
+        norm = (
+            torch.stack([p.grad.square().sum() for p in made.learner.parameters() if p.grad is not None]).sum().sqrt()
+        )
         assert told["grad_norm"] > 0.01
         torch.testing.assert_close(norm, torch.tensor(0.01) if clip else told["grad_norm"], rtol=1e-3, atol=1e-6)
 
 
-def test_groups_cover_what_trains():
-    total = toy.ToyTotal()
-    total.extra = torch.nn.Parameter(torch.zeros(2))
-    groups = parameter_groups(total, TrainConfig(lr_scale=("z:0.1",)))
-    assert {g["name"]: (len(g["params"]), g["scale"]) for g in groups} == {"z": (2, 0.1), "dyn": (2, 1.0), "": (1, 1.0)}
-    with pytest.raises(UserError, match="group 'dny'.*did you mean 'dyn'"):
-        parameter_groups(total, TrainConfig(lr_scale=("dny:2",)))
+def test_every_group_of_a_part_is_a_parameter_group_with_its_own_scale_and_span():
+    groups = toy.ToyModel().groups()
+    made = parameter_groups("model", groups, OptimConfig(lr_scale=("z:0.1",)), {"dyn": (0.5, 1.0)})
+    assert [(g["name"], len(g["params"]), g["scale"], g["span"]) for g in made] == [
+        ("z", 2, 0.1, (0.0, 1.0)),
+        ("dyn", 2, 1.0, (0.5, 1.0)),
+    ]
+    with pytest.raises(UserError, match="optim.model.lr_scale names the group 'dny'.*did you mean 'dyn'"):
+        parameter_groups("model", groups, OptimConfig(lr_scale=("dny:2",)), {})
 
 
 def test_metrics_stay_tensors_without_a_graph():
@@ -73,7 +80,7 @@ def test_bf16_runs_in_bf16_and_stays_near_float32():
     seen = []
     found = {}
     for precision in ("32-true", "bf16-mixed"):
-        total = toy.ToyTotal()
+        total = toy.ToyObjective()
         total.model.enc.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
         made = stepper(total, precision=precision, lr=1e-2)
         found[precision] = [float(made(batch(n), generator(n, "loss"))["loss"]) for n in range(20)]
@@ -84,15 +91,15 @@ def test_bf16_runs_in_bf16_and_stays_near_float32():
 
 
 @pytest.mark.parametrize(("factor", "word"), [(float("nan"), "not a number"), (float("inf"), "infinite")])
-def test_a_bad_term_is_named_and_the_weights_stay(factor, word):
-    made = stepper(toy.ToyTotal(poison={3: factor}))
+def test_a_bad_loss_is_named_and_the_weights_stay(factor, word):
+    made = stepper(toy.ToyObjective(poison={3: factor}))
     for n in range(2):
         made(batch(n), generator(n, "loss"))
-    before = {k: v.clone() for k, v in made.total.state_dict().items()}
-    with pytest.raises(Diverged, match=f"term 'size' is {word}") as caught:
+    before = {k: v.clone() for k, v in made.learner.state_dict().items()}
+    with pytest.raises(Diverged, match=f"loss 'size' is {word}") as caught:
         made(batch(2), generator(2, "loss"))
     assert caught.value.step == 3 and torch.equal(caught.value.batch.obs["state"], batch(2).obs["state"])
-    assert all(torch.equal(v, before[k]) for k, v in made.total.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in made.learner.state_dict().items())
 
 
 def judge(guard, step, loss, norm=1.0, **metrics):
@@ -106,7 +113,7 @@ def test_exploding_is_against_the_running_median():
     for n in range(SETTLE):
         judge(guard, n + 2, 2.0)
     judge(guard, 50, 19.0)
-    with pytest.raises(Diverged, match=r"loss is 21, 1\d times its running median 2 \(largest term: 'b' = -20\)"):
+    with pytest.raises(Diverged, match=r"loss is 21, 1\d times its running median 2 \(largest: 'b' = -20\)"):
         judge(guard, 51, 21.0, a=1.0, b=-20.0)
 
 
@@ -120,7 +127,7 @@ def test_a_loss_near_zero_does_not_explode():
 def test_a_gradient_that_is_not_finite_is_told():
     with pytest.raises(Diverged, match="gradient is not a number"):
         judge(Guard(10.0), 1, 1.0, norm=float("nan"))
-    with pytest.raises(Diverged, match="though every term is finite"):
+    with pytest.raises(Diverged, match="though each is finite"):
         judge(Guard(10.0), 1, float("nan"), a=1.0)
 
 

@@ -1,4 +1,4 @@
-"""TrainConfig's limits, the schedule against its closed form, launching."""
+"""Limits of the training options, the schedule against its closed form, launching."""
 
 import math
 
@@ -7,53 +7,80 @@ import torch
 
 from isochrone.core.config import from_dict, override, to_dict, validate
 from isochrone.core.errors import UserError
-from isochrone.train.config import TrainConfig, factor, scales
+from isochrone.recipes.schema import Config
+from isochrone.train.config import TrainConfig
 from isochrone.train.device import device_of, generator, launch
+from isochrone.train.optim import OptimConfig, lr_factor, parse_scales
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": "0"}, "steps = 0: must be at least 1"),
+        ({"divergence_factor": "1"}, "divergence_factor = 1.0: must be greater than 1"),
+        ({"precision": "16"}, "one of 32-true, bf16-mixed"),
+        ({"keep": "0"}, "keep = 0"),
+        ({"stesp": "3"}, "did you mean 'steps'"),
+        ({"lr": "1"}, "unknown option 'lr'"),
+    ],
+)
+def test_bad_training_options_are_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        override(TrainConfig(), change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optimizer": "adam"}, "one of adamw, laprop"),
+        ({"agc": "-1"}, "agc = -1.0: must be at least 0"),
         ({"lr": "-1"}, "lr = -1.0: must be greater than 0"),
         ({"lr": "nan"}, "not NaN"),
         ({"lr": "inf"}, "finite"),
         ({"betas": "0.9,1"}, "less than 1"),
         ({"schedule": "step"}, "one of constant, cosine, linear"),
-        ({"precision": "16"}, "one of 32-true, bf16-mixed"),
-        ({"keep": "0"}, "keep = 0"),
-        ({"warmup": "50", "steps": "50"}, "warmup = 50: must be less than steps = 50"),
         ({"lr_scale": "pose"}, "GROUP:NUMBER"),
         ({"lr_scale": "pose:-1"}, "GROUP:NUMBER"),
-        ({"stesp": "3"}, "did you mean 'steps'"),
     ],
 )
-def test_bad_values_are_told(change, words):
-    with pytest.raises(UserError, match=words.replace("(", r"\(")):
-        override(TrainConfig(), change)
+def test_bad_optimiser_options_are_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        override(OptimConfig(), change)
+
+
+def test_the_warmup_must_end_before_the_training():
+    with pytest.raises(UserError, match="optim.model.warmup = 50: must be less than train.steps = 50"):
+        override(Config(), {"optim.model.warmup": "50", "train.steps": "50"})
+
+
+def test_an_old_name_is_answered_with_the_new_one():
+    with pytest.raises(UserError, match="unknown option 'train.lr'; did you mean 'optim.model.lr'"):
+        override(Config(), {"train.lr": "1"})
 
 
 def test_config_round_trips():
-    config = override(TrainConfig(), {"lr-scale": "pose:0.1,z2h:2", "betas": "0.8,0.95", "steps": "1e3"})
-    assert config.steps == 1000 and scales(config.lr_scale) == {"pose": 0.1, "z2h": 2.0}
-    assert from_dict(TrainConfig, to_dict(config)) == config
+    config = override(OptimConfig(), {"lr-scale": "pose:0.1,z2h:2", "betas": "0.8,0.95", "warmup": "1e3"})
+    assert config.warmup == 1000
+    assert parse_scales(config.lr_scale) == {"pose": 0.1, "z2h": 2.0}
+    assert from_dict(OptimConfig, to_dict(config)) == config
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 def test_schedule_is_its_closed_form(schedule):
-    config = TrainConfig(steps=110, warmup=10, schedule=schedule, final_lr=0.2)
-    assert [factor(n, config) for n in (1, 5, 10)] == [0.1, 0.5, 1.0]
+    config = OptimConfig(warmup=10, schedule=schedule, final_lr=0.2)
+    assert [lr_factor(n, 110, config) for n in (1, 5, 10)] == [0.1, 0.5, 1.0]
     half, end = {"constant": (1, 1), "cosine": (0.6, 0.2), "linear": (0.6, 0.2)}[schedule]
-    assert factor(60, config) == pytest.approx(half) and factor(110, config) == pytest.approx(end)
+    assert lr_factor(60, 110, config) == pytest.approx(half)
+    assert lr_factor(110, 110, config) == pytest.approx(end)
     if schedule == "cosine":
-        assert factor(35, config) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
-    values = [factor(n, config) for n in range(10, 111)]
+        assert lr_factor(35, 110, config) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
+    values = [lr_factor(n, 110, config) for n in range(10, 111)]
     assert values == sorted(values, reverse=True)
 
 
 def test_no_warmup_starts_at_full_rate():
-    assert factor(1, TrainConfig(steps=1)) == 1.0
-    assert factor(1, TrainConfig(steps=1, schedule="linear", final_lr=0.5)) == 0.5
+    assert lr_factor(1, 1, OptimConfig()) == 1.0
+    assert lr_factor(1, 1, OptimConfig(schedule="linear", final_lr=0.5)) == 0.5
 
 
 def test_generators_are_apart_and_repeat():

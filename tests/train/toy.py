@@ -1,4 +1,4 @@
-"""A small thing to train, of the shape of `objectives.total.TrainingObjective`: it predicts the next observation."""
+"""A small thing to train, with the shape of a `TrainingObjective`: it predicts the next observation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isochrone.core.gradient import EMA
 from isochrone.core.types import Batch
+from isochrone.train.learner import Learner
 
 
 class ToyModel(nn.Module):
@@ -22,7 +23,7 @@ class ToyModel(nn.Module):
         self.register_buffer("seen", torch.zeros(()))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        return {"z": [*self.enc.parameters(), *self.slow.parameters()], "dyn": list(self.dyn.parameters())}
+        return {"z": list(self.enc.parameters()), "dyn": list(self.dyn.parameters())}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -30,13 +31,17 @@ class ToyModel(nn.Module):
         self.seen += 1
 
 
-class ToyTotal(nn.Module):
+class ToyObjective(nn.Module):
     """`poison` (step -> factor on the loss) makes chosen steps go wrong."""
 
     def __init__(self, width: int = 8, poison: dict[int, float] | None = None, noise: float = 0.1) -> None:
         super().__init__()
-        self.model: Any = ToyModel(width)
+        self.learner = Learner({"model": ToyModel(width)})
         self.poison, self.noise = poison or {}, noise
+
+    @property
+    def model(self) -> Any:
+        return self.learner.model
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         now, after, _ = batch.pairs()

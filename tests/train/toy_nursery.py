@@ -23,26 +23,26 @@ import toy  # noqa: E402
 from isochrone.core.errors import UserError  # noqa: E402
 from isochrone.train.config import TrainConfig  # noqa: E402
 from isochrone.train.loop import fit  # noqa: E402
+from isochrone.train.optim import OptimConfig  # noqa: E402
 from isochrone.train.run import Run  # noqa: E402
 from isochrone.train.sinks import Jsonl  # noqa: E402
 
 
 def train(path: str, steps: int, pause: float) -> int:
     """One training process: continues the run if there is one, else starts it. Its exit status."""
-    settings = TrainConfig(
-        steps=steps, log_every=10, save_every=7, lr=1e-2, schedule="cosine", warmup=5, accelerator="cpu"
-    )
+    settings = TrainConfig(steps=steps, log_every=10, save_every=7, accelerator="cpu")
     try:
         known = (Path(path) / "config.json").exists()
         run = Run.open(path) if known else Run.create(path, {"steps": steps})
         reader, sink = toy.Reader(), Jsonl(Jsonl.Config(), run)
         done = fit(
-            toy.ToyTotal(),
+            toy.ToyObjective(),
             reader,
             settings,
+            {"model": OptimConfig(lr=1e-2, schedule="cosine", warmup=5)},
             run,
             [sink],
-            parts={"reader": reader},
+            stateful={"reader": reader},
             progress=lambda _: time.sleep(pause),
         )
     except UserError as error:

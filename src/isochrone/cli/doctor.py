@@ -88,7 +88,7 @@ def _training_step() -> Iterator[Check]:
     try:
         config = factory.make_config("tiny", {"data.rows": "20", "data.num_envs": "4"})
         replay = dataset.fill_replay(config, None)
-        objective = factory.make_objective(config, factory.make_model(config, replay.spec))
+        objective = factory.make_objective(config, factory.make_learner(config, replay.spec))
         rng = generator(0, "one step")
         loss, _ = objective(replay.sample(4, config.train.length, rng), rng)
         loss.backward()

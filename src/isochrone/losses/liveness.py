@@ -55,7 +55,7 @@ def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -
 
     Free nats are left out: a loss that sleeps below them is not dead.
     """
-    groups = {name: list(ps) for name, ps in total.model.groups().items()}
+    groups = {name: list(ps) for name, ps in total.learner.groups().items()}
     values: dict[str, list[float]] = {name: [] for name in total.losses}
     norms = {name: dict.fromkeys(groups, 0.0) for name in total.losses}
     vectors: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ A model may have modes (`model.modes`, such as {"encoder_attached"}): `extra_upd
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -78,11 +78,11 @@ class Loss:
     def _or_default(self, settings: Any) -> Any:
         return self.settings() if settings is None and self.settings is not None else settings
 
-    def declared(self, model: Any) -> frozenset[str]:
-        """The groups that this loss may move in the model's modes (groups that the model lacks are left out)."""
-        more = frozenset().union(*(self.extra_updates.get(mode, ()) for mode in model.modes))
-        less = frozenset().union(*(self.fewer_updates.get(mode, ()) for mode in model.modes))
-        return ((self.updates | more) - less) & frozenset(model.groups())
+    def declared(self, groups: Iterable[str], modes: Iterable[str] = ()) -> frozenset[str]:
+        """Those of `groups`, all that there are, that this loss may move in the modes of a model."""
+        more = frozenset().union(*(self.extra_updates.get(mode, ()) for mode in modes))
+        less = frozenset().union(*(self.fewer_updates.get(mode, ()) for mode in modes))
+        return ((self.updates | more) - less) & frozenset(groups)
 
     def check(self, model: Any, allow_dead: bool = False) -> None:
         """UserError for a model that cannot feed this loss, or for a mode in which it is an identity."""

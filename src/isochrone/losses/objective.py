@@ -18,25 +18,30 @@ from isochrone.losses.loss import Loss, LossConfig
 
 
 class TrainingObjective(nn.Module):
-    """Model and losses; `losses` maps names to their configuration, and the sum is taken in its order.
+    """Learner and losses; `losses` maps names to their configuration, and the sum is taken in its order.
 
     A loss of weight 0 is not built. Outside [start, stop), fractions of the training, a loss is not computed: where
     losses do not share weights, one part can so be trained after the other. `allow_dead_losses` builds losses that are
     undefined for this model, to show that they fail.
     """
 
-    def __init__(self, model: Any, losses: Mapping[str, LossConfig], allow_dead_losses: bool = False) -> None:
+    def __init__(self, learner: Any, losses: Mapping[str, LossConfig], allow_dead_losses: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.learner = learner  # train.learner.Learner, which lies above this package
         configs = {name: validate(c.for_name(name, f"loss.{name}"), f"loss.{name}.") for name, c in losses.items()}
         self.configs: dict[str, LossConfig] = {name: c for name, c in configs.items() if c.weight > 0}
         if not self.configs:
             raise UserError("no loss has a weight above 0: set at least one loss.NAME")
         self.losses: dict[str, Loss] = {name: registry.get("loss", name) for name in self.configs}
         for loss in self.losses.values():
-            loss.check(model, allow_dead_losses)
+            loss.check(self.model, allow_dead_losses)
         self._check_gaps()
         self.active, self.progress = frozenset(self.losses), 0.0
+
+    @property
+    def model(self) -> Any:
+        """The world model."""
+        return self.learner.model
 
     def _check_gaps(self) -> None:
         for edge in sorted({0.0, *(x for c in self.configs.values() for x in (c.start, c.stop) if x < 1)}):
@@ -58,9 +63,10 @@ class TrainingObjective(nn.Module):
     def group_spans(self) -> dict[str, tuple[float, float]]:
         """When some loss moves each group of weights: {group: (start, stop)}; groups that nothing moves left out."""
         spans: dict[str, tuple[float, float]] = {}
+        groups = self.learner.groups()
         for name, loss in self.losses.items():
             config = self.configs[name]
-            for group in loss.declared(self.model):
+            for group in loss.declared(groups, self.model.modes):
                 first, last = spans.get(group, (config.start, config.stop))
                 spans[group] = (min(first, config.start), max(last, config.stop))
         return spans

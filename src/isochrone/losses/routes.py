@@ -57,7 +57,7 @@ def check_routes(
     returned, not raised: `assert not check_routes(...).violations()` is the test.
     """
     held = {name: list(ps) for name, ps in groups.items()}
-    _partition(held, module)
+    check_partition(held, module)
     declared = {name: frozenset(updates) for name, (_, updates) in losses.items()}
     for name, want in declared.items():
         if want - held.keys():
@@ -90,7 +90,8 @@ def group_norms(loss: Tensor, groups: Mapping[str, Sequence[nn.Parameter]]) -> d
     return out
 
 
-def _partition(groups: Mapping[str, Sequence[nn.Parameter]], module: nn.Module | None) -> None:
+def check_partition(groups: Mapping[str, Sequence[nn.Parameter]], module: nn.Module | None) -> None:
+    """ValueError unless every group is trainable, no weight is in two, and those of `module` are all in one."""
     owner: dict[int, str] = {}
     for name, params in groups.items():
         for p in params:

@@ -38,9 +38,8 @@ def bouncer() -> Config:
         # a heavier image loss makes the posterior so narrow that imagined z leave its support
         loss={"image": LossConfig(0.2), "kl": LossConfig(settings=Kl(free=0.0))},
         data=DataConfig(num_envs=64, rows=130),
-        train=replace(
-            base.train, steps=3000, batch=12, length=13, lr=2e-3, schedule="cosine", save_every=1000, eval_every=0
-        ),
+        optim={"model": replace(base.optim["model"], lr=2e-3)},
+        train=replace(base.train, steps=3000, batch=12, length=13, save_every=1000, eval_every=0),
         agent=replace(base.agent, explore=0.2),  # set here, so that tuning planet_small does not change these results
         eval=EvalConfig(pairs=0, episodes=64, length=13, horizon=8),
         then=("eval", "report"),

@@ -23,7 +23,7 @@ def dreamer_v1() -> Config:
             "reward": LossConfig(),
             "kl": LossConfig(settings=Kl(free=3.0, averaged=True)),
         },
-        train=replace(base.train, lr=6e-4, eps=1e-7, clip=100.0),
+        optim={"model": replace(base.optim["model"], lr=6e-4, eps=1e-7, clip=100.0)},
     )
 
 
@@ -50,7 +50,7 @@ def dreamer_v2() -> Config:
             "kl": LossConfig(settings=Kl(dyn=0.8, rep=0.2, free=1.0, averaged=True)),
             "continue": LossConfig(),
         },
-        train=replace(base.train, lr=3e-4, eps=1e-5, clip=100.0, weight_decay=1e-6),
+        optim={"model": replace(base.optim["model"], lr=3e-4, eps=1e-5, clip=100.0, weight_decay=1e-6)},
     )
 
 
@@ -97,5 +97,6 @@ def dreamer_v3() -> Config:
             "kl": LossConfig(settings=Kl(dyn=0.5, rep=0.1, free=1.0)),
             "continue": LossConfig(),
         },
-        train=replace(base.train, lr=1e-4, eps=1e-8, clip=1000.0, batch=16, length=64),
+        optim={"model": replace(base.optim["model"], lr=1e-4, eps=1e-8)},
+        train=replace(base.train, batch=16, length=64),
     )

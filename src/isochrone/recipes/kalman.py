@@ -11,6 +11,7 @@ from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet
 from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
+from isochrone.train.optim import OptimConfig
 
 
 @recipe
@@ -33,8 +34,7 @@ def kalman() -> Config:
         loss={"vectors": LossConfig(), "kl": LossConfig()},
         data=DataConfig(num_envs=64, rows=4000),
         # long windows over several episodes: the model takes the first row of a window for that of an episode
-        train=TrainConfig(
-            steps=1200, batch=32, length=100, lr=1e-2, schedule="cosine", clip=100.0, save_every=400, eval_every=0
-        ),
+        optim={"model": OptimConfig(lr=1e-2, schedule="cosine", clip=100.0)},
+        train=TrainConfig(steps=1200, batch=32, length=100, save_every=400, eval_every=0),
         eval=EvalConfig(pairs=0, episodes=32, length=40, horizon=10),
     )

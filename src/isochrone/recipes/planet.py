@@ -14,6 +14,7 @@ from isochrone.models.statespace import RssmConfig
 from isochrone.planners.cem import CEM
 from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
+from isochrone.train.optim import OptimConfig
 
 
 @recipe
@@ -38,7 +39,8 @@ def planet() -> Config:
             collect_every=100,
             collect_steps=126,
         ),
-        train=TrainConfig(steps=100_000, batch=50, length=50, lr=1e-3, eps=1e-4, clip=1000.0, save_every=2000),
+        optim={"model": OptimConfig(lr=1e-3, eps=1e-4, clip=1000.0)},
+        train=TrainConfig(steps=100_000, batch=50, length=50, save_every=2000),
         agent=MPC.Config(
             CEM.Config(
                 horizon=12,
@@ -97,14 +99,12 @@ def planet_small() -> Config:
         data=DataConfig(
             num_envs=8, rows=12 * 51, capacity=25 * 51, holdout_fraction=0.125, collect_every=450, collect_steps=51
         ),
+        optim={"model": replace(base.optim["model"], lr=4e-3, schedule="cosine", warmup=50)},
         train=replace(
             base.train,
             steps=6000,
             batch=40,
             length=10,
-            lr=4e-3,
-            schedule="cosine",
-            warmup=50,
             save_every=500,
             eval_every=0,
         ),

@@ -14,6 +14,7 @@ from isochrone.core.registry import register
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.train.config import TrainConfig
+from isochrone.train.optim import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class Config:
     model: Any = option(lambda: component_config("model", "zhp"), "the world model", component="model")
     loss: dict[str, LossConfig] = option({}, "losses and their weights", mapping=LossConfig)
     data: DataConfig = option(DataConfig(), "the training data")
-    train: TrainConfig = option(TrainConfig(), "optimisation, device, logging, checkpoints")
+    optim: dict[str, OptimConfig] = option(
+        {"model": OptimConfig()}, "how the weights of each part of the learner are updated", mapping=OptimConfig
+    )
+    train: TrainConfig = option(TrainConfig(), "length of the training, device, logging, checkpoints")
     agent: Any = option(
         lambda: component_config("agent", "mpc"),
         "what acts (--planner NAME sets agent.planner)",
@@ -88,6 +92,11 @@ class Config:
 
     def check(self, path: str = "") -> None:
         """Rules across groups of options. UserError."""
+        for name, optim in self.optim.items():
+            if optim.warmup >= self.train.steps and optim.warmup:
+                raise UserError(
+                    f"{path}optim.{name}.warmup = {optim.warmup}: must be less than train.steps = {self.train.steps}"
+                )
         if hasattr(self.model, "check_window"):
             self.model.check_window(self.train.length, f"{path}model.")
 

@@ -11,6 +11,7 @@ from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig, recipe
 from isochrone.train.config import TrainConfig
+from isochrone.train.optim import OptimConfig
 
 ENCODER_LOSSES = {
     "recon_multi_box": LossConfig(0.3),
@@ -57,23 +58,27 @@ def zhp() -> Config:
         env=component_config("env", "whitebox:pipes"),
         data=DataConfig(num_envs=64, rows=700),
         agent=MPC.Config(replan_every=2),
+        optim={
+            "model": OptimConfig(
+                lr=4e-3,
+                lr_scale=(
+                    "encoder:0.5",
+                    "decoder:0.5",
+                    "displacement_head:0.5",
+                    "pose:0.75",
+                    "delta_p:0.75",
+                    "lagrange_log_multiplier:0.75",
+                ),
+                warmup=50,
+                schedule="cosine",
+                clip=0.0,  # no clipping: rare one-way doors give legitimately large gradients
+                betas=(0.9, 0.99),
+            )
+        },
         train=TrainConfig(
             steps=5400,
             batch=107,  # many short windows: the frames of one window are close together and add little
             length=3,
-            lr=4e-3,
-            lr_scale=(
-                "encoder:0.5",
-                "decoder:0.5",
-                "displacement_head:0.5",
-                "pose:0.75",
-                "delta_p:0.75",
-                "lagrange_log_multiplier:0.75",
-            ),
-            warmup=50,
-            schedule="cosine",
-            clip=0.0,  # no clipping: rare one-way doors give legitimately large gradients
-            betas=(0.9, 0.99),
             eval_every=0,
             save_every=500,
         ),
@@ -86,10 +91,10 @@ def zhp_attached() -> Config:
     """zhp where the prediction and pose losses also train the encoder (attached JEPA); vicreg prevents collapse."""
     base = zhp()
     model = replace(base.model, stop_grad_to_encoder=False)
-    train = replace(base.train, lr=1e-3, lr_scale=(), clip=100.0)
+    optim = {"model": replace(base.optim["model"], lr=1e-3, lr_scale=(), clip=100.0)}
     # every loss moves the encoder, so no stages
     loss = {name: replace(entry, start=0.0, stop=1.0) for name, entry in base.loss.items()}
-    return replace(base, model=model, loss=loss, train=train)
+    return replace(base, model=model, loss=loss, optim=optim)
 
 
 @recipe
@@ -133,7 +138,8 @@ def zhp_original() -> Config:
         model=replace(base.model, open_loop=8, rollout_starts=4, decode_rows=4),
         loss=dict.fromkeys(ORIGINAL_LOSSES, LossConfig()),
         # first-hit times need windows long enough to get somewhere
-        train=replace(base.train, steps=2400, batch=32, length=10, lr=1e-3, lr_scale=(), clip=100.0),
+        optim={"model": replace(base.optim["model"], lr=1e-3, lr_scale=(), clip=100.0)},
+        train=replace(base.train, steps=2400, batch=32, length=10),
     )
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: a folder per step that is complete or does not count. Nothing is pickled.
 
-checkpoints/STEP/weights.safetensors   the model's state dict
+checkpoints/STEP/weights.safetensors   the learner's state dict: "model.…", and "PART.…" of its other parts
                  trainer.safetensors   everything else as named tensors; its metadata holds the plain values as JSON
-                 manifest.json         step, model class, config hash, size and sha256 of the two files; written last
+                 manifest.json         step, classes of the parts, config hash, size and sha256 of each file; last
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from isochrone.core import files
 from isochrone.core.errors import UserError
 from isochrone.train import tree
+from isochrone.train.learner import Learner
 
-FORMAT = 1
-PARTS = ("weights.safetensors", "trainer.safetensors")
+FORMAT = 2
+FILES = ("weights.safetensors", "trainer.safetensors")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Manifest:
 
     folder: Path
     step: int
-    model: str
+    parts: dict[str, str]  # the class of each part of the learner
     config_hash: str
 
 
-def model_name(model: nn.Module) -> str:
-    """'package.module.Class' of a model."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"
+def class_name(module: nn.Module) -> str:
+    """'package.module.Class' of a module."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -55,7 +56,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None 
     return save(own, metadata)
 
 
-def save(root: Path, step: int, model: nn.Module, state: tree.Tree, keep: int = 2, config: str = "") -> Path:
+def save(root: Path, step: int, learner: Learner, state: tree.Tree, keep: int = 2, config: str = "") -> Path:
     """Write `root/STEP`, whole or not at all, then drop all but the newest `keep`. Returns the folder.
 
     `state` is a nest of dicts of tensors and JSON values; `config` the hash of the run's config.
@@ -65,13 +66,13 @@ def save(root: Path, step: int, model: nn.Module, state: tree.Tree, keep: int = 
     folder, aside = root / f"{step:08d}", root / f".{step:08d}.{os.getpid()}.tmp"
     tensors, plain = tree.pack(state)
     contents = {
-        PARTS[0]: tensor_bytes(model.state_dict()),
-        PARTS[1]: tensor_bytes(tensors, {"plain": json.dumps(plain)}),
+        FILES[0]: tensor_bytes(learner.state_dict()),
+        FILES[1]: tensor_bytes(tensors, {"plain": json.dumps(plain)}),
     }
     manifest = {
         "format": FORMAT,
         "step": step,
-        "model": model_name(model),
+        "parts": {name: class_name(part) for name, part in learner.parts.items()},
         "config_hash": config,
         "files": {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()},
     }
@@ -111,12 +112,15 @@ def verify(folder: Path) -> Manifest:
     """The manifest of a complete checkpoint. UserError naming the first file that is missing or damaged."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        listed, step = manifest["files"], int(manifest["step"])
+        if manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{folder} was written by another version (checkpoint format {manifest.get('format')}, this version "
+                f"reads {FORMAT}): use that version, or train the run again"
+            )
+        listed, step, parts = manifest["files"], int(manifest["step"]), dict(manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is not a complete checkpoint: manifest.json: {error}") from None
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{folder} has checkpoint format {manifest.get('format')}; this version reads {FORMAT}")
-    for name in PARTS:
+    for name in FILES:
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
@@ -124,7 +128,7 @@ def verify(folder: Path) -> Manifest:
         want = listed.get(name, {})
         if len(content) != want.get("size") or hashlib.sha256(content).hexdigest() != want.get("sha256"):
             raise UserError(f"{folder / name} is damaged: its size or sha256 is not the one in manifest.json")
-    return Manifest(folder, step, manifest["model"], manifest["config_hash"])
+    return Manifest(folder, step, parts, manifest["config_hash"])
 
 
 def steps(root: Path) -> list[int]:
@@ -155,17 +159,18 @@ def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> list
     return shape + lost + more
 
 
-def load_weights(folder: Path, model: nn.Module, config: str = "") -> int:
-    """Put the weights of a checkpoint into `model`; returns its step.
+def load_weights(folder: Path, learner: Learner, config: str = "") -> int:
+    """Put the weights of a checkpoint into `learner`; returns its step.
 
-    UserError when it is damaged, or of another model: names both classes and the keys and shapes that differ.
+    UserError when it is damaged, or of other parts: names the classes, keys and shapes that differ.
     """
     from safetensors.torch import load_file
 
     manifest = verify(folder)
-    have, want = load_file(folder / PARTS[0]), model.state_dict()
+    have, want = load_file(folder / FILES[0]), learner.state_dict()
     wrong = _differences(have, want)
-    if wrong or manifest.model.rpartition(".")[2] != type(model).__name__:
+    here = {name: class_name(part) for name, part in learner.parts.items()}
+    if wrong or _bare(manifest.parts) != _bare(here):
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         changed = (
             f" (config {manifest.config_hash} there, {config} here)"
@@ -173,11 +178,20 @@ def load_weights(folder: Path, model: nn.Module, config: str = "") -> int:
             else ""
         )
         raise UserError(
-            f"{folder} holds another model, {manifest.model}, not this {model_name(model)}{changed}: "
+            f"{folder} holds another learner, {_listed(manifest.parts)}, not this {_listed(here)}{changed}: "
             f"{'; '.join(wrong[:4]) or 'names and shapes agree'}{more}; use the config that it was trained with"
         )
-    model.load_state_dict(have)
+    learner.load_state_dict(have)
     return manifest.step
+
+
+def _bare(parts: Mapping[str, str]) -> dict[str, str]:
+    """Class names without their modules, which may move."""
+    return {name: where.rpartition(".")[2] for name, where in parts.items()}
+
+
+def _listed(parts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {where}" for name, where in parts.items())
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -185,16 +199,16 @@ def load_state(folder: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     tensors: dict[str, Tensor] = {}
-    with safe_open(folder / PARTS[1], framework="pt") as stored:
+    with safe_open(folder / FILES[1], framework="pt") as stored:
         plain = json.loads((stored.metadata() or {}).get("plain", "{}"))
         for name in stored.keys():  # noqa: SIM118 - not a dict
             tensors[name] = stored.get_tensor(name)
     return tree.unpack(tensors, plain)
 
 
-def load(folder: Path, model: nn.Module, config: str = "") -> tuple[int, dict[str, Any]]:
-    """(step, state) of a checkpoint, its weights put into `model`. UserError as `load_weights`."""
-    step = load_weights(folder, model, config)
+def load(folder: Path, learner: Learner, config: str = "") -> tuple[int, dict[str, Any]]:
+    """(step, state) of a checkpoint, its weights put into `learner`. UserError as `load_weights`."""
+    step = load_weights(folder, learner, config)
     return step, load_state(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from isochrone.train import checkpoint, tree
 from isochrone.train.config import TrainConfig
 from isochrone.train.device import generator, launch
 from isochrone.train.monitor import Diverged, Meter, Stopwatch
+from isochrone.train.optim import OptimConfig
 from isochrone.train.run import Run
 from isochrone.train.signals import stop_on_signal
 from isochrone.train.step import Stepper
@@ -28,18 +29,32 @@ Hook = Callable[[int, nn.Module], Mapping[str, Any]]
 
 
 class Stateful(Protocol):
-    """Something beside the model that a checkpoint must hold: a replay cursor, a collector, a normaliser.
+    """Something beside the learner that a checkpoint must hold: a replay cursor, a collector, a normaliser.
 
-    The state is a nest of dicts with text keys (no '/') whose leaves are tensors or JSON values. A part that also has
-    `flush()` (a replay on disk) is flushed before each checkpoint, so that the state never speaks of lost rows.
+    The state is a nest of dicts with text keys (no '/') whose leaves are tensors or JSON values. Something that also
+    has `flush()` (a replay on disk) is flushed before each checkpoint, so that the state never refers to lost rows.
     """
 
     def state_dict(self) -> Mapping[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any], /) -> None: ...
 
 
+@runtime_checkable
+class Flushed(Protocol):
+    """Something that keeps data on a disk."""
+
+    def flush(self) -> None: ...
+
+
+@runtime_checkable
+class Drained(Protocol):
+    """A source of batches with numbers for the log: those since the last call."""
+
+    def drain(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """How a call of `fit` ended: at `step`, from `began`; `signal` names what stopped it early, or is empty."""
 
     step: int
@@ -53,25 +68,27 @@ class Fitted:
 
 
 def fit(
-    total: nn.Module,
+    objective: nn.Module,
     sample: Sample,
     config: TrainConfig,
+    optim: Mapping[str, OptimConfig],
     run: Run,
     sinks: Sequence[Sink] = (),
     hooks: Sequence[Hook] = (),
-    parts: Mapping[str, Stateful] | None = None,
+    stateful: Mapping[str, Stateful] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Fitted:
-    """Train `total` to `config.steps`, from the newest checkpoint of `run`, or from the weights at hand.
+) -> FitResult:
+    """Train the learner of `objective` to `config.steps`, from the newest checkpoint of `run` or its present weights.
 
-    `total` is a `TrainingObjective`, or any nn.Module of its shape (see `step.Trained`). `sample(rng) -> Batch`
-    draws from `rng` (CPU) only; what else it remembers belongs in `parts`, which checkpoints hold. If it has `drain()`,
-    the numbers that this gives go into each row of metrics. Hooks
-    `(step, total) -> {name: number}` run every `eval_every` steps and must not change the model. `progress(step)` is
-    called after each step. The caller opens and closes the sinks.
+    `objective` is a `TrainingObjective`, or any nn.Module of its shape (see `step.Objective`); `optim` holds the
+    optimiser settings of each part of its learner. `sample(rng) -> Batch` draws from `rng` (CPU) only; what else it
+    remembers belongs in `stateful`, which checkpoints hold. The numbers of its `drain()`, if it has one, are added to
+    each row of metrics. Hooks `(step, objective) -> {name: number}` run every `eval_every` steps and must not change
+    the learner. `progress(step)` is called after each step. The caller opens and closes the sinks.
     SIGINT or SIGTERM ends after the current step with a checkpoint. UserError: bad config, diverged loss, full disk.
     """
-    loop = Loop(total, sample, validate(config), run, sinks, hooks, parts or {})
+    optim = {name: validate(settings, f"optim.{name}.") for name, settings in optim.items()}
+    loop = Loop(objective, sample, validate(config), optim, run, sinks, hooks, stateful or {})
     began = loop.begin()
     with stop_on_signal() as wish:
         while loop.stepper.count < loop.config.steps and not wish:
@@ -80,26 +97,27 @@ def fit(
                 progress(loop.stepper.count)
         folder = loop.save()
     step = loop.stepper.count
-    return Fitted(step, began, wish.told if step < config.steps else "", folder)
+    return FitResult(step, began, wish.told if step < config.steps else "", folder)
 
 
 class Loop:
-    """The parts of `fit`, so that each can be called and read alone."""
+    """What `fit` does, in methods that can be called and read alone."""
 
     def __init__(
         self,
-        total: nn.Module,
+        objective: nn.Module,
         sample: Sample,
         config: TrainConfig,
+        optim: Mapping[str, OptimConfig],
         run: Run,
         sinks: Sequence[Sink],
         hooks: Sequence[Hook],
-        parts: Mapping[str, Stateful],
+        stateful: Mapping[str, Stateful],
     ) -> None:
-        self.total, self.sample, self.config, self.run = total, sample, config, run
-        self.sinks, self.hooks, self.parts = sinks, hooks, dict(parts)
+        self.objective, self.sample, self.config, self.optim, self.run = objective, sample, config, optim, run
+        self.sinks, self.hooks, self.stateful = sinks, hooks, dict(stateful)
         self.fabric = launch(config)
-        self.stepper = Stepper(total, config, self.fabric)
+        self.stepper = Stepper(objective, config, optim, self.fabric)
         self.device = self.fabric.device
         self.meter, self.watch = Meter(), Stopwatch()
         self.frames = self.since = 0
@@ -115,10 +133,6 @@ class Loop:
 
     # --- beginning and saving ---------------------------------------------------------------------
 
-    @property
-    def model(self) -> nn.Module:
-        return cast(nn.Module, self.total.model)
-
     def begin(self) -> int:
         """Restore the newest checkpoint, or write the first (so a folder that cannot be written shows now)."""
         folder = self.run.latest()
@@ -126,7 +140,7 @@ class Loop:
             self.run.forget_after(0)
             self.save()
         else:
-            _, state = checkpoint.load(folder, self.model, self.run.config_hash)
+            _, state = checkpoint.load(folder, self.stepper.learner, self.run.config_hash)
             self.restore(state)
             self.saved = folder
             self.run.forget_after(self.stepper.count)
@@ -135,25 +149,25 @@ class Loop:
         return self.stepper.count
 
     def state(self) -> dict[str, Any]:
-        """Everything but the model's weights."""
+        """Everything but the learner's weights."""
         return {
             "stepper": self.stepper.state(),
             "random": checkpoint.random_state(self.random),
             "meter": self.meter.state(),
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "stateful": {name: thing.state_dict() for name, thing in self.stateful.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`. UserError when a part is missing in it."""
+        """Continue from `state`. UserError when something is missing in it."""
         self.stepper.restore(state["stepper"])
         checkpoint.restore_random(self.random, state["random"])
         self.meter.restore(state["meter"], self.device)
-        for name, part in self.parts.items():
-            if name not in state["parts"]:
+        for name, thing in self.stateful.items():
+            if name not in state["stateful"]:
                 raise UserError(
                     f"the checkpoint holds no state of '{name}': it was written by another setup; start a new run"
                 )
-            part.load_state_dict(state["parts"][name])
+            thing.load_state_dict(state["stateful"][name])
 
     def save(self) -> Path:
         """A checkpoint of this step; writes nothing when it is there already."""
@@ -168,10 +182,10 @@ class Loop:
         return self.saved
 
     def _save(self, root: Path, keep: int) -> Path:
-        for part in self.parts.values():
-            if hasattr(part, "flush"):
-                cast(Any, part).flush()
-        return checkpoint.save(root, self.stepper.count, self.model, self.state(), keep, self.run.config_hash)
+        for thing in self.stateful.values():
+            if isinstance(thing, Flushed):
+                thing.flush()
+        return checkpoint.save(root, self.stepper.count, self.stepper.learner, self.state(), keep, self.run.config_hash)
 
     # --- one step ---------------------------------------------------------------------------------
 
@@ -211,19 +225,19 @@ class Loop:
         rates = {"frames_per_s": self.frames / wall, "steps_per_s": self.since / wall}
         self.frames = self.since = 0
         with self.watch.on("log"):
-            told = cast(Any, self.sample).drain() if hasattr(self.sample, "drain") else {}
-            self.write(step, {**means, "lr": self.stepper.rate, **rates, **timed, **told})
+            drained = self.sample.drain() if isinstance(self.sample, Drained) else {}
+            self.write(step, {**means, **self.stepper.rates(), **rates, **timed, **drained})
 
     def evaluate(self, step: int) -> None:
         """The hooks' numbers, to every sink."""
-        training = self.total.training
+        training = self.objective.training
         with self.watch.on("eval"):
-            found: dict[str, Any] = {}
+            values: dict[str, Any] = {}
             for hook in self.hooks:
-                found.update(hook(step, self.total))
-            self.total.train(training)
+                values.update(hook(step, self.objective))
+            self.objective.train(training)
         with self.watch.on("log"):
-            self.write(step, found)
+            self.write(step, values)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         for sink in self.sinks:
@@ -239,7 +253,8 @@ class Loop:
         name = folder / f"batch-{bad.step:08d}.safetensors"
         atomic_write(name, checkpoint.tensor_bytes(tensors, {"step": str(bad.step), "why": bad.why}))
         self._save(folder, keep=1)
+        optim = self.optim["model"]
         return UserError(
             f"training stopped at step {bad.step}: {bad.why}; the batch is in {name} and the weights beside it; "
-            f"try a smaller lr (now {self.config.lr:g}) or clip (now {self.config.clip:g}), or leave that term out"
+            f"try a smaller optim.model.lr (now {optim.lr:g}) or clip (now {optim.clip:g}), or leave that loss out"
         )

@@ -1,9 +1,7 @@
-"""Numbers gathered between two clock ticks: means of metrics, and shares of time.
+"""Watching a training: means of metrics and fractions of time between two reports, and the check for divergence.
 
-Watches loss and gradient of every step, and stops the run before nonsense is learned.
-
-On the CPU a step is judged before its update, so the weights at hand are still good. On a GPU the host must not wait:
-the two numbers travel by themselves and are judged a few steps later, together with the batch that made them.
+On the CPU a step is checked before its update, so the weights are still those of the last good step. On a GPU the two
+scalars are copied asynchronously and checked up to LAG steps later, together with the batch that gave them.
 """
 
 from __future__ import annotations
@@ -25,25 +23,25 @@ from isochrone.core.types import Batch
 
 
 class Meter:
-    """Keeps scalar tensors where they are; reads them, all at once, only when asked for their means."""
+    """Collects scalar tensors without reading them; `means` reads all of them at once."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Take in the scalars () of one step. No device is waited for."""
+        """Add the scalars () of one step. Does not wait for a GPU."""
         for name, value in metrics.items():
             self.values.setdefault(name, []).append(stop_gradient(value, "a number to report"))
 
     def means(self) -> dict[str, float]:
-        """The mean of each metric since the last call, over the steps that had it. Waits for the device once."""
+        """The mean of each metric since the last call, over the steps that had it. Waits for a GPU once."""
         if not self.values:
             return {}
         means = [torch.stack(vs).double().mean() for vs in self.values.values()]
-        told = torch.stack([mean.to(means[0].device) for mean in means])  # (names,)
-        found = dict(zip(self.values, told.tolist(), strict=True))
+        numbers = torch.stack([mean.to(means[0].device) for mean in means]).tolist()  # (names,)
+        named = dict(zip(self.values, numbers, strict=True))
         self.values = {}
-        return found
+        return named
 
     def state(self) -> dict[str, Any]:
         """{'names': [...], 'values': {'0': (k,)}}: metric names may hold a '/', so they are numbered."""
@@ -57,7 +55,7 @@ class Meter:
 
 
 class Stopwatch:
-    """Shares of wall time per kind of work since the last reading. The clock is an argument."""
+    """Fractions of wall time per kind of work since the last reading. The clock is an argument."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
@@ -74,7 +72,7 @@ class Stopwatch:
             self.spent[kind] = self.spent.get(kind, 0.0) + self.clock() - began
 
     def read(self) -> tuple[float, dict[str, float]]:
-        """(seconds since the last reading, {kind: share of them}); starts anew."""
+        """(seconds since the last reading, {kind: fraction of them}); starts again from zero."""
         now = self.clock()
         wall = max(now - self.start, 1e-9)
         shares = {kind: seconds / wall for kind, seconds in self.spent.items()}
@@ -82,14 +80,14 @@ class Stopwatch:
         return wall, shares
 
 
-WINDOW = 100  # steps behind the running median
-SETTLE = 20  # steps before a loss can be called exploding: the first ones may be anything
-FLOOR = 1e-3  # a median below this counts as this: a loss near zero may jump by a large factor and mean nothing
-LAG = 8  # most steps that a GPU's numbers may be behind
+WINDOW = 100  # steps in the running median
+SETTLE = 20  # steps before the check begins: the first losses may be of any size
+MIN_MEDIAN = 1e-3  # lower bound of the median: near zero, a loss may rise by a large factor without diverging
+LAG = 8  # largest number of steps whose numbers may be on their way from a GPU
 
 
 class Diverged(Exception):
-    """A step whose loss or gradient makes no sense."""
+    """A step whose loss or gradient is not finite, or whose loss is far above its median."""
 
     def __init__(self, step: int, why: str, batch: Batch) -> None:
         super().__init__(why)
@@ -97,7 +95,7 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _Pending:
     step: int
     batch: Batch
     pair: Tensor  # (2,) loss and gradient norm, on the CPU
@@ -106,53 +104,53 @@ class _Watched:
 
 
 class Guard:
-    """Raises `Diverged` for a loss or gradient that is not finite, or |loss| > explode x its running median."""
+    """Raises `Diverged` for a loss or gradient that is not finite, or |loss| > factor x its running median."""
 
-    def __init__(self, explode: float) -> None:
-        self.explode = explode
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
         self.recent: deque[float] = deque(maxlen=WINDOW)
-        self.waiting: deque[_Watched] = deque()
+        self.pending: deque[_Pending] = deque()
 
     def watch(self, step: int, batch: Batch, loss: Tensor, norm: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        """Judge step `step` from its loss () and gradient norm (): at once on the CPU, when they arrive from a GPU."""
+        """Check the loss () and gradient norm () of a step: on the CPU now, from a GPU when they have been copied."""
         pair = torch.stack([loss.float(), norm.float()])
         if pair.device.type != "cuda":
-            self._judge(_Watched(step, batch, pair, metrics, None))
+            self._check(_Pending(step, batch, pair, metrics, None))
             return
-        held = torch.empty(2, pin_memory=True)
-        held.copy_(pair, non_blocking=True)
+        copied = torch.empty(2, pin_memory=True)
+        copied.copy_(pair, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
-        self.waiting.append(_Watched(step, batch, held, metrics, ready))
-        while self.waiting and (self._arrived(self.waiting[0]) or len(self.waiting) > LAG):
+        self.pending.append(_Pending(step, batch, copied, metrics, ready))
+        while self.pending and (self._arrived(self.pending[0]) or len(self.pending) > LAG):
             self._settle()
 
     def restart(self) -> None:
-        """Forget the running median: the loss is about to become another sum."""
+        """Start a new running median, because the sum of active losses changes."""
         self.drain()
         self.recent.clear()
 
     def drain(self) -> None:
-        """Judge everything that is still under way. Call before weights are saved."""
-        while self.waiting:
+        """Check every step that is still pending. Call before weights are saved."""
+        while self.pending:
             self._settle()
 
     @staticmethod
-    def _arrived(item: _Watched) -> bool:
+    def _arrived(item: _Pending) -> bool:
         return item.ready is None or item.ready.query()
 
     def _settle(self) -> None:
-        item = self.waiting.popleft()
+        item = self.pending.popleft()
         if item.ready is not None:
             item.ready.synchronize()
-        self._judge(item)
+        self._check(item)
 
-    def _judge(self, item: _Watched) -> None:
+    def _check(self, item: _Pending) -> None:
         loss, norm = item.pair.tolist()
         if not math.isfinite(loss):
             raise Diverged(item.step, _blame(item.metrics, loss), item.batch)
-        median = max(statistics.median(self.recent), FLOOR) if len(self.recent) >= SETTLE else math.inf
-        if abs(loss) > self.explode * median:
+        median = max(statistics.median(self.recent), MIN_MEDIAN) if len(self.recent) >= SETTLE else math.inf
+        if abs(loss) > self.factor * median:
             why = f"the loss is {loss:.3g}, {abs(loss) / median:.0f} times its running median {median:.3g}"
             raise Diverged(item.step, why + _largest(item.metrics), item.batch)
         if not math.isfinite(norm):
@@ -160,7 +158,7 @@ class Guard:
         self.recent.append(abs(loss))
 
     def state(self) -> dict[str, Any]:
-        """The losses behind the running median."""
+        """The losses in the running median."""
         return {"recent": torch.tensor(list(self.recent), dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -174,8 +172,8 @@ def _word(value: float) -> str:
 
 def _blame(metrics: Mapping[str, Tensor], loss: float) -> str:
     bad = {n: float(v) for n, v in metrics.items() if v.numel() == 1 and not math.isfinite(float(v))}
-    terms = [f"'{n.removeprefix('loss/')}' is {_word(v)}" for n, v in bad.items() if n != "loss"]
-    return f"term {', '.join(terms)}" if terms else f"the loss is {_word(loss)}, though every term is finite"
+    parts = [f"'{n.removeprefix('loss/')}' is {_word(v)}" for n, v in bad.items() if n != "loss"]
+    return f"loss {', '.join(parts)}" if parts else f"the sum of losses is {_word(loss)}, though each is finite"
 
 
 def _largest(metrics: Mapping[str, Tensor]) -> str:
@@ -183,4 +181,4 @@ def _largest(metrics: Mapping[str, Tensor]) -> str:
     if not sizes:
         return ""
     name = max(sizes, key=sizes.__getitem__)
-    return f" (largest term: '{name.removeprefix('loss/')}' = {float(metrics[name]):.3g})"
+    return f" (largest: '{name.removeprefix('loss/')}' = {float(metrics[name]):.3g})"

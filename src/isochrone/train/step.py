@@ -1,141 +1,119 @@
-"""One training step: forward, one backward, clip, update, schedule, slow branches."""
+"""One training step: forward, one backward, and for each part of the learner clip, schedule and update."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.types import Batch
-from isochrone.train.config import TrainConfig, factor, scales
+from isochrone.train.config import TrainConfig
+from isochrone.train.learner import Learner
 from isochrone.train.monitor import Guard
+from isochrone.train.optim import OptimConfig, make_optimizers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.wrappers import _FabricOptimizer
-
-__all__ = ["Stepper", "Trained", "TrainConfig"]
 
 
-class Trained(Protocol):
-    """What is trained: `objectives.total.TrainingObjective`, or any nn.Module of this shape.
+class Objective(Protocol):
+    """What is minimised: a `losses.objective.TrainingObjective`, or any nn.Module of this shape.
 
-    `model` is the nn.Module that a checkpoint holds, with `groups() -> {name: [parameters]}` and `after_step()`.
+    Called with a batch and a generator for whatever is drawn inside, it returns the loss () and numbers for the log.
     """
 
-    model: Any
+    learner: Any
 
     def __call__(self, batch: Batch, rng: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]: ...  # noqa: F722
-    def named_parameters(self) -> Any: ...
-    def state_dict(self) -> dict[str, Tensor]: ...
 
 
-def parameter_groups(total: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """AdamW's groups, one per group of the model, each with its `scale`; parameters of `total` outside the model last.
+@runtime_checkable
+class Staged(Protocol):
+    """An objective whose losses are active for a part of the training only."""
 
-    UserError when `lr_scale` names a group that the model does not have, or when nothing can be trained.
-    """
-    groups = dict(cast(Any, total).model.groups())
-    wanted = scales(config.lr_scale)
-    for name in wanted:
-        if name not in groups:
-            raise UserError(
-                f"lr_scale names the group '{name}', which this model does not have{did_you_mean(name, groups)}"
-            )
-    inside = {id(p) for ps in groups.values() for p in ps}
-    groups[""] = [p for p in total.parameters() if id(p) not in inside]
-    spans = cast(Any, total).group_spans() if hasattr(total, "group_spans") else {}
-    made = []
-    for name, parameters in groups.items():
-        moving = [p for p in parameters if p.requires_grad]
-        if moving:
-            span = spans.get(name, (0.0, 1.0))
-            made.append({"params": moving, "name": name, "scale": wanted.get(name, 1.0), "span": span})
-    if not made:
-        raise UserError("this model has no parameter that can be trained")
-    return made
+    def set_progress(self, progress: float) -> bool: ...
+    def group_spans(self) -> Mapping[str, tuple[float, float]]: ...
 
 
 class Stepper:
-    """Holds the optimiser and makes steps; `count` steps are complete. Nothing waits for a GPU."""
+    """Owns the optimisers and makes steps; `count` steps are complete. Nothing waits for a GPU."""
 
-    def __init__(self, total: nn.Module, config: TrainConfig, fabric: Fabric) -> None:
-        self.total, self.config, self.fabric = total, config, fabric
+    def __init__(
+        self, objective: nn.Module, config: TrainConfig, optim: Mapping[str, OptimConfig], fabric: Fabric
+    ) -> None:
+        self.objective, self.config, self.fabric = objective, config, fabric
+        self.learner: Learner = cast(Any, objective).learner
         self.count = 0
-        self.guard = Guard(config.explode)
-        fabric.setup_module(total)  # moves it to the device
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(total, config),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,  # one call for all parameters
-        )
-        self._prepared = cast("_FabricOptimizer", fabric.setup_optimizers(self.optimizer))
+        self.guard = Guard(config.divergence_factor)
+        fabric.setup_module(objective)  # moves it to the device
+        spans = objective.group_spans() if isinstance(objective, Staged) else {}
+        self.optimizers = make_optimizers(self.learner, optim, spans, config.steps, fabric)
 
     def __call__(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """One step on `batch`; returns the total's metrics with `loss` and `grad_norm`, as scalars () on the device.
+        """One step on `batch`; returns the objective's numbers with `loss` and `grad_norm`, scalars () on the device.
 
-        `rng` serves the terms that draw. Raises `guard.Diverged`; on the CPU the weights are then still good.
+        With several parts `grad_norm/PART` is each one's norm. `rng` serves losses that draw. Raises
+        `monitor.Diverged`; on the CPU the weights are then still good.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        if hasattr(self.total, "set_progress") and cast(Any, self.total).set_progress(self.count / self.config.steps):
+        for part in self.optimizers.values():
+            part.optimizer.zero_grad(set_to_none=True)
+        if isinstance(self.objective, Staged) and self.objective.set_progress(self.count / self.config.steps):
             self.guard.restart()
         with self.fabric.autocast():
-            loss, told = self.total(batch, rng)
+            loss, logged = self.objective(batch, rng)
         loss = loss.float()
         self.fabric.backward(loss)
-        # an infinite bound measures the norm and leaves the gradient alone
-        norm = self.fabric.clip_gradients(
-            self.total, self._prepared, max_norm=self.config.clip or float("inf"), error_if_nonfinite=False
-        )
-        metrics = {**told, "loss": stop_gradient(loss, "a number to report"), "grad_norm": cast(Tensor, norm)}
-        self.guard.watch(self.count + 1, batch, metrics["loss"], metrics["grad_norm"], told)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * factor(self.count + 1, self.config, group["span"]) * group["scale"]
-        self._prepared.step()
+        norms = {name: part.clip(self.objective) for name, part in self.optimizers.items()}
+        metrics = {**logged, "loss": stop_gradient(loss, "a number to report"), **_combined(norms)}
+        self.guard.watch(self.count + 1, batch, metrics["loss"], metrics["grad_norm"], logged)
         self.count += 1
-        cast(Any, self.total).model.after_step()
+        for part in self.optimizers.values():
+            part.step(self.count)
+        self.learner.after_step()
         return metrics
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last update, before the groups' own multiples."""
-        return self.config.lr * factor(max(1, self.count), self.config)
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the last update, before the groups' own multiples: 'lr', and 'lr/PART' of others."""
+        step = max(1, self.count)
+        return {"lr" if name == "model" else f"lr/{name}": part.lr(step) for name, part in self.optimizers.items()}
 
     # --- state, for checkpoints -------------------------------------------------------------------
 
     def _names(self) -> dict[int, str]:
-        return {id(p): name for name, p in self.total.named_parameters()}
+        return {id(p): name for name, p in self.learner.named_parameters()}
 
     def state(self) -> dict[str, Any]:
-        """Optimiser state by parameter name, the guard's memory, and what `total` keeps outside its model."""
+        """Optimiser state by parameter name, and the guard's memory."""
         names = self._names()
-        moments = {names[id(p)]: dict(values) for p, values in self.optimizer.state.items()}
-        own = {k: v for k, v in self.total.state_dict().items() if not k.startswith("model.")}
-        return {"count": self.count, "optimizer": moments, "guard": self.guard.state(), "total": own}
+        states = (part.optimizer.state for part in self.optimizers.values())
+        moments = {names[id(p)]: dict(values) for state in states for p, values in state.items()}
+        return {"count": self.count, "optimizer": moments, "guard": self.guard.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`. UserError when it was written for other parameters."""
         stored, names = state["optimizer"], self._names()
-        order = [names[id(p)] for g in self.optimizer.param_groups for p in g["params"]]
-        strange = sorted(set(stored) - set(order))
-        if strange:
+        order = {name: [names[id(p)] for p in part.weights()] for name, part in self.optimizers.items()}
+        unknown = sorted(set(stored).difference(*order.values()))
+        if unknown:
             raise UserError(
-                f"the checkpoint holds optimiser state for '{strange[0]}', which is not trained here: "
+                f"the checkpoint holds optimiser state for '{unknown[0]}', which is not trained here: "
                 "resume with the config and the code that the run was started with"
             )
-        blank = self.optimizer.state_dict()
-        blank["state"] = {i: dict(stored[name]) for i, name in enumerate(order) if name in stored}
-        self.optimizer.load_state_dict(blank)
-        own = state.get("total", {})
-        if own:
-            self.total.load_state_dict(own, strict=False)
+        for name, part in self.optimizers.items():
+            blank = part.optimizer.state_dict()
+            blank["state"] = {i: dict(stored[weight]) for i, weight in enumerate(order[name]) if weight in stored}
+            part.optimizer.load_state_dict(blank)
         self.guard.restore(state["guard"])
         self.count = int(state["count"])
+
+
+def _combined(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The norm over all parts; with several parts also that of each."""
+    if len(norms) == 1:
+        return {"grad_norm": next(iter(norms.values()))}
+    return {"grad_norm": torch.stack(list(norms.values())).norm(), **{f"grad_norm/{n}": v for n, v in norms.items()}}

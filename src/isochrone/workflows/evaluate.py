@@ -57,7 +57,7 @@ def context_of(trained: LoadedRun) -> Iterator[Context]:
     config = trained.config
     foreign = config.data.path is not None and not trained.env_changed  # a recording, and no environment
     env: Any = None if foreign else trained.make_env(config.eval.episodes)
-    agents = factory.make_agents(config, trained)
+    agents = factory.make_agents(config, trained.learner)
     goals = all(agent.needs_goal for agent in agents.values())
     learns_reward = "reward" in config.loss and config.loss["reward"].weight > 0
     plays = not foreign and not goals and learns_reward
@@ -102,7 +102,7 @@ def _holdout_losses(trained: LoadedRun) -> Mapping[str, float]:
     """{name: mean over batches never trained on} of every loss and of their weighted sum ('loss')."""
     config = trained.config
     replay = dataset.fill_replay(config, trained.run.path / "replay")
-    total = factory.make_objective(config, trained.model)
+    total = factory.make_objective(config, trained.learner)
     losses = holdout_losses(config, total, replay, dataset.holdout_split(config, replay)[1])
     return {name.removeprefix("loss/"): value for name, value in losses.items()}
 

@@ -17,6 +17,7 @@ from isochrone.core.types import Spec
 from isochrone.data.source import open_format
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
+from isochrone.train.learner import Learner
 
 
 def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:
@@ -56,24 +57,28 @@ def spec_of(config: Config) -> Spec:
     return spec
 
 
-def make_model(config: Config, spec: Spec) -> Any:
-    """The model, initialised from `train.seed`; torch's global random state is unchanged."""
+def make_learner(config: Config, spec: Spec) -> Learner:
+    """The model and the trainable parts of the agent, initialised from `train.seed`.
+
+    torch's global random state is unchanged.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)  # initialisers only use torch's global generator
-        return registry.get("model", config.model.name)(config.model, spec)
+        model = registry.get("model", config.model.name)(config.model, spec)
+        return Learner({"model": model, **registry.get("agent", config.agent.name).modules(config.agent, model, spec)})
 
 
-def make_objective(config: Config, model: Any) -> TrainingObjective:
-    """The weighted sum of losses. UserError where a loss does not fit the model."""
-    return TrainingObjective(model, config.loss, config.allow_dead_losses)
+def make_objective(config: Config, learner: Learner) -> TrainingObjective:
+    """The weighted sum of losses. UserError where a loss does not fit the learner."""
+    return TrainingObjective(learner, config.loss, config.allow_dead_losses)
 
 
-def make_agent(config: Config, learner: Any) -> Agent:
-    """The agent of the config, acting with the parts of `learner` (which has at least `.model`)."""
+def make_agent(config: Config, learner: Learner) -> Agent:
+    """The agent of the config, acting with the parts of `learner`."""
     return registry.get("agent", config.agent.name).build(config.agent, learner)
 
 
-def make_agents(config: Config, learner: Any) -> dict[str, Agent]:
+def make_agents(config: Config, learner: Learner) -> dict[str, Agent]:
     """The agent of the config, and MPC with each of `compare_planners` and the planner's default options; by name.
 
     These have the other options of the config's agent, if that is MPC too.

@@ -18,6 +18,7 @@ from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.train import checkpoint
 from isochrone.train.device import device_of, generator
+from isochrone.train.learner import Learner
 from isochrone.train.run import Run
 from isochrone.workflows import dataset, factory
 
@@ -41,9 +42,14 @@ class LoadedRun:
     run: Run
     config: Config
     spec: Spec
-    model: Any
+    learner: Learner
     step: int
     env_changed: bool = False  # the environment was chosen for this use; it is not that of the training
+
+    @property
+    def model(self) -> Any:
+        """The world model."""
+        return self.learner.model
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +90,10 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, trust: bool
     config = factory.with_changes(config, changes or {})
     torch.set_num_threads(config.train.threads)
     spec = dataset.read_spec(run.path / SPEC)
-    model = factory.make_model(config, spec)
-    step = checkpoint.load_weights(run.trained(), model, run.config_hash)
+    learner = factory.make_learner(config, spec)
+    step = checkpoint.load_weights(run.trained(), learner, run.config_hash)
     env_changed = any(name == "env" or name.startswith("env.") for name in changes or {})
-    return LoadedRun(run, config, spec, model.to(device_of(config.train)).eval(), step, env_changed)
+    return LoadedRun(run, config, spec, learner.to(device_of(config.train)).eval(), step, env_changed)
 
 
 @torch.no_grad()

@@ -84,7 +84,7 @@ def travel(
         raise UserError(f"env '{name}' has no ground truth to plan with: choose one that has, e.g. --env whitebox:MAP")
     here, there, fewest = _ends(env, start, goal)
     budget = budget or 2 * fewest + 8
-    agent = factory.make_agent(trained.config, trained)
+    agent = factory.make_agent(trained.config, trained.learner)
     env.reset(trained.config.eval.seed)
     env.set_state(here)
     look = partial(tree_map, lambda x: x.to(trained.device))

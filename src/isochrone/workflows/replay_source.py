@@ -45,7 +45,7 @@ class ReplaySource:
         assert env is not None
         act: Any = random_policy(env.spec.action, self.rng, data.hold_steps)
         if data.collect_policy == "agent":
-            agent, goal = factory.make_agent(self.config, self.objective), None
+            agent, goal = factory.make_agent(self.config, self.objective.learner), None
             if agent.needs_goal:
                 rows = self.replay.sample(self.replay.num_envs, 1, self.rng)
                 goal = {name: x[:, 0] for name, x in rows.obs.items()}

@@ -70,7 +70,7 @@ def _versions(run: Run) -> dict[str, Any]:
 
 def _routes(path: Path, trust: bool) -> str:
     trained = load(path, trust=trust)
-    return to_text(measure_routes(trained.config, trained.spec, trained.model))
+    return to_text(measure_routes(trained.config, trained.spec, trained.learner))
 
 
 # --- the terminal table ---------------------------------------------------------------------------------------------

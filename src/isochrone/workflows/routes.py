@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from isochrone.data.replay import Replay
 from isochrone.losses.routes import GradientReport, check_routes
 from isochrone.recipes.schema import Config
 from isochrone.train.device import generator
+from isochrone.train.learner import Learner
 from isochrone.workflows import factory
 
 BATCHES, ENVS = 3, 8
@@ -73,29 +73,30 @@ def _noise(spec: Spec, length: int, rng: torch.Generator) -> Batch:
     return Batch(obs, spec.action.sample(shape, rng), torch.zeros(shape), no, no, no)
 
 
-def measure_routes(config: Config, spec: Spec | None = None, model: Any = None) -> GradientReport:
-    """Declared and measured groups of every loss of a config, on a new model or the given one.
+def measure_routes(config: Config, spec: Spec | None = None, learner: Learner | None = None) -> GradientReport:
+    """Declared and measured groups of every loss of a config, on a new learner or the given one.
 
-    Losses that the model refuses are measured all the same.
+    Losses that are undefined for the model are measured all the same.
     """
     spec = spec or factory.spec_of(config)
-    model = model if model is not None else factory.make_model(config, spec)
-    objective = factory.make_objective(replace(config, allow_dead_losses=True), model.cpu())
+    learner = learner or factory.make_learner(config, spec)
+    objective = factory.make_objective(replace(config, allow_dead_losses=True), learner.cpu())
     objective.set_progress(1.0)
 
     def value_of(name: str) -> Callable[[Batch], torch.Tensor]:
         return lambda batch: objective.values(batch, generator(0, "terms"), [name], probe=True)[name]
 
-    _randomize_zero_weights(model)
-    losses = {name: (value_of(name), loss.declared(model)) for name, loss in objective.losses.items()}
-    return check_routes(model.groups(), losses, probe_batches(config, spec), model)
+    _randomize_zero_weights(learner)
+    groups, modes = learner.groups(), learner.model.modes
+    losses = {name: (value_of(name), loss.declared(groups, modes)) for name, loss in objective.losses.items()}
+    return check_routes(groups, losses, probe_batches(config, spec), learner)
 
 
 @torch.no_grad()
-def _randomize_zero_weights(model: Any) -> None:
+def _randomize_zero_weights(learner: Learner) -> None:
     """A layer initialised to zero passes no gradient back: give it weights, so that the route behind it shows."""
     rng = generator(0, "stir")
-    for weight in model.parameters():
+    for weight in learner.parameters():
         if weight.requires_grad and weight.dim() > 1 and not bool(weight.any()):
             weight.copy_(0.1 * torch.randn(weight.shape, generator=rng))
 

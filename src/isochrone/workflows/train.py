@@ -28,7 +28,7 @@ from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.train.console import Console
 from isochrone.train.device import device_of, generator
-from isochrone.train.loop import Fitted, Hook, fit
+from isochrone.train.loop import FitResult, Hook, fit
 from isochrone.train.run import Run
 from isochrone.train.sinks import open_sinks
 from isochrone.workflows import dataset, factory
@@ -62,7 +62,7 @@ class Training:
     def __exit__(self, *exception: object) -> None:
         self.run.close()
 
-    def fit(self, console: bool = True) -> Fitted:
+    def fit(self, console: bool = True) -> FitResult:
         """Train with every sink that is installed, and progress on standard error if `console`."""
         names = ["jsonl", *(["tensorboard"] if find_spec("tensorboard") else [])]
         with ExitStack() as stack:
@@ -114,12 +114,12 @@ def build_all(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingO
     spec = spec or factory.spec_of(config)
     if config.data.path is None:
         dataset.check_budget(config, spec)
-    objective = factory.make_objective(config, factory.make_model(config, spec))
-    factory.make_agents(config, objective)
+    objective = factory.make_objective(config, factory.make_learner(config, spec))
+    factory.make_agents(config, objective.learner)
     return spec, objective
 
 
-def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> Fitted:
+def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> FitResult:
     """Prepare the data, check every loss, then train to `train.steps` or a signal. `tick` is called at every step."""
     run, config, objective = training.run, training.config, training.objective
     is_new = run.latest() is None
@@ -137,7 +137,7 @@ def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], Non
     source = ReplaySource(config, replay, objective, envs)
     hooks = eval_hooks(config, objective, replay, holdout) if config.train.eval_every else []
     stateful = {"replay": replay, "source": source}
-    return fit(objective, source, config.train, run, sinks, hooks, stateful, tick)
+    return fit(objective, source, config.train, config.optim, run, sinks, hooks, stateful, tick)
 
 
 def calibrate(config: Config, objective: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
@@ -179,7 +179,7 @@ def eval_hooks(config: Config, objective: TrainingObjective, replay: Replay, hol
 
     if config.data.path is not None:
         return [holdout_loss]
-    if not factory.make_agent(config, objective).needs_goal:
+    if not factory.make_agent(config, objective.learner).needs_goal:
         return [holdout_loss, return_hook(config)]
     env: Any = factory.make_env(config, config.eval.episodes)
     if not isinstance(env, GroundTruth):
@@ -200,7 +200,7 @@ def return_hook(config: Config) -> Hook:
     env = factory.make_env(config, config.eval.return_episodes)
 
     def play(step: int, objective: torch.nn.Module) -> dict[str, float]:
-        agent = factory.make_agent(config, objective)
+        agent = factory.make_agent(config, cast(TrainingObjective, objective).learner)
         seed, rng = config.eval.seed, generator(config.eval.seed, f"play {step}")
         returns = play_episodes(env, agent, seed, device_of(config.train), rng=rng)
         return {"eval/return": float(returns.mean()), "eval/return_std": float(returns.std(correction=0))}
