@@ -3,7 +3,7 @@
     python bench/planning.py [--model zhp] [--candidates 1000] [--horizon 12] [--iterations 10] [--threads 1]
 
 The operations of one plan are counted (multiply and add are two), not estimated; the rate of the machine is the best of
-several square products. Rounds alternate, so that a busy machine slows both. The bar is a share of 0.6.
+several square products. Rounds alternate, so that a busy machine slows both. The target is a fraction of 0.6.
 Other options go to the model: `--h 256`. PlaNet's is `--model rssm --hidden 200 --head_units 200 --act relu`.
 """
 
@@ -25,7 +25,7 @@ from isochrone.core.types import ActionSpec, Spec
 from isochrone.planners.cem import CEM
 from isochrone.planners.cost import Reach, Return
 
-BAR = 0.6
+TARGET = 0.6
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -43,28 +43,28 @@ def operations(work: Callable[[], object]) -> int:
 
 
 def task(name: str, options: dict[str, str], device: str) -> tuple[Any, Any, Any, ActionSpec]:
-    """(model, state, bound cost, action space): a freshly made model that has seen one frame.
+    """(model, state, bound cost, action space): an untrained model, in the state after one frame.
 
-    It aims at another frame, or (a model that foretells rewards) at the largest return with six continuous actions.
+    The goal is another frame or, for a model that predicts rewards, the largest return with six continuous actions.
     """
     cls = registry.get("model", name)
-    pays = hasattr(cls, "rewards")
-    action = ActionSpec("continuous", 6) if pays else ActionSpec("discrete", 5, noop=4)
+    predicts_reward = hasattr(cls, "rewards")
+    action = ActionSpec("continuous", 6) if predicts_reward else ActionSpec("discrete", 5, noop=4)
     spec = Spec({"image": (3, 64, 64)}, action)
     torch.manual_seed(0)
     model = cls(override(cls.Config(), options), spec).to(device).eval()
     rng = torch.Generator().manual_seed(0)
-    looks = [
+    frames = [
         {"image": torch.randint(256, (1, *spec.image), generator=rng, dtype=torch.uint8).to(device)} for _ in range(2)
     ]
     with torch.no_grad():
-        still = spec.action.idle((1,), device)
-        state, goal = (model.update(model.start(1), still, look) for look in looks)
-    cost = Return(model.rewards) if pays else Reach(partial(model.distance, space="p"))
-    return model, state, cost.bind(goal), spec.action
+        noop = spec.action.idle((1,), device)
+        state, goal = (model.update(model.start(1), noop, frame) for frame in frames)
+    cost = Return(model.rewards) if predicts_reward else Reach(partial(model.distance, space="p"))
+    return model, state, partial(cost, goal=goal), spec.action
 
 
-def settle(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for the accelerator, if there is one."""
     if device != "cpu":
         torch.cuda.synchronize()
@@ -86,13 +86,13 @@ def measure(args: argparse.Namespace, options: dict[str, str]) -> dict[str, Any]
         rng = torch.Generator().manual_seed(0)
         imagine = partial(model.imagine, rng=rng) if getattr(model, "draws", False) else model.imagine
         planner.plan(imagine, state, cost, None, rng)
-        settle(args.device)
+        synchronize(args.device)
 
     squares = {n: torch.randn(2, n, n, device=args.device) for n in args.sizes}
 
     def product(n: int) -> None:
         torch.mm(squares[n][0], squares[n][1])
-        settle(args.device)
+        synchronize(args.device)
 
     work = operations(plan)
     times: dict[Any, list[float]] = {n: [] for n in [*args.sizes, "plan"]}
@@ -100,8 +100,8 @@ def measure(args: argparse.Namespace, options: dict[str, str]) -> dict[str, Any]
         for n in args.sizes:
             times[n].append(seconds(partial(product, n)))
         times["plan"].append(seconds(plan))
-    middle = {k: sorted(v[1:])[len(v[1:]) // 2] for k, v in times.items()}  # the first round warms up
-    rate = max(2 * n**3 / middle[n] for n in args.sizes)
+    median = {k: sorted(v[1:])[len(v[1:]) // 2] for k, v in times.items()}  # the first round warms up
+    rate = max(2 * n**3 / median[n] for n in args.sizes)
     return {
         "model": args.model,
         "options": options,
@@ -109,11 +109,11 @@ def measure(args: argparse.Namespace, options: dict[str, str]) -> dict[str, Any]
         "device": args.device,
         "rate_gflops": round(rate / 1e9, 2),
         "cem_gflop": round(work / 1e9, 3),
-        "cem_seconds": round(middle["plan"], 4),
-        "cem_gflops": round(work / middle["plan"] / 1e9, 2),
-        "share": round(work / middle["plan"] / rate, 3),
-        "bar": BAR,
-        "steps_per_second": round(args.candidates * args.horizon * args.iterations / middle["plan"]),
+        "cem_seconds": round(median["plan"], 4),
+        "cem_gflops": round(work / median["plan"] / 1e9, 2),
+        "fraction": round(work / median["plan"] / rate, 3),
+        "target": TARGET,
+        "steps_per_second": round(args.candidates * args.horizon * args.iterations / median["plan"]),
     }
 
 

@@ -45,13 +45,13 @@ def parser() -> Parser:
 def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """0 whether or not the goal was reached: that is a result."""
     from isochrone.workflows.loaded_run import load
-    from isochrone.workflows.plan import cell_of, travel, write_gif
+    from isochrone.workflows.plan import cell_of, execute_plan, write_gif
 
     path = Path(one(args.run, "run folder", "runs/tiny-1"))
     start = None if args.start is None else cell_of(args.start, "--start")
     goal = None if args.goal is None else cell_of(args.goal, "--goal")
     trained = load(path, changes, trust=args.trust)
-    episode = travel(trained, start, goal, time.perf_counter)
+    episode = execute_plan(trained, start, goal, time.perf_counter)
     gif = write_gif(Path(args.out or path / "plan.gif"), episode)
     if args.json:
         show_json({**episode.numbers(), "gif": str(gif)})

@@ -1,6 +1,6 @@
 """Gradient planning: Adam from several starts, kept inside the action box; discrete actions relaxed by a softmax.
 
-Source: docs/background.md, "Planning by gradients".
+Source: docs/background.md, "Gradient planning".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gumbel-softmax planning for discrete actions: imagine hard samples, pass the gradient as if they were soft.
 
-Source: Jang et al. 2017, Maddison et al. 2017 (straight-through); docs/background.md, "Planning by gradients".
+Source: Jang et al. 2017, Maddison et al. 2017 (straight-through); docs/background.md, "Gradient planning".
 """
 
 from __future__ import annotations
