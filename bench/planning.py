@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isochrone.core import registry
 from isochrone.core.config import override, parse_flags
+from isochrone.core.protocols import PredictsReward
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.planners.cem import CEM
 from isochrone.planners.cost import Reach, Return
@@ -48,7 +49,7 @@ def task(name: str, options: dict[str, str], device: str) -> tuple[Any, Any, Any
     The goal is another frame or, for a model that predicts rewards, the largest return with six continuous actions.
     """
     cls = registry.get("model", name)
-    predicts_reward = hasattr(cls, "rewards")
+    predicts_reward = issubclass(cls, PredictsReward)
     action = ActionSpec("continuous", 6) if predicts_reward else ActionSpec("discrete", 5, noop=4)
     spec = Spec({"image": (3, 64, 64)}, action)
     torch.manual_seed(0)
@@ -84,7 +85,7 @@ def measure(args: argparse.Namespace, options: dict[str, str]) -> dict[str, Any]
 
     def plan() -> None:
         rng = torch.Generator().manual_seed(0)
-        imagine = partial(model.imagine, rng=rng) if getattr(model, "draws", False) else model.imagine
+        imagine = partial(model.imagine, rng=rng, shared_noise=True) if model.is_stochastic else model.imagine
         planner.plan(imagine, state, cost, None, rng)
         synchronize(args.device)
 

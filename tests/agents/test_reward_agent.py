@@ -90,7 +90,7 @@ def test_a_model_without_rewards_or_without_distances_is_refused_with_a_mend() -
     with pytest.raises(UserError, match=r"agent\.objective = reward: model 'zhp' predicts no rewards; .*model = rssm"):
         MPC(tiny("zhp"), MPC.Config(objective="reward"))
     with pytest.raises(
-        UserError, match=r"agent\.objective = p: model 'rssm' predicts no distance; set agent\.objective = reward"
+        UserError, match=r"agent\.objective = p: model 'rssm' has no distance; set agent\.objective = reward"
     ):
         MPC(tiny("rssm"))
 

@@ -15,7 +15,7 @@ from isochrone.core import registry
 from isochrone.core.config import component_config, option, validate
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.gradient import no_parameter_grad
-from isochrone.core.protocols import Cost, Planner
+from isochrone.core.protocols import Cost, HasDistance, Planner, PredictsContinue, PredictsReward
 from isochrone.core.registry import register
 from isochrone.core.types import Plan, Spec, Struct, choose
 from isochrone.planners.common import shift_plan
@@ -100,15 +100,24 @@ class MPC:
         return None if self.needs_goal else self.config.discount
 
     def _cost(self) -> Cost:
-        c, model = self.config, self.model
-        method = "distance" if self.needs_goal else "rewards"
-        if not hasattr(model, method):
-            name = type(model).__name__.lower()
-            fix = "set agent.objective = reward" if self.needs_goal else "set agent.objective = p, or model = rssm"
-            raise UserError(f"agent.objective = {c.objective}: model '{name}' predicts no {method}; {fix}")
+        c, model, name = self.config, self.model, type(self.model).__name__.lower()
         if self.needs_goal:
+            if not isinstance(model, HasDistance):
+                raise UserError(
+                    f"agent.objective = {c.objective}: model '{name}' has no distance; set agent.objective = reward"
+                )
             return Reach(partial(model.distance, space=c.objective), c.reach_cost)
-        return Return(model.rewards, model.continues if c.use_continue else None, c.discount)
+        if not isinstance(model, PredictsReward):
+            raise UserError(
+                f"agent.objective = reward: model '{name}' predicts no rewards; set it to p, or choose model = rssm"
+            )
+        if not c.use_continue:
+            return Return(model.rewards, None, c.discount)
+        if not isinstance(model, PredictsContinue):
+            raise UserError(
+                f"agent.use_continue = true: model '{name}' does not predict whether episodes continue; set it to false"
+            )
+        return Return(model.rewards, model.continues, c.discount)
 
     @torch.no_grad()
     def start(self, batch: int, goal: Mapping[str, Tensor] | None = None, rng: torch.Generator | None = None) -> Carry:

@@ -340,6 +340,17 @@ class Agent(Protocol):
 
 
 @runtime_checkable
+class PlansReturns(Protocol):
+    """An agent with plans. `return_discount` is the discount per step of the return that they maximise.
+
+    The 'cost' in its info is then minus the planned return. None: its plans have another objective.
+    """
+
+    @property
+    def return_discount(self) -> float | None: ...
+
+
+@runtime_checkable
 class AgentComponent(Agent, Protocol):
     """An agent that a recipe chooses by name: a class registered under kind 'agent', with a Config.
 

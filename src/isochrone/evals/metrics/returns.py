@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from isochrone.agents.baselines import NoOp, Random
-from isochrone.core.protocols import Agent, Decodes, HasBestReturn, PredictsReward
+from isochrone.core.protocols import Agent, Decodes, HasBestReturn, PlansReturns, PredictsReward
 from isochrone.evals.context import Context, plays_episodes
 from isochrone.evals.metric import Estimate, Question, family, metric
 from isochrone.evals.model_access import numpy, numpy_generator
@@ -59,7 +59,7 @@ def evaluate_returns(
 ) -> dict[str, Any]:
     """The metrics of `returns` in `env`."""
     baselines = {agent.name: agent for agent in (NoOp(env.spec.action), Random(env.spec.action))}
-    discounts = {name: getattr(getattr(agent, "cost", None), "discount", None) for name, agent in agents.items()}
+    discounts = {n: agent.return_discount for n, agent in agents.items() if isinstance(agent, PlansReturns)}
     trackers = {name: PlannedReturnTracker(d) for name, d in discounts.items() if d is not None}
     played = {name: play_episodes(env, agent, seed, device, trackers.get(name), rng) for name, agent in agents.items()}
     played |= {name: play_episodes(env, agent, seed, rng=rng) for name, agent in baselines.items()}
