@@ -1,15 +1,19 @@
-"""A tabular model that is exactly right, so that every measure has a known answer; and ways to break it."""
+"""A tabular model that is exactly right, so that every metric has a known answer; and ways to break it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isochrone.core import registry
 from isochrone.core.types import Rollout, Struct
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.envs.whitebox.maps import read
+from isochrone.evals.context import Context, EvalConfig
 
 # Two rooms, a wall, a one-way door, a two-way pipe A and a one-way pipe b -> B.
 MAP = """
@@ -61,9 +65,9 @@ class Perfect(nn.Module):
             z = torch.sin(z * 997.0 + z.flip(-1) * 331.0)
         return z
 
-    def decode(self, z: Tensor) -> Tensor:
-        flat = z.reshape(-1, 2)
-        return (self.world.draw(self.world.at(flat * 4)).float() / 255).reshape(*z.shape[:-1], 3, 64, 64)
+    def decode(self, state: TableState) -> Tensor:
+        flat = state.z.reshape(-1, 2)
+        return (self.world.draw(self.world.at(flat * 4)).float() / 255).reshape(*state.z.shape[:-1], 3, 64, 64)
 
     def pose(self, z: Tensor) -> Tensor:
         where = self.world.at((z * 4).reshape(-1, 2))
@@ -129,3 +133,12 @@ def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBox:
         path = Path(folder) / "map.txt"
         path.write_text(drawing)
         return WhiteBox(replace(WhiteBoxConfig(), map_file=str(path), **options), envs)
+
+
+def compute(
+    family: str, model: Any, batch: Any = None, truth: Any = None, seed: int = 0, horizon: int = 16, **more: Any
+) -> Mapping[str, Any]:
+    """What one family of metrics returns, named without the family."""
+    rng = torch.Generator().manual_seed(seed)
+    context = Context(model, EvalConfig(horizon=horizon), rng, batch, truth, **more)
+    return registry.get("metric", family)(context)

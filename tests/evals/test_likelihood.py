@@ -7,14 +7,14 @@ from torch import Tensor
 from torch import distributions as td
 
 from isochrone.envs.linear import LinearGaussian
-from isochrone.evals.likelihood import (
+from isochrone.evals.metrics.likelihood import (
     LinearFilter,
-    Model,
+    LinearModel,
     _kl,
-    climb,
+    elbo_ascent,
     expected_log_likelihood,
     log_likelihood,
-    overshot,
+    overshooting_gain,
 )
 
 T = 6
@@ -25,12 +25,12 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pair(seed: int) -> tuple[LinearGaussian, Model, LinearFilter]:
+def pair(seed: int) -> tuple[LinearGaussian, LinearModel, LinearFilter]:
     """A truth of two states, a model of three that is wrong in everything, and some filter for it."""
     draw = rng(seed)
     world, other = LinearGaussian.random(2, 3, draw), LinearGaussian.random(3, 3, draw)
     noise = [0.3 * torch.randn(3, 3, generator=draw, **DOUBLE) for _ in range(4)]
-    model = Model(other.a, other.h, torch.eye(3, **DOUBLE) + noise[0], torch.eye(3, **DOUBLE) + noise[1])
+    model = LinearModel(other.a, other.h, torch.eye(3, **DOUBLE) + noise[0], torch.eye(3, **DOUBLE) + noise[1])
     return world, model, LinearFilter(0.5 * other.a, noise[2], (torch.eye(3, **DOUBLE) + noise[3]).tril())
 
 
@@ -74,11 +74,11 @@ def _positive(chol: Tensor) -> Tensor:
 def test_an_elbo_may_rise_while_the_likelihood_falls() -> None:
     world = LinearGaussian.random(2, 2, rng(3))
     first = LinearFilter.best(world, 10, rounds=4)
-    found = climb(world, 10, first, rounds=2)
+    found = elbo_ascent(world, 10, first, rounds=2)
     gap = expected_log_likelihood(world, 10) / 10 - first.elbo(world, 10)
-    assert 0.01 < found["climb_elbo"] < float(gap)
-    assert -0.2 < found["climb_exact"] < -1e-4
-    assert found["climb_elbo"] - found["climb_exact"] < float(gap) + 1e-9  # the bound still holds
+    assert 0.01 < found["ascent_elbo"] < float(gap)
+    assert -0.2 < found["ascent_exact"] < -1e-4
+    assert found["ascent_elbo"] - found["ascent_exact"] < float(gap) + 1e-9  # the bound still holds
 
 
 def test_nothing_is_lost_by_looking_back_where_the_past_says_nothing() -> None:
@@ -87,9 +87,9 @@ def test_nothing_is_lost_by_looking_back_where_the_past_says_nothing() -> None:
     _, seen = world.simulate(200, 10, rng(6))
     flat = LinearGaussian(0 * world.a, world.q, world.h, world.r)
     first = LinearFilter.best(world, 10, rounds=2)
-    assert overshot(flat, seen, first, rng(0))["overshot"] == pytest.approx(0, abs=1e-12)
-    found = overshot(world, seen, first, rng(0))
-    assert found["overshot.interval"][1] < -0.01
+    assert overshooting_gain(flat, seen, first, rng(0))["overshooting_gain"] == pytest.approx(0, abs=1e-12)
+    found = overshooting_gain(world, seen, first, rng(0))
+    assert found["overshooting_gain"].interval[1] < -0.01
 
 
 def test_kl_of_normals_with_shared_covariances_is_torchs() -> None:

@@ -1,4 +1,4 @@
-"""Every measure on a model that is exactly right, and on models that are wrong in a known way."""
+"""Every metric on a model that is exactly right, and on models that are wrong in a known way."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from perfect import Perfect, world
+from perfect import Perfect, compute, world
 
-from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch
 from isochrone.envs.whitebox import WhiteBox
-from isochrone.evals.ground_truth import Truth, random_act, record, stepped
-from isochrone.evals.measures.algebra import free_walks
+from isochrone.evals.ground_truth import RecordedTruth, random_act, record, true_step
+from isochrone.evals.metric import Refused
+from isochrone.evals.metrics.action_consistency import free_walks
 
 
 @lru_cache
-def recorded(momentum: bool = False) -> tuple[WhiteBox, Batch, Truth]:
+def recorded(momentum: bool = False) -> tuple[WhiteBox, Batch, RecordedTruth]:
     env = world(momentum=momentum, envs=24)
     return env, *record(env, random_act(env.spec), 24, torch.Generator().manual_seed(1))
 
 
 def measured(name: str, momentum: bool = False, **broken: float) -> dict[str, Any]:
     env, batch, truth = recorded(momentum)
-    return registry.get("metric", name)(Perfect(env, **broken), batch, truth, torch.Generator().manual_seed(2))
+    return dict(compute(name, Perfect(env, **broken), batch, truth, seed=2))
 
 
 def test_the_recording_is_what_was_played() -> None:
@@ -34,7 +34,7 @@ def test_the_recording_is_what_was_played() -> None:
     assert batch.shape == (24, 24) and truth.position.shape == (24, 24, 2)
     flat = truth.state.map(lambda x: x.flatten(0, 1))
     assert torch.equal(env.draw(flat), batch.obs["image"].flatten(0, 1))
-    after, jumped, moved = stepped(env, truth.state[:, 3], batch.action[:, 3])
+    after, jumped, moved = true_step(env, truth.state[:, 3], batch.action[:, 3])
     assert torch.equal(after.position, truth.position[:, 4])
     assert torch.equal(jumped, truth.teleported[:, 3]) and torch.equal(moved, truth.moved[:, 3])
 
@@ -50,25 +50,25 @@ def test_reach_of_a_perfect_model() -> None:
     out = measured("reach")
     assert out["spearman"] == pytest.approx(1) and out["mae"] == 0 and out["bias"] == 0
     assert out["asymmetry"] == 1 and out["asymmetry_pairs"] > 100
-    assert out["spearman.floor"] < 0.9 and out["mae.floor"] > 2
+    assert out["spearman"].baseline < 0.9 and out["mae"].baseline > 2
     assert np.allclose(out["calibration_p"], out["calibration_true"][:, None])
     assert len(out["map_one_way"]) == 2 and len(out["map_pipe_from"]) == len(out["map_pipe_mouth"]) > 0
 
 
 def test_reach_of_broken_models() -> None:
     assert measured("reach", wrong=1.5)["mae"] == pytest.approx(1.5)
-    assert measured("reach", wrong=1.5)["mae.interval"] == pytest.approx((1.5, 1.5))
+    assert measured("reach", wrong=1.5)["mae"].interval == pytest.approx((1.5, 1.5))
     blind = measured("reach", blind=1)
     assert blind["asymmetry"] == 0 and blind["mae"] > 0.5
 
 
-def test_algebra_of_a_perfect_and_a_stuck_model() -> None:
-    out = measured("algebra")
+def test_action_consistency_of_a_perfect_and_a_stuck_model() -> None:
+    out = measured("action_consistency")
     for name in ("noop_ratio", "inverse_residual", "path_dependence", "drift"):
         assert out[name] == 0, name
     assert out["step_length"] >= 1
-    stuck = measured("algebra", stuck=1)
-    assert stuck["drift"] == pytest.approx(stuck["drift.floor"]) and stuck["drift"] > 0.1
+    stuck = measured("action_consistency", stuck=1)
+    assert stuck["drift"] == pytest.approx(stuck["drift"].baseline) and stuck["drift"] > 0.1
     assert np.allclose(stuck["drift_mean"], stuck["drift_still"])
 
 
@@ -78,7 +78,7 @@ def test_free_walks_are_free() -> None:
     assert walks is not None
     now = walks.start
     for k in range(6):
-        after, jumped, moved = stepped(env, now, walks.actions[:, k])
+        after, jumped, moved = true_step(env, now, walks.actions[:, k])
         idle = walks.actions[:, k].argmax(-1) == 0
         assert bool((moved | idle).all()) and not bool(jumped.any())
         now = after
@@ -88,7 +88,7 @@ def test_free_walks_are_free() -> None:
 def test_perception_of_a_perfect_and_a_lost_encoder() -> None:
     out = measured("perception")
     assert out["spearman"] == pytest.approx(1) and out["spearman_frames"] == pytest.approx(1)
-    assert out["position_error"] < 1e-3 < 5 < out["position_error.floor"]
+    assert out["position_error"] < 1e-3 < 5 < out["position_error"].baseline
     assert out["pipe_ends_gap"] == pytest.approx(0, abs=1e-9)
     assert out["effective_rank"] == pytest.approx(2, abs=0.1) and out["spectrum"].sum() == pytest.approx(1)
     lost = measured("perception", lost=1)
@@ -101,17 +101,20 @@ def test_the_position_probe_refuses_more_features_than_places() -> None:
             return super().encode_image(image).repeat_interleave(200, -1)
 
     env, batch, truth = recorded()
-    out = registry.get("metric", "perception")(Wide(env), batch, truth, torch.Generator().manual_seed(0))
-    assert "position_error" not in out and "features" in out["position_error.refused"]
+    out = compute("perception", Wide(env), batch, truth)
+    assert isinstance(out["position_error"], Refused)
+    assert "features" in out["position_error"]
 
 
-def test_prediction_of_a_perfect_and_a_stuck_model() -> None:
-    out = measured("prediction")
-    assert out["error_end"] == 0 and out["hit_1_1"] == 1 and out["hit_1_end"] == 1 and out["position_error_end"] == 0
-    assert out["error_end.floor"] > 0.2 and out["hit_1_end.floor"] < 0.5
+def test_openloop_latent_of_a_perfect_and_a_stuck_model() -> None:
+    out = measured("openloop_latent")
+    assert (
+        out["error_end"] == 0 and out["top1_hit_1"] == 1 and out["top1_hit_end"] == 1 and out["position_error_end"] == 0
+    )
+    assert out["error_end"].baseline > 0.2 and out["top1_hit_end"].baseline < 0.5
     assert np.array_equal(out["film_truth"], out["film_prediction"])
-    stuck = measured("prediction", stuck=1)
-    assert stuck["error_end"] == pytest.approx(stuck["error_end.floor"])
+    stuck = measured("openloop_latent", stuck=1)
+    assert stuck["error_end"] == pytest.approx(stuck["error_end"].baseline)
     assert np.allclose(stuck["error"], stuck["error_still"])
 
 
@@ -134,13 +137,12 @@ def test_disagreement_finds_the_pipes() -> None:
 def test_disagreement_is_silent_without_pipes() -> None:
     env = world("....\n.##.\n....", 3)
     batch, truth = record(env, random_act(env.spec), 6, torch.Generator().manual_seed(0))
-    rng = torch.Generator().manual_seed(0)
-    assert registry.get("metric", "disagreement")(Perfect(env), batch, truth, rng) == {}
-    assert "pipe_ends_gap" not in registry.get("metric", "perception")(Perfect(env), batch, truth, rng)
+    assert compute("disagreement", Perfect(env), batch, truth) == {}
+    assert "pipe_ends_gap" not in compute("perception", Perfect(env), batch, truth)
 
 
 def test_actions_point_where_they_lead() -> None:
-    out = measured("actions")
+    out = measured("action_effects")
     assert out["label"].tolist() == ["up", "down", "left", "right"]
     assert out["z_consistency"] == pytest.approx(1) and out["z_length_spread"] == pytest.approx(0, abs=1e-6)
     assert np.allclose(out["z_cosine"][0], [1, -1, 0, 0], atol=1e-6)
@@ -154,8 +156,8 @@ def test_bad_recordings_are_refused() -> None:
     with pytest.raises(UserError, match="ground truth"):
         record(object(), random_act(env.spec), 8, torch.Generator())
     batch, truth = record(env, random_act(env.spec), 3, torch.Generator())
-    with pytest.raises(UserError, match="raise length"):
-        registry.get("metric", "prediction")(Perfect(env), batch, truth, torch.Generator())
+    with pytest.raises(UserError, match="raise eval.length"):
+        compute("openloop_latent", Perfect(env), batch, truth)
     tiny = world("..", 2)
     with pytest.raises(UserError, match="2 free places"):
         _ = record(tiny, random_act(tiny.spec), 4, torch.Generator())[1].places

@@ -13,7 +13,8 @@ from isochrone.core.protocols import TwoFutures
 from isochrone.core.types import Struct
 from isochrone.envs.bouncer import Bouncer, BouncerConfig
 from isochrone.evals import suite
-from isochrone.evals.multimodality import forks
+from isochrone.evals.context import Context, EvalConfig
+from isochrone.evals.metrics.multimodality import multimodality
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -65,51 +66,56 @@ class Dreamer(nn.Module):
         return (1 - wide) * self.frames[0][row.long()] + wide * self.frames[1][row.long()]
 
 
+def context(mix: str, world: Bouncer) -> Context:
+    return Context(Dreamer(world, mix), EvalConfig(horizon=10), rng(2), env=world)
+
+
 def found(mix: str, variant: str = "split") -> dict[str, Any]:
     options: Any = {"variant": variant}
     world = Bouncer(BouncerConfig(**options), num_envs=16)
-    return {k.removeprefix("forks."): v for k, v in forks(Dreamer(world, mix), world, rng(2), 10).items()}
+    return dict(multimodality(context(mix, world)))
 
 
 def test_a_coin_covers_both_sides() -> None:
     got = found("coin")
     assert got["left"] == pytest.approx(0.5, abs=0.06) and got["right"] == pytest.approx(0.5, abs=0.06)
-    assert got["neither"] == pytest.approx(0, abs=1e-9) and got["mode"] > 0.44
-    assert got["due"] == pytest.approx(0.5, abs=0.06)
+    assert got["no_mode"] == pytest.approx(0, abs=1e-9) and got["rarer_mode"] > 0.44
+    assert got["correct_mode"] == pytest.approx(0.5, abs=0.06)
     assert got["error_end"] == pytest.approx(1.0, abs=0.15), "half of the futures pay twice as much as a blur"
 
 
 def test_a_blur_shows_no_side_and_pays_one_half() -> None:
     got = found("blur")
-    assert got["left"] == got["right"] == got["mode"] == 0 and got["neither"] == 1
+    assert got["left"] == got["right"] == got["rarer_mode"] == 0 and got["no_mode"] == 1
     assert got["error_end"] == pytest.approx(0.5, abs=0.01), "|mean - side|^2 is a quarter of the distance between both"
-    assert got["likeliest_end"] == pytest.approx(got["error_end"]), "it draws nothing at all"
+    assert got["most_likely_error_end"] == pytest.approx(got["error_end"]), "it draws nothing at all"
 
 
 def test_one_side_only_is_seen_as_such() -> None:
     got = found("left")
-    assert got["left"] == 1 and got["mode"] == 0
+    assert got["left"] == 1 and got["rarer_mode"] == 0
 
 
 @pytest.mark.parametrize("variant", ["split", "memory"])
 def test_one_who_knows_is_always_right_and_pays_nothing(variant: str) -> None:
     got = found("due", variant)
-    assert got["due"] == 1 and got["error_end"] == got["likeliest_end"] == pytest.approx(0, abs=1e-9)
-    assert got["energy"] == pytest.approx(0, abs=1e-6)
+    assert got["correct_mode"] == 1 and got["error_end"] == got["most_likely_error_end"] == pytest.approx(0, abs=1e-9)
+    assert got["energy_score"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_energy_score_prefers_two_sharp_futures_to_one_blur() -> None:
     """By hand, in units of the distance g between both: a coin scores 1/2 - 1/4, a blur 1/2."""
-    assert found("blur")["energy"] == pytest.approx(0.5, abs=0.01)
-    assert found("coin")["energy"] == pytest.approx(0.25, abs=0.03)
+    assert found("blur")["energy_score"] == pytest.approx(0.5, abs=0.01)
+    assert found("coin")["energy_score"] == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_sides_are_drawn_beside_what_is_imagined(theme: str) -> None:
     world = Bouncer(BouncerConfig(), num_envs=4)
-    flat = forks(Dreamer(world, "coin"), world, rng(2), 10)
-    assert set(suite.draw_all(suite.arrays(flat), theme)) == {"forks"}
-    assert {"forks.mode", "forks.due"} <= set(suite.collect(flat, {}))
+    results, arrays = suite.compute(multimodality, context("coin", world))
+    assert set(suite.draw_all(arrays, theme)) == {"multimodality"}
+    assert {"multimodality.rarer_mode", "multimodality.correct_mode"} <= set(results)
+    assert results["multimodality.correct_mode"]["baseline"] == 0.5
 
 
 def test_only_worlds_of_two_futures_are_forked() -> None:

@@ -1,4 +1,4 @@
-"""Measures of beliefs: a seer foresees everything, one that stands still pays the floor; figures are drawn."""
+"""Open-loop prediction in pixels, and the information in latents: known answers, and figures that are drawn."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from perfect import compute
 from tinyworld import counted, counter, generator, tiny, windows, world
 from torch import Tensor, nn
 
 from isochrone.core.types import Batch, Struct
 from isochrone.evals import suite
+from isochrone.evals.context import Context, EvalConfig
 from isochrone.evals.ground_truth import random_act, record
-from isochrone.evals.measures.foresight import BURN_IN, foresight
-from isochrone.evals.measures.knows import knows
-from isochrone.evals.measures.nats import nats
+from isochrone.evals.metrics.openloop_pixels import BURN_IN
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class At(Struct):
 
     window: Tensor
     row: Tensor
+
+    @property
+    def h(self) -> Tensor:
+        """No memory."""
+        return self.row[..., None][..., :0]
 
     def feat(self) -> Tensor:
         return torch.stack([self.window, self.row], -1)
@@ -77,28 +82,34 @@ def whole(size: int = 8) -> Batch:
     return replay.take(list(range(6)), [0] * 6, 24)
 
 
-def test_a_seer_foresees_frames_and_rewards() -> None:
+def test_knowing_the_recording_predicts_frames_and_rewards() -> None:
     batch = whole()
-    got = foresight(Seer(batch), batch, None, generator(), horizon=6)
-    assert got["pixel"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
-    assert (got["pixel_still"] > 0).all() and got["pixel_end.floor"] > got["pixel_1.floor"]
-    assert got["pixel_kept"] == pytest.approx(0, abs=1e-9) and "chance_end" not in got  # it has no h
+    got = compute("openloop_pixels", Seer(batch), batch, horizon=6)
+    assert got["error"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
+    assert (got["error_still"] > 0).all() and got["error_end"].baseline > got["error_1"].baseline
+    assert got["reconstruction_error"] == pytest.approx(0, abs=1e-9) and "sampling_share_end" not in got  # it has no h
     np.testing.assert_allclose(got["film_likely"], got["film_truth"])
 
 
-def test_one_who_believes_that_nothing_changes_pays_the_floor() -> None:
+def test_standing_still_scores_the_baseline() -> None:
     batch = whole()
-    got = foresight(Seer(batch, still=True), batch, None, generator(), horizon=6)
-    np.testing.assert_allclose(got["pixel"], got["pixel_still"], rtol=1e-5)
+    got = compute("openloop_pixels", Seer(batch, still=True), batch, horizon=6)
+    np.testing.assert_allclose(got["error"], got["error_still"], rtol=1e-5)
     assert got["reward_r2"] < 1 and len(got["horizon"]) == 6
-    assert got["pixel_5"] == got["pixel"][4] and "pixel_5" not in foresight(Seer(batch), batch, None, generator(), 4)
+    assert got["error_5"] == got["error"][4] and "error_5" not in compute(
+        "openloop_pixels", Seer(batch), batch, horizon=4
+    )
 
 
 @dataclass(frozen=True)
 class Placed(At):
     """With a memory of one number."""
 
-    h: Tensor
+    memory: Tensor
+
+    @property
+    def h(self) -> Tensor:
+        return self.memory
 
 
 class Spread(Seer):
@@ -120,33 +131,33 @@ class Spread(Seer):
         )
 
 
-def test_chance_in_h_is_the_variance_over_futures() -> None:
+def test_the_sampling_share_is_the_variance_over_futures() -> None:
     """0..7 has variance 6; all rows that are remembered, 0..23 in each of 6 windows, have that of the whole."""
     batch = whole()
     whole_variance = float(torch.arange(24.0).repeat(6).var())
-    got = foresight(Spread(batch), batch, None, generator(), horizon=6)
-    assert got["chance_2"] == pytest.approx(6 * 2**2 / whole_variance, rel=1e-5)
-    assert got["chance_end"] == pytest.approx(6 * 6**2 / whole_variance, rel=1e-5)
+    got = compute("openloop_pixels", Spread(batch), batch, horizon=6)
+    assert got["sampling_share_2"] == pytest.approx(6 * 2**2 / whole_variance, rel=1e-5)
+    assert got["sampling_share_end"] == pytest.approx(6 * 6**2 / whole_variance, rel=1e-5)
     ends = batch.replace(last=torch.zeros_like(batch.last).index_fill(1, torch.arange(BURN_IN + 2, 24, 3), True))
-    cut = foresight(Spread(batch), ends, None, generator(), horizon=6)
-    assert "chance_2" in cut and "chance_end" not in cut  # no future of six steps lies in one episode
+    cut = compute("openloop_pixels", Spread(batch), ends, horizon=6)
+    assert "sampling_share_2" in cut and "sampling_share_end" not in cut  # no future of six steps lies in one episode
 
 
-def test_only_models_with_memory_and_chance_have_chance_in_h() -> None:
+def test_only_models_with_memory_and_sampling_have_a_sampling_share() -> None:
     batch = windows(1)[0]
-    assert foresight(tiny("rssm"), batch, None, generator(), horizon=4)["chance_2"] > 0
-    assert foresight(tiny("rnn"), batch, None, generator(), horizon=4)["chance_2"] == 0
-    assert "chance_2" not in foresight(tiny("ssm"), batch, None, generator(), horizon=4)
+    assert compute("openloop_pixels", tiny("rssm"), batch, horizon=4)["sampling_share_2"] > 0
+    assert compute("openloop_pixels", tiny("rnn"), batch, horizon=4)["sampling_share_2"] == 0
+    assert "sampling_share_2" not in compute("openloop_pixels", tiny("ssm"), batch, horizon=4)
 
 
-def test_what_is_kept_of_a_frame_is_the_posteriors_reconstruction() -> None:
+def test_the_reconstruction_error_is_the_posteriors() -> None:
     batch = whole(16)
     model = tiny("rssm", counter().spec)
     shown = torch.stack([model.decode(x).clamp(0, 1) for x in rows_of(model, batch)], 1)
     frames = batch.obs["image"].float() / 255
     scale = (frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean()
     error = (shown.detach() - frames)[:, BURN_IN:].square().flatten(2).sum(-1).mean()
-    got = foresight(model, batch, None, generator(), horizon=4)["pixel_kept"]
+    got = compute("openloop_pixels", model, batch, horizon=4)["reconstruction_error"]
     assert got == pytest.approx(float(error / scale), rel=1e-4)
 
 
@@ -162,40 +173,37 @@ def rows_of(model: Any, batch: Batch) -> list[Any]:
 
 def test_windows_that_are_too_short_are_refused() -> None:
     batch = whole()[:, : BURN_IN + 1]
-    with pytest.raises(Exception, match="foresight needs recordings of 7 rows; this one has 6"):
-        foresight(Seer(batch), batch, None, generator())
+    with pytest.raises(Exception, match="openloop_pixels needs recordings of 7 rows; this one has 6"):
+        compute("openloop_pixels", Seer(batch), batch)
 
 
-def test_nats_are_the_kl_of_the_rows_that_are_not_first() -> None:
+def test_the_kl_per_frame_leaves_first_rows_out() -> None:
     model, batch = tiny("rssm"), windows(1)[0]
-    got = nats(model, batch, None, generator(3))
+    got = compute("latent_information", model, batch, seed=3)
     roll = model.observe(batch, {"posterior", "prior"}, generator(3))
     kl = roll.posterior.kl(roll.prior)
     later = ~batch.first.clone()
     later[:, 0] = False
-    assert got["per_frame"] == pytest.approx(kl.sum(-1)[later].mean().item(), rel=1e-4)
-    assert got["first_frame"] == pytest.approx(kl.sum(-1)[~later].mean().item(), rel=1e-4)
-    assert got["per_dimension"].sum() == pytest.approx(got["per_frame"], rel=1e-6)
+    assert got["kl_per_frame"] == pytest.approx(kl.sum(-1)[later].mean().item(), rel=1e-4)
+    assert got["kl_first_frame"] == pytest.approx(kl.sum(-1)[~later].mean().item(), rel=1e-4)
+    assert got["per_dimension"].sum() == pytest.approx(got["kl_per_frame"], rel=1e-6)
     assert (np.diff(got["per_dimension"]) <= 0).all() and len(got["by_row"]) == 11
     said, chance = roll.posterior.mean[later].detach(), roll.posterior.std[later].detach().square().mean()
-    assert got["noise"] == pytest.approx(float(chance / (chance + said.var(0, correction=0).mean())), rel=1e-4)
+    assert got["noise_share"] == pytest.approx(float(chance / (chance + said.var(0, correction=0).mean())), rel=1e-4)
 
 
-def test_knows_reads_the_position_where_it_is_written() -> None:
+def test_belief_probes_report_or_refuse_the_position() -> None:
     env = world()
     batch, truth = record(env, random_act(env.spec), 12, generator())
     model = tiny("rssm")
-    got = knows(model, batch, truth, generator())
-    assert "position_error" in got or "position_error.refused" in got
-    assert knows(model, batch, None, generator()) == {}
+    assert "position_error" in compute("belief_probes", model, batch, truth)
 
 
 @pytest.mark.parametrize("name", ["rnn", "ssm", "rssm"])
-def test_every_state_space_model_is_measured_and_drawn(name: str) -> None:
+def test_every_state_space_model_is_evaluated_and_drawn(name: str) -> None:
     model, batch = tiny(name, counter().spec), counted(1, 12, 24)[0]
-    flat = suite.measured(model, batch, None, suite.EvalConfig(horizon=4), generator())
-    results, arrays = suite.collect(flat, {}), suite.arrays(flat)
-    assert {"foresight.pixel_1", "nats.per_frame"} <= set(results)
-    assert not any(key.startswith(("prediction.", "reach.", "perception.", "belief.")) for key in flat)
-    drawn = suite.draw_all(arrays)
-    assert {"futures", "foresight", "nats"} <= set(drawn)
+    results, arrays = suite.evaluate(Context(model, EvalConfig(horizon=4), generator(), batch))
+    assert {"openloop_pixels.error_1", "latent_information.kl_per_frame"} <= set(results)
+    others = ("openloop_latent.", "reach.", "perception.", "belief.", "return.", "planning.", "holdout.")
+    assert not any(key.startswith(others) for key in results)
+    assert {"futures", "openloop_pixels", "latent_information"} <= set(suite.draw_all(arrays))

@@ -12,7 +12,14 @@ from perfect import Perfect, world
 from isochrone.agents.baselines import NoOp
 from isochrone.core.errors import UserError
 from isochrone.core.types import Struct
-from isochrone.evals.planning import baseline_agents, evaluate_agent, narrowed, narrows, plan_pairs, summary
+from isochrone.evals.metrics.planning import (
+    baseline_agents,
+    can_select_rows,
+    evaluate_agent,
+    plan_pairs,
+    select_rows,
+    summary,
+)
 
 
 class Greedy:
@@ -66,22 +73,24 @@ def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
     budget = 2 * int(pairs.shortest.max())
     found = baseline_agents(env, pairs)
     replay = evaluate_agent(env, found["replay"], pairs, budget)
-    assert replay.any.all() and replay.end.all() and np.array_equal(replay.steps, pairs.shortest.numpy())
+    assert replay.success.all() and replay.success_at_end.all() and np.array_equal(replay.steps, pairs.shortest.numpy())
     noop = evaluate_agent(env, found["noop"], pairs, budget)
-    assert not noop.any.any() and (noop.steps == budget).all() and np.isnan(noop.ratio).all()
+    assert not noop.success.any() and (noop.steps == budget).all() and np.isnan(noop.ratio).all()
     wander = evaluate_agent(env, found["random"], pairs, budget, rng=rng)
-    assert 0 < wander.any.mean() < 0.6 and wander.end.mean() < wander.any.mean()
+    assert 0 < wander.success.mean() < 0.6 and wander.success_at_end.mean() < wander.success.mean()
     ticks = iter(range(10**6))
     greedy = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget, clock=lambda: float(next(ticks)))
-    assert greedy.any.all() and greedy.end.all() and np.nanmax(greedy.ratio) == 1
+    assert greedy.success.all() and greedy.success_at_end.all() and np.nanmax(greedy.ratio) == 1
     assert greedy.seconds > 0 and greedy.evaluations > 5
-    for pair in range(len(greedy.any)):  # the recorded path starts at the start and reaches the goal
+    for pair in range(len(greedy.success)):  # the recorded path starts at the start and reaches the goal
         path = greedy.path[pair][~np.isnan(greedy.path[pair][:, 0])]
         assert np.array_equal(path[0], pairs.start.position[pair].numpy())
         assert np.array_equal(path[greedy.steps[pair]], pairs.goal.position[pair].numpy())
-    told = summary(wander, rng)
-    assert told["success.interval"][0] < told["success"] < told["success.interval"][1]
-    assert "seconds" not in told and "evaluations" not in told
+    numbers = summary(wander, rng)
+    low, high = numbers["success"].interval
+    assert low < numbers["success"] < high
+    assert "seconds" not in numbers
+    assert "evaluations" not in numbers
 
 
 def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
@@ -89,8 +98,8 @@ def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
     pairs = plan_pairs(env, 40, rng)
     found = baseline_agents(env, pairs)
     outcome = evaluate_agent(env, found["replay"], pairs, 2 * int(pairs.shortest.max()))
-    assert outcome.any.all() and outcome.end.all()
-    assert not evaluate_agent(env, found["noop"], pairs, 5).any.any()
+    assert outcome.success.all() and outcome.success_at_end.all()
+    assert not evaluate_agent(env, found["noop"], pairs, 5).success.any()
 
 
 def test_leaving_the_batch_changes_nobody_else(rng: torch.Generator) -> None:
@@ -98,21 +107,23 @@ def test_leaving_the_batch_changes_nobody_else(rng: torch.Generator) -> None:
     env = world()
     pairs = plan_pairs(env, 60, rng)
 
-    class Kept(Greedy):
+    class Opaque(Greedy):
         def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, Any]:
             return {**super().start(batch, goal), "whole": object()}
 
     budget = 2 * int(pairs.shortest.max())
     cut = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget)
-    whole = evaluate_agent(env, Kept(Perfect(env)), pairs, budget)
-    assert np.array_equal(cut.steps, whole.steps) and np.array_equal(cut.end, whole.end)
+    whole = evaluate_agent(env, Opaque(Perfect(env)), pairs, budget)
+    assert np.array_equal(cut.steps, whole.steps) and np.array_equal(cut.success_at_end, whole.success_at_end)
     assert cut.evaluations < whole.evaluations
 
 
 def test_carries_are_cut_by_rows() -> None:
     carry = {"a": torch.arange(4), "b": (torch.zeros(4, 2), None, 3), "c": Struct(), "rng": torch.Generator()}
-    assert narrows(carry, 4) and not narrows({"a": torch.zeros(3)}, 4) and not narrows(object(), 4)
-    cut = narrowed(carry, torch.tensor([1, 3]), 4)
+    assert (
+        can_select_rows(carry, 4) and not can_select_rows({"a": torch.zeros(3)}, 4) and not can_select_rows(object(), 4)
+    )
+    cut = select_rows(carry, torch.tensor([1, 3]), 4)
     assert cut["a"].tolist() == [1, 3] and cut["b"][0].shape == (2, 2) and cut["rng"] is carry["rng"]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from isochrone.core.errors import UserError
-from isochrone.evals.probe import STRENGTHS, crossed, r2, ridge, ridge_r2
+from isochrone.evals.metric import Refused
+from isochrone.evals.probes import STRENGTHS, cross_validated, held_out_r2, r2, ridge
 
 
 def test_an_exact_linear_map_is_found() -> None:
@@ -14,7 +15,7 @@ def test_an_exact_linear_map_is_found() -> None:
     x = draw.normal(size=(50, 4))
     y = x @ draw.normal(size=(4, 2)) + 3
     assert np.allclose(ridge(x, y)(x), y, atol=1e-5)
-    assert ridge_r2(x, y, np.arange(50) < 30) == pytest.approx(1, abs=1e-8)
+    assert held_out_r2(x, y, np.arange(50) < 30) == pytest.approx(1, abs=1e-8)
 
 
 def test_press_equals_leaving_each_row_out() -> None:
@@ -43,11 +44,11 @@ def test_press_equals_leaving_each_row_out() -> None:
     assert np.allclose(ridge(x, y)(x), expected, atol=1e-8)
 
 
-def test_noise_earns_nothing_on_held_out_rows() -> None:
+def test_noise_explains_nothing_on_held_out_rows() -> None:
     draw = np.random.default_rng(2)
     x, y = draw.normal(size=(300, 20)), draw.normal(size=(300, 1))
-    assert ridge_r2(x, y, np.arange(300) < 200) < 0.05
-    guess = crossed(x, y, np.arange(300) % 5)
+    assert float(held_out_r2(x, y, np.arange(300) < 200)) < 0.05
+    guess = cross_validated(x, y, np.arange(300) % 5)
     assert r2(y, guess) < 0.05
 
 
@@ -60,5 +61,6 @@ def test_r2_is_zero_for_the_mean_and_nan_for_a_constant() -> None:
 def test_underdetermined_probes_are_refused() -> None:
     with pytest.raises(UserError, match="8 rows for 9 features"):
         ridge(np.zeros((8, 9)), np.zeros((8, 1)), "the position probe")
-    with pytest.raises(UserError, match="no held-out rows"):
-        ridge_r2(np.zeros((8, 2)), np.zeros((8, 1)), np.ones(8, bool))
+    assert held_out_r2(np.zeros((8, 2)), np.zeros((8, 1)), np.ones(8, bool)) == Refused(
+        "the probe needs at least 2 recorded episodes"
+    )

@@ -1,4 +1,4 @@
-"""Suite, figures, report: everything is drawn, one file holds it, nothing is fetched."""
+"""Declarations, figures, report: each number is declared once, all is drawn, one file contains it, none is fetched."""
 
 from __future__ import annotations
 
@@ -14,42 +14,57 @@ import numpy as np
 import pytest
 import torch
 from perfect import Perfect, world
+from studies.harness import aggregate
+from torch import nn
 
 from isochrone.core import config as configuration
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.evals import report, report_style, store, suite
-from isochrone.evals.figures.field import FINE, cliffs, fine, grid_of, laid
-from isochrone.evals.figures.style import THEMES, png
+from isochrone.evals import report, store, suite
+from isochrone.evals.context import Context, EvalConfig
+from isochrone.evals.figure import THEMES, png
+from isochrone.evals.maps import FINE, cliffs, fine, grid_of, on_grid
+from isochrone.evals.metric import Family, Question, _Declared, declared, metric_of, rows
+from isochrone.workflows.report import summary
 
 VOID = {"meta", "link", "img", "source", "br"}
 
 
 @lru_cache
 def evaluated() -> tuple[suite.Results, dict[str, Any]]:
+    """With a planner that does nothing, under a name other than CEM's."""
     env = world(envs=10)
-    config = suite.EvalConfig(episodes=10, length=20, pairs=40, horizon=8)
-    return suite.evaluate(Perfect(env), env, config, agents={"cem": _Still(env.spec.action)})
+    config = EvalConfig(episodes=10, length=20, pairs=40, horizon=8)
+    context = suite.recording_context(Perfect(env), env, config, agents={"mppi": _Still(env.spec.action)})
+    return suite.evaluate(context)
 
 
 class _Still:
+    name, needs_goal = "mppi", True
+
     def __init__(self, action: Any) -> None:
         self.action = action
 
-    def start(self, batch: int) -> torch.Tensor:
+    def start(self, batch: int, goal: Any = None, rng: Any = None) -> torch.Tensor:
         return torch.zeros(batch)
 
-    def act(self, obs: Any, carry: torch.Tensor, mode: str) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+    def restart(self, carry: torch.Tensor, rows: torch.Tensor, goal: Any = None) -> torch.Tensor:
+        return carry
+
+    def act(self, obs: Any, carry: torch.Tensor, mode: str = "eval") -> tuple[torch.Tensor, Any, dict[str, Any]]:
         return self.action.idle((len(carry),)), carry, {"evaluations": 3}
 
 
-def test_results_carry_interval_floor_and_bar() -> None:
+def test_results_carry_interval_baseline_and_target() -> None:
     results, arrays = evaluated()
     entry = results["reach.spearman"]
-    assert entry["value"] == pytest.approx(1) and entry["low"] <= entry["high"]
-    assert entry["floor"] < 1 and entry["bar"] == "≥ 0.98" and entry["met"] is True
-    assert results["planning.best.success"] == {**results["planning.cem.success"], "bar": "≥ 0.99"}
-    assert results["planning.cem.success"]["met"] is False and results["planning.replay.success"]["value"] == 1
+    assert entry["value"] == pytest.approx(1)
+    assert entry["low"] <= entry["high"]
+    assert entry["baseline"] < 1
+    assert (entry["target"], entry["met"]) == ("≥ 0.98", True)
+    best = results["planning.best.success"]
+    assert best == {**results["planning.mppi.success"], "target": "≥ 0.99", "met": False}
+    assert results["planning.replay.success"]["value"] == 1
     json.dumps(results, allow_nan=False)
     assert suite.values(results)["reach.mae"] == 0
     assert all(isinstance(v, (np.ndarray, list)) for v in arrays.values())
@@ -57,38 +72,113 @@ def test_results_carry_interval_floor_and_bar() -> None:
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     env = world(envs=6)
-    config = suite.EvalConfig(episodes=6, length=12, pairs=10, horizon=4)
-    first, second = (suite.evaluate(Perfect(env), env, config)[0] for _ in range(2))
-    assert first == second
+    config = EvalConfig(episodes=6, length=12, pairs=10, horizon=4)
+    contexts = [suite.recording_context(Perfect(env), env, config) for _ in range(2)]
+    assert suite.evaluate(contexts[0])[0] == suite.evaluate(contexts[1])[0]
 
 
-def test_a_model_without_p_is_measured_as_far_as_it_goes() -> None:
-    class NoPose(Perfect):
-        @property
-        def distance(self) -> Any:  # type: ignore[override]
-            raise AttributeError("no d_p")
+def test_a_model_without_distance_is_evaluated_as_far_as_possible() -> None:
+    class Blind(nn.Module):
+        """Everything of the perfect model except d_p."""
+
+        provides, is_stochastic = frozenset({"z", "h"}), False
+
+        def __init__(self, env: Any) -> None:
+            super().__init__()
+            inner = Perfect(env)
+            self.action = inner.action
+            for name in ("encode_image", "decode", "start", "update", "step", "imagine"):
+                setattr(self, name, getattr(inner, name))
 
     env = world(envs=6)
-    results, _ = suite.evaluate(NoPose(env), env, suite.EvalConfig(episodes=6, length=12, pairs=0, horizon=4))
-    assert "perception.spearman" in results and not any(k.startswith(("reach", "planning")) for k in results)
+    config = EvalConfig(episodes=6, length=12, pairs=0, horizon=4)
+    results, _ = suite.evaluate(suite.recording_context(Blind(env), env, config))
+    assert "perception.spearman" in results
+    assert not any(key.startswith(("reach", "disagreement", "planning")) for key in results)
+
+
+# --- one declaration ------------------------------------------------------------------------------------------------
+
+
+def test_a_metric_without_its_declaration_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Results, report, terminal table and rows of the evidence pages read the declaration and nothing else."""
+    family, label = registry.get("metric", "reach"), "mean absolute error of d_p"
+    results, _ = evaluated()
+    html = report.write_report(tmp_path / "with", results, {}, {}).read_text(encoding="utf-8")
+    assert label in html
+    assert label in _flat(summary(results))
+    stored = [{"values": results}]
+    assert "reach.mae" in [line.key for line in aggregate.lines("role", stored, [])]
+
+    kept = tuple(m for m in family.metrics if m.key != "reach.mae")
+    monkeypatch.setattr(family, "metrics", kept)
+    env, config = world(envs=4), EvalConfig(episodes=4, length=8, pairs=0, horizon=4)
+    context = suite.recording_context(Perfect(env), env, config)
+    assert "reach.mae" not in suite.compute(family, context)[0]
+    html = report.write_report(tmp_path / "without", results, {}, {}).read_text(encoding="utf-8")
+    assert label not in html
+    assert label not in _flat(summary(results))
+    assert "reach.mae" not in [line.key for line in aggregate.lines("role", stored, [])]
+
+
+def _flat(table: str) -> str:
+    """A table's text with its wrapped first column joined again."""
+    return " ".join(line[:38].strip() for line in table.splitlines())
+
+
+def test_every_number_is_declared_once() -> None:
+    keys = [metric.key for _, metric in declared()]
+    assert len(keys) == len(set(keys))
+    results, _ = evaluated()
+    assert all(metric_of(key) is not None for key in results)
+
+
+def test_a_number_without_declaration_is_left_out() -> None:
+    question = Question("q", "Why?", "Read it.", order=1)
+    made = Family("toy", question, (), (), None, 1, _Declared(lambda context: {"a": 1.0, "b": 2.0}, ()))
+    context = Context(torch.nn.Identity(), EvalConfig(), torch.Generator())
+    assert suite.compute(made, context) == ({}, {})
+
+
+@pytest.mark.parametrize("agent", ["cem", "mppi", "actor_critic"])
+def test_the_headline_is_the_return_of_the_agent_that_played(agent: str, tmp_path: Path) -> None:
+    """Never the baseline's, whatever the planner is called."""
+    results = {
+        f"return.{agent}": {"value": 7.25, "low": 6.0, "high": 8.0, "baseline": 1.5},
+        "return.noop": {"value": 0.5},
+        "return.random": {"value": 1.5},
+    }
+    [metrics] = [metrics for question, metrics in rows(results).items() if question.name == "return"]
+    assert metrics[0].key == f"return.{agent}"
+    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")
+    assert f'<span class="big">7.25</span><small>return of {agent}</small>' in html
+    assert f"Return of {agent}: <b>7.25</b> (6.00 … 8.00), where the baseline is 1.50" in html
+
+
+def test_the_headline_of_planning_is_the_best_planners() -> None:
+    table = summary(evaluated()[0])
+    assert "goals reached by the best planner" in table
+    assert "mppi" in table
+    assert all(len(line) <= 80 for line in table.splitlines())
 
 
 def test_options_are_checked() -> None:
     with pytest.raises(UserError, match="length"):
-        configuration.override(suite.EvalConfig(), {"length": "1"})
+        configuration.override(EvalConfig(), {"length": "1"})
     with pytest.raises(UserError, match="episodes"):
-        configuration.override(suite.EvalConfig(), {"episodes": "0"})
+        configuration.override(EvalConfig(), {"episodes": "0"})
 
 
-BELIEF = {"futures", "foresight", "nats", "forks"}  # of models that draw: see test_foresight.py and test_forks.py
+STOCHASTIC = {"futures", "openloop_pixels", "latent_information", "multimodality"}
+"""Figures of models that sample: see test_openloop_pixels.py and test_multimodality.py."""
 
 
 @pytest.mark.parametrize("theme", list(THEMES))
 def test_every_figure_is_drawn_and_leaves_no_settings(theme: str) -> None:
     before = dict(matplotlib.rcParams)
-    drawn = suite.draw_all({**evaluated()[1], "training.loss": np.c_[np.arange(50), np.exp(-np.arange(50.0))]}, theme)
-    assert set(drawn) == set(registry.names("figure")) - BELIEF
-    for figure in drawn.values():
+    figures = suite.draw_all({**evaluated()[1], "training.loss": np.c_[np.arange(50), np.exp(-np.arange(50.0))]}, theme)
+    assert set(figures) == set(registry.names("figure")) - STOCHASTIC
+    for figure in figures.values():
         assert png(figure, 40)[:4] == b"\x89PNG"
     assert dict(matplotlib.rcParams) == before
     assert suite.draw_all({}) == {}
@@ -105,14 +195,14 @@ def test_the_field_keeps_to_its_side_of_a_wall() -> None:
     value = np.where(xy[:, 0] < 8, xy[:, 0] / 4, 30 + xy[:, 0] / 4)
     grid = grid_of(xy)
     assert grid.shape == (5, 7) and grid.pitch == 4
-    coarse = laid(grid, value)
+    coarse = on_grid(grid, value)
     raster = fine(coarse)
     middle = raster[FINE // 2 :: FINE, FINE // 2 :: FINE]
     assert np.allclose(middle, coarse, equal_nan=True)  # exact at the places
     beside = raster[2 * FINE : 3 * FINE, 2 * FINE : 3 * FINE]  # the cell left of the wall
     assert beside.max() < 1.6 and np.allclose(np.diff(beside, axis=1), 1 / FINE)
     assert not cliffs(raster).any()
-    step = laid(grid_of(np.array([[0.0, 0], [4, 0], [8, 0]])), np.array([0.0, 1.0, 9.0]))
+    step = on_grid(grid_of(np.array([[0.0, 0], [4, 0], [8, 0]])), np.array([0.0, 1.0, 9.0]))
     assert cliffs(fine(step)).any()
 
 
@@ -149,7 +239,7 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
         about="pipes, seed 0",
         config={"lr": 1e-3, "note": "</pre><script>"},
         versions={"torch": torch.__version__},
-        routes=[{"loss": "jepa", "encoder": "0", "predictor": "moved"}],
+        routes="jepa  encoder 0  predictor moved",
     )
     reader = _Reader()
     reader.feed(html)
@@ -158,9 +248,9 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
     assert all(link[1:] in reader.ids for link in reader.links if link.startswith("#"))
     assert "<script" not in html and "@import" not in html and not re.search(r"url\(", html)
     assert "a &lt;b&gt; run" in html and "&lt;script&gt;" in html
-    assert html.index("Isochrone map") < html.index("Does it predict?") < html.index("Is z perceptual?")
+    assert html.index("Lines join the places") < html.index("Does it predict?") < html.index("Is z perceptual?")
     assert html.index("Is z perceptual?") < html.index("Is p reachability?") < html.index("Can one plan here?")
-    for word in ("95 % interval", "floor", "met ≥ 0.98", "jepa", torch.__version__, "missed ≥ 95 %", "replay"):
+    for word in ("95 % interval", "baseline", "met ≥ 0.98", "jepa", torch.__version__, "missed ≥ 99 %", "replay"):
         assert word in html, word
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
@@ -177,7 +267,7 @@ def test_refused_probes_say_why(tmp_path: Path) -> None:
     assert "3 rows for 9 features" in html
 
 
-def test_numbers_are_written_for_readers() -> None:
+def test_numbers_as_text() -> None:
     assert report.write_number(0.9876, "%") == "98.8 %" and report.write_number(1.0, "%") == "100 %"
     assert report.write_number(-0.5, "{:.2f}") == "−0.50" and report.write_number(None, "%") == "–"
 
@@ -185,18 +275,12 @@ def test_numbers_are_written_for_readers() -> None:
 def test_results_and_curves_survive_the_disk(tmp_path: Path) -> None:
     results = evaluated()[0]
     suite.write_results(tmp_path / "results.json", results, {"seed": 3})
-    assert suite.read_results(tmp_path / "results.json") == results
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"] == results
     lines = [json.dumps({"step": k, "loss": 1 / (k + 1), "note": "x", "bad": None}) for k in range(3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "lo']))
     curves = store.curves(tmp_path / "metrics.jsonl")
     assert list(curves) == ["training.loss"] and curves["training.loss"][:, 0].tolist() == [0, 1, 2]
-    store.save_arrays(tmp_path / "arrays.json", {"a": np.array([[1.0, np.nan]]), "b": np.array(["x"])}, ["a"])
-    assert json.loads((tmp_path / "arrays.json").read_text()) == {"a": [[1.0, None]]}
+    store.save_arrays(tmp_path / "arrays.json", {"a": np.array([[1.0, np.nan]]), "b": np.array(["x"])})
+    assert json.loads((tmp_path / "arrays.json").read_text()) == {"a": [[1.0, None]], "b": ["x"]}
     paths = store.save_figures(tmp_path / "figures" / "5", {"x": b"\x89PNG"})
     assert paths[0].read_bytes() == b"\x89PNG"
-
-
-def test_no_string_of_the_style_sheet_crosses_a_line() -> None:
-    """A browser drops the whole rule, and the next one with it, without a word."""
-    assert not [row for row in report_style.CSS.splitlines() if row.count('"') % 2]
-    assert report_style.CSS.count("{") == report_style.CSS.count("}")

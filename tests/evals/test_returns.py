@@ -1,4 +1,4 @@
-"""What agents earn: whole episodes, the floors, and the oracle's policy that earns exactly the oracle's return."""
+"""Returns: whole episodes, the baselines, and the oracle's policy, which earns exactly the oracle's return."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from oracle import best_action
+from perfect import compute
 from tinyworld import tiny
 from torch import Tensor
 
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
-from isochrone.evals.returns import TRIES, Promises, cost, earned, played
+from isochrone.evals.metrics.returns import REPEATS, PlannedReturnTracker, evaluate_returns, play_episodes
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -55,24 +56,24 @@ def test_the_counting_world_pays_what_it_says() -> None:
     for action in (0, 3):
         lengths = [4 + world % 3 for world in range(6)]
         expected = [sum(t + action / 10 for t in range(1, n + 1)) for n in lengths]
-        torch.testing.assert_close(played(env, Always(action), 0), torch.tensor(expected, dtype=torch.float64))
+        torch.testing.assert_close(play_episodes(env, Always(action), 0), torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("task", ["reach", "avoid", "collect"])
-def test_the_oracle_is_earned_and_floors_stand_beside_it(task: str) -> None:
+def test_the_oracles_policy_earns_the_best_return(task: str) -> None:
     options: Any = {"map": "four-rooms", "task": task, "episode_length": 30}
     world = WhiteBox(WhiteBoxConfig(**options), num_envs=12)
-    found = earned(world, {"knows": Knows(world)}, 3, rng())
-    assert found["return.share"] == pytest.approx(1.0)
-    assert found["return.oracle"] == pytest.approx(found["return.knows"])
-    assert found["return.random"] < found["return.knows"] and found["return.noop"] < found["return.knows"]
-    assert found["return.knows.floor"] == found["return.random"]
-    assert found["return.episodes"].shape == (1, 12)
-    low, high = found["return.knows.interval"]
-    assert low <= found["return.knows"] <= high
+    found = evaluate_returns(world, {"knows": Knows(world)}, 3, rng())
+    assert found["share"] == pytest.approx(1.0)
+    assert found["oracle"] == pytest.approx(found["knows"])
+    assert found["random"] < found["knows"] and found["noop"] < found["knows"]
+    assert found["knows"].baseline == found["random"]
+    assert found["episodes"].shape == (1, 12)
+    low, high = found["knows"].interval
+    assert low <= found["knows"] <= high
 
 
-def test_the_price_of_frames_is_time_with_them_over_time_without() -> None:
+def test_the_decode_cost_is_time_with_frames_over_time_without() -> None:
     model, now = tiny("rssm"), [0.0]
     plays, draws = [], []
     inner = type(model)
@@ -88,8 +89,8 @@ def test_the_price_of_frames_is_time_with_them_over_time_without() -> None:
         return inner.decode(model, state)
 
     model.imagine, model.decode = imagine, decode
-    assert cost(model, lambda: now[0]) == {"cost.frames": 3.5}
-    assert len(plays) == 2 * len(draws) == 2 * (TRIES + 1) and len(draws[0]) == 64 * 12
+    assert compute("decode_cost", model, clock=lambda: now[0]) == {"ratio": 3.5}
+    assert len(plays) == 2 * len(draws) == 2 * (REPEATS + 1) and len(draws[0]) == 64 * 12
 
 
 class Boasts(Always):
@@ -108,23 +109,23 @@ class Boasts(Always):
         return action, carry, {"plan": torch.zeros(carry, 2, 5), "cost": torch.full((carry,), -10.0), "replanned": due}
 
 
-def test_what_plans_promise_stands_beside_what_came() -> None:
+def test_planned_return_against_realized_return() -> None:
     """Arriving at t pays t here; the worlds end after 4, 5 and 6 actions, and plans begin after 0, 2 and 4."""
     env = Counter(CounterConfig(length=4, size=4), num_envs=3)
-    found = earned(env, {"boasts": Boasts(0)}, 0, rng())
+    found = evaluate_returns(env, {"boasts": Boasts(0)}, 0, rng())
     came = ((1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4 + 5 + 6) / 3)  # 5 comes alone in the second world
-    assert found["return.promised"] == pytest.approx(10) and found["return.came"] == pytest.approx(sum(came) / 3)
-    assert found["return.overpromise"] == pytest.approx(10 - sum(came) / 3)
-    low, high = found["return.overpromise.interval"]
-    assert low <= found["return.overpromise"] <= high
-    assert "return.promised" not in earned(env, {"quiet": Always(0)}, 0, rng())
+    assert found["planned"] == pytest.approx(10) and found["realized"] == pytest.approx(sum(came) / 3)
+    assert found["plan_optimism"] == pytest.approx(10 - sum(came) / 3)
+    low, high = found["plan_optimism"].interval
+    assert low <= found["plan_optimism"] <= high
+    assert "planned" not in evaluate_returns(env, {"quiet": Always(0)}, 0, rng())
 
 
-def test_promises_are_discounted_and_end_where_an_episode_breaks() -> None:
-    heard = Promises(0.5)
+def test_planned_returns_are_discounted_and_end_where_an_episode_breaks() -> None:
+    tracker = PlannedReturnTracker(0.5)
     for step in range(4):
-        heard.made({"plan": torch.zeros(2, 2, 1), "cost": torch.tensor([-1.0, -3.0]), "replanned": True})
-        heard.came(torch.tensor([4.0, 8.0]), torch.tensor([True, step == 0]))
-    found = heard.kept(np.random.default_rng(0))
-    assert (found["promised"], found["came"], found["overpromise"]) == (1.0, 6.0, -5.0)  # the second world broke
-    assert Promises().kept(np.random.default_rng(0)) == {}
+        tracker.record_plan({"plan": torch.zeros(2, 2, 1), "cost": torch.tensor([-1.0, -3.0]), "replanned": True})
+        tracker.record_reward(torch.tensor([4.0, 8.0]), torch.tensor([True, step == 0]))
+    found = tracker.summary(np.random.default_rng(0))
+    assert (found["planned"], found["realized"], found["plan_optimism"]) == (1.0, 6.0, -5.0)  # the second world broke
+    assert PlannedReturnTracker().summary(np.random.default_rng(0)) == {}

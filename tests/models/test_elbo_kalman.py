@@ -18,7 +18,7 @@ from torch import distributions as td
 from isochrone.core import registry
 from isochrone.core.types import ActionSpec, Batch, Spec, Struct
 from isochrone.envs.linear import LinearConfig, LinearEnv, LinearGaussian
-from isochrone.evals.likelihood import LOG_2PI, LinearFilter, bounds, conditionals, log_likelihood
+from isochrone.evals.metrics.likelihood import LOG_2PI, LinearFilter, bounds, conditionals, log_likelihood
 from isochrone.models.statespace import SSM, SsmConfig
 from isochrone.nets.distributions import Gaussian
 
@@ -268,6 +268,6 @@ def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
     env = LinearEnv(LinearConfig(states=world.sizes[0], seen=world.sizes[1], episode_length=T - 1))
     env.system = world
     found = bounds(model.float(), env, rng(9))
-    print(f"learned {found['likelihood.gap']:.4f}, best {found['likelihood.filter']:.4f} nats per step below ln p")
-    assert -0.01 < found["likelihood.short"] < 0.05
-    assert found["likelihood.gap.interval"][1] > 0
+    print(f"learned {found['gap']:.4f}, best {found['best_filter_gap']:.4f} nats per step below ln p")
+    assert -0.01 < found["gap_to_best_filter"] < 0.05
+    assert found["gap"].interval[1] > 0

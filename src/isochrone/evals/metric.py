@@ -1,6 +1,6 @@
 """Declarations of metrics: the name of each number, its format, its baseline and its target.
 
-    @family("reach", REACHABILITY, needs=[HasDistance, GroundTruth])
+    @family("reach", REACHABILITY, needs=[HasDistance], env=[GroundTruth])
     @metric("reach.mae", "mean absolute error of d_p, actions", baseline="the best constant", target="<= 0.7")
     def reach(context): ...                      # -> {"mae": Estimate(0.4, interval=(0.3, 0.5), baseline=1.8)}
 
@@ -26,8 +26,7 @@ BASELINES = ("replay", "noop", "random")
 """Agents that use no model; every planner is compared with them on the same trials."""
 
 Need = type | str | Callable[["Context"], bool]
-"""A capability (a protocol that the model or the environment satisfies), a rollout field that the model provides, or a
-condition on the context."""
+"""A capability of the model (a protocol), a rollout field that it provides, or a condition on the context."""
 
 SIGNS = {"<=": (operator.le, "≤"), ">=": (operator.ge, "≥"), "<": (operator.lt, "<")}
 
@@ -157,11 +156,12 @@ class Family:
         name: str,
         question: Question,
         needs: Sequence[Need],
+        env: Sequence[type],
         draw_order: int | None,
         place: int,
         declared: _Declared,
     ) -> None:
-        self.name, self.question, self.needs = name, question, tuple(needs)
+        self.name, self.question, self.needs, self.env = name, question, tuple(needs), tuple(env)
         self.draw_order, self.place = draw_order, place
         self.metrics, self.compute = declared.metrics, declared.function
         update_wrapper(self, declared.function)
@@ -171,22 +171,28 @@ class Family:
         return self.compute(context)
 
     def applies(self, context: Context) -> bool:
-        """Are all needs met?"""
-        return all(_met(need, context) for need in self.needs)
+        """Do the model, the environment and the context have all that it needs?"""
+        return all(isinstance(context.env, need) for need in self.env) and all(_met(n, context) for n in self.needs)
 
 
 def _met(need: Need, context: Context) -> bool:
     if isinstance(need, str):
         return need in context.model.provides
     if isinstance(need, type):
-        return isinstance(context.model, need) or isinstance(context.env, need)
+        return isinstance(context.model, need)
     return need(context)
 
 
 def family(
-    name: str, question: Question, needs: Sequence[Need] = (), draw_order: int | None = None, place: int = 1
+    name: str,
+    question: Question,
+    needs: Sequence[Need] = (),
+    env: Sequence[type] = (),
+    draw_order: int | None = None,
+    place: int = 1,
 ) -> Callable[[_Declared], Family]:
-    """Register a family of metrics, which runs wherever its needs are met.
+    """Register a family of metrics. It runs wherever its needs are met: `needs` of the model or the context, `env` of
+    the environment (protocols).
 
     Random numbers come from `context.rng`: a stream of the family's own, so that a new family changes no other number.
     `draw_order` is for the families that share the recording's stream: their order in it. `place` orders the families
@@ -194,7 +200,7 @@ def family(
     """
 
     def add(declared: _Declared) -> Family:
-        made = Family(name, question, needs, draw_order, place, declared)
+        made = Family(name, question, needs, env, draw_order, place, declared)
         wrong = [m.key for m in made.metrics if not m.key.startswith(f"{name}.")]
         if wrong:
             raise ValueError(f"metric '{wrong[0]}' of the family '{name}': its key must begin with '{name}.'")

@@ -111,9 +111,7 @@ def _numbers(question: str, rows: list[Any]) -> Table:
 def _agents(agents: dict[str, Any]) -> Table:
     table = _table("agent", *agents["columns"])
     for row in agents["rows"]:
-        name = f"{row['name']} *" if row["is_baseline"] else row["name"]
+        name = f"({row['name']})" if row["is_baseline"] else row["name"]
         table.add_row(name, *(cell.value for cell in row["cells"]))
-    if any(row["is_baseline"] for row in agents["rows"]):
-        table.add_row("* no model")
     table.add_row("")
     return table

@@ -37,7 +37,7 @@ class Walks(NamedTuple):
     after: Any  # State[N, H]
 
 
-@family("action_consistency", REACHABILITY, needs=[HasDistance, GroundTruth], draw_order=2)
+@family("action_consistency", REACHABILITY, needs=[HasDistance], env=[GroundTruth], draw_order=2)
 @metric(
     "action_consistency.noop_ratio", "the no-op moves the pose by, steps", "{:.3f}", baseline=ONE_STEP, target="<= 0.05"
 )
@@ -235,7 +235,7 @@ def _drift(
     }
 
 
-@family("action_effects", REACHABILITY, needs=[Encodes, GroundTruth], draw_order=1)
+@family("action_effects", REACHABILITY, needs=[Encodes], env=[GroundTruth], draw_order=1)
 @metric("action_effects.z_consistency", "mean cosine of one effect in z and its action's mean effect", detail=True)
 @metric("action_effects.z_length_spread", "relative spread of the effects' length in z", detail=True)
 @metric("action_effects.p_consistency", "mean cosine of one effect in p and its action's mean effect", detail=True)

@@ -36,7 +36,7 @@ def _training_episodes(count: int) -> Bool[np.ndarray, " B"]:
     return np.arange(count) < (2 * count + 2) // 3
 
 
-@family("belief", PREDICT, needs=[Encodes, GroundTruth], draw_order=3)
+@family("belief", PREDICT, needs=[Encodes], env=[GroundTruth], draw_order=3)
 @metric("belief.step_error", "one-step error, in units of standing still", "{:.3f}", baseline="the box stands still")
 @metric("belief.step_error_reset", "… with the state reset at each frame", "{:.3f}")
 @metric(
@@ -139,7 +139,7 @@ def _reset(model: Any, batch: Batch, truth: RecordedTruth, states: Any, rng: tor
     }
 
 
-@family("belief_probes", FORESEE, needs=["posterior", GroundTruth], draw_order=6)
+@family("belief_probes", FORESEE, needs=["posterior"], env=[GroundTruth], draw_order=6)
 @metric(
     "belief_probes.position_error",
     "position read from the belief by a linear probe, error in px",

@@ -18,7 +18,7 @@ from isochrone.evals.model_access import filtered, merge_time, numpy, numpy_gene
 from isochrone.evals.stats import auroc, auroc_interval
 
 
-@family("disagreement", REACHABILITY, needs=[HasDistance, GroundTruth], draw_order=4)
+@family("disagreement", REACHABILITY, needs=[HasDistance], env=[GroundTruth], draw_order=4)
 @metric(
     "disagreement.auroc",
     "pipes against ordinary steps, AUROC",

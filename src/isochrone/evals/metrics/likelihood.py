@@ -41,7 +41,7 @@ BOUND = Question(
 )
 
 
-@family("likelihood", BOUND, needs=[HasLinearSystem, "posterior", "prior"])
+@family("likelihood", BOUND, needs=["posterior", "prior"], env=[HasLinearSystem])
 @metric("likelihood.exact", "exact log-likelihood, nats per step", "{:.4f}")
 @metric("likelihood.elbo", "ELBO of the model", "{:.4f}")
 @metric("likelihood.gap", "gap between them", "{:.4f}")

@@ -34,7 +34,7 @@ TWO_FUTURES = Question(
 )
 
 
-@family("multimodality", TWO_FUTURES, needs=[Decodes, TwoFutures])
+@family("multimodality", TWO_FUTURES, needs=[Decodes], env=[TwoFutures])
 @metric("multimodality.rarer_mode", "sampled futures that show the rarer side", "%")
 @metric("multimodality.no_mode", "futures that show no side sharply", "%")
 @metric("multimodality.correct_mode", "futures that show the true side", "%", baseline="a coin")
@@ -129,4 +129,4 @@ def both_sides(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     horizon = len(arrays["multimodality.film_left"])
     steps = np.unique(np.linspace(1, horizon, COLUMNS).round().astype(int))
     strips = {label: np.asarray(arrays[key])[steps - 1].clip(0, 1) for label, key in names.items()}
-    return film_strip(strips, list(steps), theme)
+    return film_strip(strips, steps.tolist(), theme)

@@ -39,7 +39,7 @@ PREDICT = Question(
 )
 
 
-@family("openloop_latent", PREDICT, needs=[Encodes, GroundTruth], draw_order=9, place=0)
+@family("openloop_latent", PREDICT, needs=[Encodes], env=[GroundTruth], draw_order=9, place=0)
 @metric(
     "openloop_latent.error_1",
     "error of z after 1 imagined step, in units of its spread",
@@ -217,7 +217,7 @@ def film(arrays: Mapping[str, Any], theme: str) -> Figure | None:
         "error": (predicted - true).mean(1, keepdims=True),  # grey: mean over channels
     }
     scales = {"error": {"cmap": "PuOr", "vmin": -1, "vmax": 1}}
-    return film_strip(strips, arrays["openloop_latent.film_step"], theme, scales)
+    return film_strip(strips, np.asarray(arrays["openloop_latent.film_step"]).tolist(), theme, scales)
 
 
 @figure("openloop", PREDICT, order=11)

@@ -199,7 +199,7 @@ def futures(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     if not has(arrays, *(f"openloop_pixels.film_{kind}" for kind in STRIPS)):
         return None
     strips = {label: np.asarray(arrays[f"openloop_pixels.film_{kind}"]).clip(0, 1) for kind, label in STRIPS.items()}
-    return film_strip(strips, arrays["openloop_pixels.film_step"], theme)
+    return film_strip(strips, np.asarray(arrays["openloop_pixels.film_step"]).tolist(), theme)
 
 
 @figure("openloop_pixels", FORESEE, order=21)

@@ -37,7 +37,7 @@ PERCEPTUAL = Question(
 )
 
 
-@family("perception", PERCEPTUAL, needs=[Encodes, GroundTruth], draw_order=8)
+@family("perception", PERCEPTUAL, needs=[Encodes], env=[GroundTruth], draw_order=8)
 @metric(
     "perception.spearman",
     "rank correlation of z distance and visible displacement",

@@ -93,7 +93,7 @@ PLAN = Question(
 RANDOM = "random actions, on the same pairs"
 
 
-@family("planning", PLAN, needs=[GroundTruth, plans_between_pairs], draw_order=11)
+@family("planning", PLAN, needs=[plans_between_pairs], env=[GroundTruth], draw_order=11)
 @metric("planning.best.success", "goals reached by the best planner", "%", baseline=RANDOM, target=">= 0.99")
 @metric("planning.best.success_end", "… and still there at the end", "%")
 @metric("planning.best.path_ratio", "steps over the fewest possible, where reached", "{:.3f}", target="<= 1.05")
@@ -102,7 +102,7 @@ RANDOM = "random actions, on the same pairs"
 @metric("planning.{agent}.success_end", "at the end", "%", column=True)
 @metric("planning.{agent}.path_ratio", "path ratio", "{:.3f}", column=True)
 @metric("planning.{agent}.steps", "steps", "{:.1f}", column=True)
-@metric("planning.{agent}.evaluations", "imagined steps per pair", "{:,.0f}", column=True)
+@metric("planning.{agent}.evaluations", "imagined steps", "{:,.0f}", column=True)
 @metric("planning.{agent}.seconds", "seconds", "{:.1f}", column=True)
 @metric("planning.{agent}.pairs", "pairs played by {agent}", "{:.0f}", detail=True)
 @metric("planning.dropped", "pairs dropped because they were solved at the start", "{:.0f}", detail=True)

@@ -37,7 +37,7 @@ REACHABILITY = Question(
 )
 
 
-@family("reach", REACHABILITY, needs=[HasDistance, GroundTruth], draw_order=10, place=0)
+@family("reach", REACHABILITY, needs=[HasDistance], env=[GroundTruth], draw_order=10, place=0)
 @metric(
     "reach.spearman",
     "rank correlation of d_p and true distance",
