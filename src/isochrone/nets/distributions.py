@@ -229,7 +229,7 @@ def _one_hot(probs: Tensor, noise: Tensor | None) -> Tensor:
 class StraightThrough(torch.autograd.Function):
     """softmax, unimix, sample and one-hot as one autograd node: a loop over time pays per node, not per number.
 
-    What it gains is measured by bench/autograd_nodes.py (bench/results/autograd_nodes.json).
+    What it gains is measured by bench/custom_autograd.py.
     """
 
     @staticmethod

@@ -3,7 +3,7 @@
 Backpropagation through T steps computes g_t^T x_t for each step and adds it to the sum: with few rows per step that is
 T times the traffic of a whole weight matrix. Inside `defer_weight_grad(...)` each step only stores x_t and g_t, and
 after all steps the weight receives [g_1 .. g_T]^T [x_1 .. x_T] at once. The values are the same up to the order of
-summation. What it gains on a CPU is measured by bench/deferred_grad.py (bench/results/deferred_grad.json).
+summation. What it gains on a CPU is measured by bench/custom_autograd.py.
 """
 
 from __future__ import annotations
