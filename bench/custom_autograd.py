@@ -7,7 +7,8 @@ straight_through: nets/distributions.py, sampling a categorical as one autograd 
 half_squares: losses/elbo.py, half the squared error of images in two passes over memory instead of four.
 
 deferred_grad is measured on forward, KL and backward of Dreamer v3's RSSM (size S) from embeddings; the others on their
-own: `length` samples of 32 x 32 classes for each row, and images of (rows, length, 3, 64, 64). Rounds alternate between on and off, so that a busy machine slows both. `ratio` is off / on, of the medians.
+own: `length` samples of 32 x 32 classes for each row, and images of (rows, length, 3, 64, 64). Rounds alternate between
+on and off, so that a busy machine slows both. `ratio` is off / on, of the medians.
 """
 
 from __future__ import annotations
