@@ -313,6 +313,20 @@ class Planner(Protocol):
 
 
 @runtime_checkable
+class Policy(Protocol):
+    """A part of the learner that chooses actions from states, so that it can be rolled out in the model.
+
+    `horizon`: steps of a rollout during training.
+    """
+
+    horizon: int
+
+    def __call__(self, state: Any, rng: torch.Generator | None = None) -> Float[Tensor, "*B A"]:
+        """One action for each state."""
+        ...
+
+
+@runtime_checkable
 class Agent(Protocol):
     """Chooses actions in B environments. Everything it remembers between calls is in `carry`.
 

@@ -31,6 +31,7 @@ class ActionDelta:
     updates={"delta_h", "predictor", "z2h"},
     extra_updates=ATTACHED_H,
     reads={"h"},
+    uses={"model.delta_h"},
     source="seeds/002, action_delta_h; one side stopped (spec section 3); z2h through h_0",
     settings=ActionDelta,
 )
@@ -50,6 +51,7 @@ def action_delta_h(model, roll, cfg) -> Tensor:
     updates={"inverse_h", "predictor", "z2h"},
     extra_updates=ATTACHED_H,
     reads={"z_in", "h"},
+    uses={"model.z2h", "model.inverse.h"},
     source="seeds/002, inverse_dynamics_h; the second state is the observed-side belief Zh(z'), else F only stores a",
 )
 def inverse_dynamics_h(model, roll, cfg) -> Tensor:
@@ -71,6 +73,7 @@ def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
     updates={"delta_p", "prototypes_p"},
     extra_updates=ATTACHED_P,
     reads={"dp"},
+    uses={"model.prototypes.p"},
     source="seeds/002, action_delta_dp; the prototype is trained, rho so that blocked moves do not drag it",
     settings=Robust,
 )
@@ -85,6 +88,7 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     updates={"delta_p"},
     extra_updates=ATTACHED_P,
     reads={"h", "p", "dp"},
+    uses={"model.odometry"},
     source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
     settings=Robust,
     undefined_in={"summed_pose": SUMMED},
@@ -137,6 +141,7 @@ class Scale:
     updates={"delta_p"},
     extra_updates=ATTACHED_P,
     reads={"p", "dp"},
+    uses={"model.metric"},
     source="seeds/002, scale_dp: a trimmed mean, for a median gives gradient to one sample",
     settings=Scale,
 )

@@ -106,6 +106,7 @@ def vectors(model, roll, cfg) -> Tensor:
     "reward",
     updates={"reward", *BELIEF},
     reads={"reward_hat"},
+    uses={"model.reward_head"},
     source=f"{PLANET}, eq. 3; two-hot: Hafner et al. 2023, eq. 10",
     settings=Scale,
     fewer_updates=ALONE,
@@ -120,6 +121,7 @@ def reward(model, roll, cfg) -> Tensor:
     "continue",
     updates={"continue", *BELIEF},
     reads={"continue_hat"},
+    uses={"model.continue_head"},
     source="Hafner et al. 2021 (Dreamer v2), eq. 2",
     settings=Scale,
     fewer_updates=ALONE,
@@ -209,6 +211,7 @@ def overshoot_kl(model, roll, cfg) -> Tensor:
     "overshoot_reward",
     updates={"reward", "prior", *BELIEF},
     reads={"overshoot"},
+    uses={"model.reward_head"},
     source="Kaixhin/PlaNet, reward overshooting",
     settings=Scale,
 )
@@ -223,6 +226,7 @@ def overshoot_reward(model, roll, cfg) -> Tensor:
     "overshoot_image",
     updates={"decoder", "prior", *BELIEF},
     reads={"frames", "overshoot"},
+    uses={"model.decoder"},
     source="Amos et al. 2018 (multi-step prediction); PlaNet, section 4, observation overshooting",
 )
 def overshoot_image(model, roll, cfg) -> Tensor:

@@ -1,7 +1,10 @@
 """`@loss`: a loss declares what it may move (`updates`), what it reads, and where it comes from.
 
-    @loss("z2h", updates={"z2h"}, reads={"z_in", "h"}, source="Ha and Schmidhuber 2018")
-    def z2h(model, rollout, settings): ...
+    @loss("h2z", updates={"h2z"}, reads={"z", "h"}, uses={"model.predict_z"}, source="Ha and Schmidhuber 2018")
+    def h2z(model, rollout, settings): ...
+
+`reads` are rollout fields; `uses` are modules and methods of the model that the function calls ("model.metric"), and
+other parts of the learner ("actor"), which it receives as keyword arguments.
 
 A model may have modes (`model.modes`, such as {"encoder_attached"}): `extra_updates` adds groups in a mode,
 `fewer_updates` removes them, and wins.
@@ -19,8 +22,17 @@ from torch import Tensor, nn
 from isochrone.core import registry
 from isochrone.core.config import option
 from isochrone.core.errors import UserError
+from isochrone.core.protocols import Policy
 from isochrone.core.registry import register
 from isochrone.core.types import Rollout
+
+IMAGINED = "imagined"
+"""The rollout field of a policy's imagined rollout, made once for all losses that read it."""
+
+
+def policies(learner: Any) -> dict[str, Policy]:
+    """The parts of the learner that choose actions."""
+    return {name: part for name, part in learner.parts.items() if name != "model" and isinstance(part, Policy)}
 
 
 @dataclass(frozen=True)
@@ -54,10 +66,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class Loss:
-    """A declared loss. Call it with (model, rollout, settings) for a scalar."""
+    """A declared loss. Call it with (model, rollout, settings, **parts) for a scalar."""
 
     name: str
-    fn: Callable[[Any, Rollout, Any], Tensor]
+    fn: Callable[..., Tensor]
     updates: frozenset[str]
     reads: frozenset[str]
     source: str
@@ -65,10 +77,16 @@ class Loss:
     extra_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fewer_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
     undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss means nothing there
+    uses: frozenset[str] = frozenset()
     probe_overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that keep its gradient alive in probes
 
-    def __call__(self, model: nn.Module, rollout: Rollout, settings: Any = None) -> Tensor:
-        return self.fn(model, rollout, self._or_default(settings))
+    def __call__(self, model: nn.Module, rollout: Rollout, settings: Any = None, **parts: nn.Module) -> Tensor:
+        return self.fn(model, rollout, self._or_default(settings), **parts)
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts of the learner beside the model that the loss uses."""
+        return frozenset(path.split(".")[0] for path in self.uses) - {"model"}
 
     def probe_settings(self, settings: Any = None) -> Any:
         """Settings for gradient probes: without free nats and the like, under which a working loss has no gradient."""
@@ -84,15 +102,39 @@ class Loss:
         less = frozenset().union(*(self.fewer_updates.get(mode, ()) for mode in modes))
         return ((self.updates | more) - less) & frozenset(groups)
 
-    def check(self, model: Any, allow_dead: bool = False) -> None:
-        """UserError for a model that cannot feed this loss, or for a mode in which it is an identity."""
-        missing = self.reads - model.provides
+    def check(self, learner: Any, allow_dead: bool = False) -> None:
+        """UserError for a learner that cannot feed this loss, or for a mode in which it is an identity."""
+        model = learner.model
+        kind = type(model).__name__.lower()
+        missing = self.reads - model.provides - {IMAGINED}
+        if IMAGINED in self.reads and "states" not in model.provides:
+            missing |= {"states"}
         if missing:
             have = ", ".join(sorted(model.provides))
             raise UserError(
-                f"loss '{self.name}' reads {sorted(missing)}, but model '{type(model).__name__.lower()}' provides "
+                f"loss '{self.name}' reads {sorted(missing)}, but model '{kind}' provides "
                 f"{have}: choose another model or loss.{self.name}=0"
             )
+        if IMAGINED in self.reads and not policies(learner):
+            raise UserError(
+                f"loss '{self.name}' reads what a policy imagines, but no part of the learner is a policy: choose an "
+                f"agent that has one, or loss.{self.name}=0"
+            )
+        for path in sorted(self.uses):
+            part, *names = path.split(".")
+            if part not in learner.parts:
+                raise UserError(
+                    f"loss '{self.name}' uses the part '{part}', but the learner has only {', '.join(learner.parts)}: "
+                    f"choose an agent that has it, or loss.{self.name}=0"
+                )
+            thing: Any = learner.parts[part]
+            for name in names:
+                thing = getattr(thing, name, None)
+            if thing is None:
+                raise UserError(
+                    f"loss '{self.name}' uses {path}, which '{type(learner.parts[part]).__name__.lower()}' does not "
+                    f"have: choose another {part} or loss.{self.name}=0"
+                )
         for mode, why in self.undefined_in.items():
             if mode in model.modes and not allow_dead:
                 raise UserError(
@@ -107,6 +149,7 @@ def loss(
     updates: set[str],
     reads: set[str],
     source: str,
+    uses: set[str] | None = None,
     settings: type | None = None,
     extra_updates: Mapping[str, set[str]] | None = None,
     fewer_updates: Mapping[str, set[str]] | None = None,
@@ -126,6 +169,7 @@ def loss(
             {k: frozenset(v) for k, v in (extra_updates or {}).items()},
             {k: frozenset(v) for k, v in (fewer_updates or {}).items()},
             dict(undefined_in or {}),
+            frozenset(uses or ()),
             dict(probe_overrides or {}),
         )
         object.__setattr__(declared, "__doc__", fn.__doc__)

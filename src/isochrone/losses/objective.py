@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from isochrone.core import registry
 from isochrone.core.config import validate
 from isochrone.core.errors import UserError
-from isochrone.core.gradient import stop_gradient
-from isochrone.core.types import Batch
-from isochrone.losses.loss import Loss, LossConfig
+from isochrone.core.gradient import no_parameter_grad, stop_gradient
+from isochrone.core.types import Batch, Rollout
+from isochrone.losses.loss import IMAGINED, Loss, LossConfig, policies
 
 
 class TrainingObjective(nn.Module):
@@ -34,7 +34,7 @@ class TrainingObjective(nn.Module):
             raise UserError("no loss has a weight above 0: set at least one loss.NAME")
         self.losses: dict[str, Loss] = {name: registry.get("loss", name) for name in self.configs}
         for loss in self.losses.values():
-            loss.check(self.model, allow_dead_losses)
+            loss.check(learner, allow_dead_losses)
         self._check_gaps()
         self.active, self.progress = frozenset(self.losses), 0.0
 
@@ -77,11 +77,30 @@ class TrainingObjective(nn.Module):
         """The named losses (default: all) on one shared rollout, unweighted; with `probe`, in their probe settings."""
         chosen = {n: loss for n, loss in self.losses.items() if names is None or n in names}
         needs = frozenset[str]().union(*(loss.reads for loss in chosen.values()))
-        rollout = replace(self.model.observe(batch, needs, rng), progress=self.progress)
+        rollout = self.observe(batch, needs, rng)
         settings = {name: self.configs[name].settings for name in chosen}
         if probe:
             settings = {name: loss.probe_settings(settings[name]) for name, loss in chosen.items()}
-        return {name: loss(self.model, rollout, settings[name]) for name, loss in chosen.items()}
+        parts = self.learner.parts
+        return {
+            name: loss(self.model, rollout, settings[name], **{part: parts[part] for part in loss.parts})
+            for name, loss in chosen.items()
+        }
+
+    def observe(self, batch: Batch, needs: frozenset[str], rng: torch.Generator) -> Rollout:
+        """The model's rollout of `batch`, and `imagined` if needed: what the learner's policy does in the model.
+
+        That starts from every row's state, stopped, and runs for the policy's `horizon` with the model's weights
+        frozen: Imagined with start (B*T), states and actions (B*T, H). It is made once for all losses that read it.
+        """
+        if IMAGINED not in needs:
+            return replace(self.model.observe(batch, needs, rng), progress=self.progress)
+        rollout = self.model.observe(batch, needs - {IMAGINED} | {"states"}, rng)
+        start = stop_gradient(rollout.states.map(lambda x: x.flatten(0, 1)), "imagination does not train the filter")
+        (policy,) = policies(self.learner).values()
+        with no_parameter_grad(self.model):
+            imagined = self.model.imagine_policy(start, policy, policy.horizon, rng)
+        return replace(rollout, fields={**rollout.fields, IMAGINED: imagined}, progress=self.progress)
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the active losses, and each one's value for the log (no gradient, on the device)."""

@@ -31,6 +31,7 @@ def jepa(model, roll, cfg) -> Tensor:
     updates={"h2z", "z2h"},
     extra_updates=ATTACHED,
     reads={"z", "h"},
+    uses={"model.predict_z"},
     source="seeds/002, table row h2z; its rows t > 0 equal jepa, so only rows where belief starts are kept",
 )
 def h2z(model, roll, cfg) -> Tensor:
@@ -41,7 +42,13 @@ def h2z(model, roll, cfg) -> Tensor:
     return error.mean()
 
 
-@loss("z2h", updates={"z2h"}, reads={"z"}, source="seeds/002, table row z2h")
+@loss(
+    "z2h",
+    updates={"z2h"},
+    reads={"z"},
+    uses={"model.z2h", "model.h2z", "model.normalize_z"},
+    source="seeds/002, table row z2h",
+)
 def z2h(model, roll, cfg) -> Tensor:
     """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
     z = stop_gradient(roll.z, "the encoder is the teacher")
@@ -52,6 +59,7 @@ def z2h(model, roll, cfg) -> Tensor:
     "h_start",
     updates={"z2h"},
     reads={"z_in", "h"},
+    uses={"model.z2h"},
     source="spec section 2: a belief that starts on a lone frame must not be told from one that has run (clock probe)",
 )
 def h_start(model, roll, cfg) -> Tensor:

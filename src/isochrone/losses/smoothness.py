@@ -129,6 +129,7 @@ class Ruler(Robust):
     "displacement_read",
     updates={"encoder", "displacement_head"},
     reads={"z"},
+    uses={"model.displacement_head"},
     source="seeds/000, section 5.4 (visible displacement), as a linear read-out: spec section 2, 'keeps position'",
     settings=Ruler,
 )
@@ -157,6 +158,7 @@ class Motion(Robust):
     updates={"displacement_head_h", "predictor", "z2h"},
     extra_updates={"encoder_attached": {"encoder"}},
     reads={"h"},
+    uses={"model.displacement_head_h"},
     source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
     settings=Motion,
 )
