@@ -154,7 +154,7 @@ def test_the_shortest_episode_shows_the_turn() -> None:
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 2), torch.ones(2, 2), torch.eye(3)[:2], torch.eye(2)[:1]])
 def test_bad_actions(bad: torch.Tensor) -> None:
-    with pytest.raises(UserError, match="one-hot over 2 actions"):
+    with pytest.raises(UserError, match="must be"):
         Bouncer(SPLIT, 2).step(bad)
 
 

@@ -6,12 +6,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
 
 from isochrone.core.errors import UserError
-from isochrone.envs.counter import Counter, CounterConfig
-from isochrone.envs.to_gymnasium import WHITEBOX_ID, VectorAdapter
-from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
+from isochrone.envs.to_gymnasium import WHITEBOX_ID
 
 
 @pytest.mark.parametrize(
@@ -57,35 +54,3 @@ def test_bad_options_and_actions() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="out of range"):
         env.step(5)
-
-
-def test_vector_adapter() -> None:
-    env = VectorAdapter(WhiteBox(WhiteBoxConfig(map="pipes", episode_length=2), 3))
-    assert isinstance(env, gymnasium.vector.VectorEnv)
-    assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-    obs, info = env.reset(seed=1)
-    assert env.observation_space.contains(obs) and info == {}
-    assert np.array_equal(obs, env.reset(seed=1)[0])
-    env.action_space.seed(0)
-    cut = []
-    for _ in range(4):
-        obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-        assert obs.shape == (3, 3, 64, 64) and reward.shape == (3,) and not terminated.any()
-        cut.append(bool(truncated.all()))
-    assert cut == [False, True, False, False]
-    env.reset()
-    env.close()
-
-
-def test_vector_adapter_with_several_observations_and_continuous_actions() -> None:
-    env = VectorAdapter(Counter(CounterConfig(size=4, length=1), 2))
-    obs, _ = env.reset(seed=0)
-    assert env.observation_space.contains(obs) and set(obs) == {"image", "state"}
-    ends = [env.step(np.array([3, 1]))[2:4] for _ in range(6)]
-    assert any(t.any() for t, _ in ends) and any(c.any() for _, c in ends)
-    assert not any((t & c).any() for t, c in ends)
-    smooth = VectorAdapter(WhiteBox(WhiteBoxConfig(actions="continuous"), 2))
-    smooth.reset(seed=[4, 5])
-    smooth.step(smooth.action_space.sample())
-    with pytest.raises(UserError, match="is not legal"):
-        smooth.step(np.full((2, 2), 1.5))

@@ -131,7 +131,7 @@ def test_close_gives_everything_back() -> None:
     with pytest.raises(UserError, match="not been reset"):
         pool.step(act(CALM, CALM))
     pool.reset(0)
-    with pytest.raises(UserError, match=r"must be \(2, 5\), one-hot"):
+    with pytest.raises(UserError, match=r"must be"):
         pool.step(torch.zeros(2, 5))
     pool.close()
     pool.close()

@@ -134,6 +134,15 @@ class ActionSpec:
             return bool(((action == 0) | (action == 1)).all() and (action.sum(-1) == 1).all())
         return bool((action.abs() <= 1).all())
 
+    def check(self, action: Tensor, num_envs: int) -> None:
+        """UserError unless there is one legal action (A) for each of `num_envs` environments."""
+        if tuple(action.shape) != (num_envs, self.size):
+            raise UserError(f"action has shape {tuple(action.shape)}: must be ({num_envs}, {self.size})")
+        if not self.contains(action):
+            bad = next(row for row in action if not self.contains(row[None])).tolist()
+            legal = f"one-hot over {', '.join(self.names) or self.size}" if self.discrete else "numbers in [-1, 1]"
+            raise UserError(f"action {bad} is not legal: must be {legal}")
+
     def idle(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Float[Tensor, "... A"]:
         """No-op actions; action 0 where the space has none."""
         if self.discrete:
@@ -147,6 +156,13 @@ class ActionSpec:
         if self.inverse is None:
             raise UserError("this action space declares no inverse actions; set ActionSpec.inverse")
         return action[..., list(self.inverse)]  # inverse is an involution, so gathering equals scattering
+
+
+def check_num_envs(num_envs: int) -> int:
+    """`num_envs`; UserError unless it is at least 1."""
+    if num_envs < 1:
+        raise UserError(f"num_envs = {num_envs}: must be at least 1")
+    return num_envs
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import ActionSpec, Spec, Step, Struct, choose
+from isochrone.core.types import ActionSpec, Spec, Step, Struct, check_num_envs, choose
 
 SIZE, BALL = 64, 8  # px per side of the frame and of the ball
 MIDDLE = (SIZE - BALL) // 2  # px; the ball's top left corner when it is in the middle of an axis
@@ -80,8 +80,7 @@ class Bouncer:
             UserError: an option out of range, an episode that ends before the ball turns, or fewer than one world.
         """
         self.config: BouncerConfig = validate(config or BouncerConfig())
-        if num_envs < 1:
-            raise UserError(f"num_envs = {num_envs}: a bouncer needs at least 1")
+        check_num_envs(num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
         self.spec = Spec({"image": (3, SIZE, SIZE)}, ACTION)
         self._rng = torch.Generator(self.device).manual_seed(0)
@@ -104,11 +103,7 @@ class Bouncer:
         Raises:
             UserError: wrong shape or not one-hot.
         """
-        if tuple(action.shape) != (self.num_envs, ACTION.size) or not ACTION.contains(action):
-            raise UserError(
-                f"action of shape {tuple(action.shape)} is not one-hot over {ACTION.size} actions for each of "
-                f"{self.num_envs} worlds"
-            )
+        ACTION.check(action, self.num_envs)
         first = self._last
         state = self.transition(self._state, action)
         if bool(first.any()):

@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isochrone.core.config import option
-from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.core.types import ActionSpec, Spec, Step, check_num_envs
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ class Counter:
         self, config: CounterConfig | None = None, num_envs: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         self.config = config = config or CounterConfig()
-        if num_envs < 1:
-            raise UserError(f"num_envs = {num_envs}: a counter needs at least 1")
+        check_num_envs(num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
         obs = {"image": (3, config.size, config.size), "state": (4,)}
         self.spec = Spec(obs, ActionSpec("discrete", config.actions))
@@ -75,8 +73,7 @@ class Counter:
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
         """Count on; a world whose last row was `last` begins its next episode and ignores the action."""
-        if tuple(action.shape) != (self.num_envs, self.config.actions) or not self.spec.action.contains(action):
-            raise UserError(f"action of shape {tuple(action.shape)} is not one-hot over {self.config.actions} actions")
+        self.spec.action.check(action, self.num_envs)
         first = self._last
         world, episode, time, _ = self._count.unbind(-1)
         on = torch.stack((world, episode, time + 1, action.argmax(-1)), -1)

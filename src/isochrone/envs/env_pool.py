@@ -110,11 +110,7 @@ class Pool:
         self._check_open()
         if not self._usable:
             raise UserError("step: this pool has not been reset, or was interrupted in the middle of a step: reset it")
-        if action.shape[0] != self.num_envs or not self.spec.action.contains(action):
-            raise UserError(
-                f"action of shape {tuple(action.shape)} is not legal: must be ({self.num_envs}, "
-                f"{self.spec.action.size}), " + ("one-hot" if self.spec.action.discrete else "in [-1, 1]")
-            )
+        self.spec.action.check(action, self.num_envs)
         self._rows["action"][:] = action.float().cpu().numpy()
         stumbled = self._ask("step")
         self._strikes = [n if world in stumbled else 0 for world, n in enumerate(self._strikes)]

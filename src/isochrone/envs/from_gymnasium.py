@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from torch import Tensor
 from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.core.types import ActionSpec, Spec, Step, check_num_envs
 from isochrone.envs.env_pool import Pool
 
 IMAGE_KEYS = ("image", "pixels", "rgb", "rgb_array")
@@ -105,8 +104,7 @@ class GymEnv:
             UserError: unknown id, missing package, no pixels, or actions that are neither Discrete nor a bounded Box.
         """
         self.config = config = config or GymConfig()
-        if num_envs < 1:
-            raise UserError(f"num_envs = {num_envs}: must be at least 1")
+        check_num_envs(num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
         self._pool: Pool | None = None
         _headless()
@@ -145,12 +143,7 @@ class GymEnv:
         """
         if self._pool is not None:
             return self._pool.step(action)
-        if action.shape[0] != self.num_envs or not self.spec.action.contains(action):
-            raise UserError(
-                f"action of shape {tuple(action.shape)} is not legal for '{self.config.id}': "
-                f"must be ({self.num_envs}, {self.spec.action.size}), "
-                + ("one-hot" if self.spec.action.discrete else "in [-1, 1]")
-            )
+        self.spec.action.check(action, self.num_envs)
         obs, reward, terminated, truncated, _ = self._envs.step(self._outward(action))
         return self._row(obs, reward, self._last.numpy(), terminated | truncated, terminated)
 
@@ -237,8 +230,3 @@ def _action_spec(space: spaces.Discrete | spaces.Box, name: str) -> ActionSpec:
         raise UserError(f"environment '{name}' takes actions {space}: need real numbers with finite bounds")
     idle = bool(np.all(space.low == -space.high))
     return ActionSpec("continuous", int(np.prod(space.shape)), noop=0 if idle else None)
-
-
-def frames(obs: Mapping[str, Tensor]) -> UInt8[Tensor, "B Y X C"]:
-    """The images of a row, channels last, as Gymnasium and picture files want them."""
-    return obs["image"].permute(0, 2, 3, 1)

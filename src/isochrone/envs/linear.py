@@ -16,7 +16,7 @@ from torch.linalg import cholesky, eigvals
 from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.core.types import ActionSpec, Spec, Step, check_num_envs
 
 ACTION = ActionSpec("continuous", 1)
 
@@ -101,8 +101,7 @@ class LinearEnv:
             UserError: an option out of range, or fewer than one world.
         """
         self.config = c = validate(config or LinearConfig())
-        if num_envs < 1:
-            raise UserError(f"num_envs = {num_envs}: a linear world needs at least 1")
+        check_num_envs(num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
         self.spec = Spec({"state": (c.seen,)}, ACTION)
         self.system = LinearGaussian.random(c.states, c.seen, torch.Generator().manual_seed(c.system), c.apart)
@@ -129,8 +128,7 @@ class LinearEnv:
         Raises:
             UserError: an action of another shape, or outside the box.
         """
-        if tuple(action.shape) != (self.num_envs, ACTION.size) or not ACTION.contains(action):
-            raise UserError(f"action of shape {tuple(action.shape)} is not {self.num_envs} numbers in -1 .. 1")
+        ACTION.check(action, self.num_envs)
         return self._moved()
 
     def close(self) -> None:

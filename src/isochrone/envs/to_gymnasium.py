@@ -14,14 +14,10 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from isochrone.core.errors import UserError, did_you_mean
-from isochrone.core.protocols import VecEnv
-from isochrone.core.types import ActionSpec, Spec, Step
+from isochrone.core.types import ActionSpec
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 
 WHITEBOX_ID = "isochrone/WhiteBox-v0"
@@ -84,57 +80,6 @@ class WhiteBoxEnv(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         return {"position": self.world.state().position[0].cpu().numpy().copy()}
-
-
-class VectorAdapter(gymnasium.vector.VectorEnv):
-    """Any `VecEnv` behind Gymnasium's vector interface, with NEXT_STEP autoreset (our rows already mean that).
-
-    A single observation named 'image' comes as an array (B, C, Y, X), several come as a dict.
-    """
-
-    def __init__(self, env: VecEnv) -> None:
-        self.env, self.num_envs = env, env.num_envs
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.render_mode = None
-        self.single_action_space = action_space(env.spec.action)
-        self.action_space = batch_space(self.single_action_space, env.num_envs)
-        self.single_observation_space = _observation_space(env.spec)
-        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin anew everywhere. One seed serves all worlds; a list's first entry is taken."""
-        one = next((s for s in seed if s is not None), None) if isinstance(seed, list) else seed
-        if one is not None:
-            self._np_random, self._np_random_seed = seeding.np_random(one)
-        begin = one if one is not None else int(self.np_random.integers(2**31))
-        return self._out(self.env.reset(begin)), {}
-
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """(obs, reward, terminated, truncated, info), each with one entry per world."""
-        row = self.env.step(to_action(self.env.spec.action, actions, self.num_envs))
-        flags = [x.cpu().numpy().copy() for x in (row.terminal, row.last & ~row.terminal)]
-        return self._out(row), row.reward.double().cpu().numpy(), flags[0], flags[1], {}
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Close the environment underneath."""
-        self.env.close()
-
-    def _out(self, row: Step) -> Any:
-        arrays = {name: x.cpu().numpy() for name, x in row.obs.items()}
-        return arrays["image"] if list(arrays) == ["image"] else arrays
-
-
-def _observation_space(spec: Spec) -> spaces.Space:
-    def one(name: str, shape: tuple[int, ...]) -> spaces.Box:
-        if name == "image":
-            return spaces.Box(0, 255, shape, np.uint8)
-        return spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-    if list(spec.obs) == ["image"]:
-        return one("image", spec.obs["image"])
-    return spaces.Dict({name: one(name, shape) for name, shape in spec.obs.items()})
 
 
 if WHITEBOX_ID not in gymnasium.registry:

@@ -135,7 +135,10 @@ def legend(ax: Axes, **where: Any) -> None:
 
 
 def film_strip(
-    strips: Mapping[str, np.ndarray], steps: Sequence[int], theme: str, scales: Mapping[str, Any] | None = None
+    strips: Mapping[str, np.ndarray],
+    steps: Sequence[int] | np.ndarray,
+    theme: str,
+    scales: Mapping[str, Any] | None = None,
 ) -> Drawing:
     """One strip of frames (K, C, Y, X) below another, labelled, one column per step.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
-from isochrone.core.types import Spec, Step
+from isochrone.core.types import Spec, Step, check_num_envs, choose
 from isochrone.envs.whitebox import maps
 from isochrone.envs.whitebox.distances import Distances
 from isochrone.envs.whitebox.draw import NOISE_PERIOD, SIZE, Canvas
@@ -36,10 +36,8 @@ from isochrone.envs.whitebox.state import (
     WhiteBoxConfig,
     alike,
     at_rest,
-    legal,
     pack,
     unpack,
-    where,
 )
 from isochrone.envs.whitebox.task import make
 
@@ -64,8 +62,7 @@ class WhiteBox:
             UserError: unknown or wrong map, a start that is no free cell, or fewer than one world.
         """
         config = config or WhiteBoxConfig()
-        if num_envs < 1:
-            raise UserError(f"num_envs = {num_envs}: a white-box world needs at least 1")
+        check_num_envs(num_envs)
         self.config, self.num_envs, self.device = config, num_envs, torch.device(device)
         self.map = maps.load(config.map, config.map_file)
         self.discrete = config.actions == "discrete"
@@ -107,11 +104,12 @@ class WhiteBox:
             UserError: wrong shape, NaN, out of range or not one-hot (unless config.check is off).
         """
         if self.config.check:
-            action = legal(action, self.spec.action, self.num_envs)
+            self.spec.action.check(action, self.num_envs)
         before, state = self._state, self.transition(self._state, action)
         first = self._last if self._last is not None else torch.zeros_like(state.clock, dtype=torch.bool)
         if self._last is not None:
-            state = where(first, self._fresh(self.num_envs), state)
+            fresh = self._fresh(self.num_envs).replace(task=state.task)
+            state = choose(first, fresh, state)
             if self.task is not None:
                 state = self.task.renew(state, first, self._rng)
         self._state = state

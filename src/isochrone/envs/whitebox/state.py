@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isochrone.core.config import option
-from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Struct
 
 NAMES = ("stay", "up", "down", "left", "right")
@@ -90,37 +89,3 @@ def unpack(saved: Mapping[str, Tensor], device: torch.device) -> BoxState:
         if field:
             parts[head][field] = value.to(device).clone()
     return BoxState(**parts["state"], task=TaskState(**parts["task"]) if parts["task"] else None)
-
-
-def where(mask: Bool[Tensor, "B"], yes: BoxState, no: BoxState) -> BoxState:
-    """Box by box from `yes` or `no`; the marks are those of `no`."""
-
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b)
-
-    return BoxState(
-        pick(yes.position, no.position),
-        pick(yes.velocity, no.velocity),
-        pick(yes.clock, no.clock),
-        pick(yes.noise, no.noise),
-        no.task,
-    )
-
-
-def legal(action: Tensor, spec: ActionSpec, count: int) -> Tensor:
-    """The action, if it is one of `count` boxes.
-
-    Raises:
-        UserError: wrong shape, NaN, out of range or not one-hot.
-    """
-    if tuple(action.shape) != (count, spec.size):
-        raise UserError(f"action has shape {tuple(action.shape)}: must be ({count}, {spec.size})")
-    if spec.discrete:  # one-hot: entries 0 or 1 (NaN is neither) and one of them 1
-        fine = bool(((action == 0) | (action == 1)).all()) and bool((action.sum(-1) == 1).all())
-    else:
-        fine = bool((action.abs() <= 1).all())
-    if not fine:
-        bad = next(row for row in action.tolist() if not spec.contains(torch.tensor([row])))
-        want = f"one-hot over {', '.join(NAMES)}" if spec.discrete else "two numbers in [-1, 1]"
-        raise UserError(f"action {bad} is not legal: must be {want}")
-    return action
