@@ -19,7 +19,7 @@ from isochrone.recipes.schema import Config
 from isochrone.workflows.factory import make_config
 
 SIGNS = ("<=", ">=", "<")
-BASELINE = "floor"
+BASELINE = "baseline"
 """Key of the baseline in an entry of the results, and the word for it in claims."""
 
 

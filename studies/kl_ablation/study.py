@@ -21,10 +21,10 @@ STUDY = Study(
     title="what the KL does",
     question="What happens without it: does the posterior collapse, does the prior learn, how far can the model "
     "imagine, can one plan? And with too much of it?",
-    finding="Without the KL the prior learns nothing (error {beta-0:nats.prior_error} of the spread) and planning "
-    "earns {beta-0:return.share} of the best return; at weight 1 it earns {beta-1:return.share}, at weight 10 "
-    "{beta-10:return.share}. But the posterior does not turn into noise: it becomes almost deterministic.",
-    figure=("nats.prior_error", "foresight.pixel_end", "return.share"),
+    finding="Without the KL the prior learns nothing (error {beta-0:latent_information.prior_error} of the spread) "
+    "and planning earns {beta-0:return.share} of the best return; at weight 1 it earns {beta-1:return.share}, at "
+    "weight 10 {beta-10:return.share}. But the posterior does not turn into noise: it becomes almost deterministic.",
+    figure=("latent_information.prior_error", "openloop_pixels.error_end", "return.share"),
     cells=CELLS,
     roles={f"beta-{b}": f"KL at weight {b}" + (" (the ELBO)" if b == "1" else "") for b in BETAS}
     | {"rnn": "RNN (deterministic; trained on predicted images)"},

@@ -17,11 +17,11 @@ STUDY = Study(
     title="latent overshooting",
     question="The priors d = 2..D steps after a posterior are trained to match the later posteriors. Does the model "
     "then predict farther ahead?",
-    finding="A little: the pixel error at the longest horizon falls from {depth-1:foresight.pixel_end} (D = 1) to "
-    "{depth-5:foresight.pixel_end} (D = 5) and {depth-20:foresight.pixel_end} (D = 20), still no better than the mean "
-    "frame. Plans are not better: {depth-1:return.share}, {depth-5:return.share} and {depth-20:return.share} of the "
-    "best return.",
-    figure=("foresight.pixel_end", "foresight.reward_r2", "return.share"),
+    finding="A little: the pixel error at the longest horizon falls from {depth-1:openloop_pixels.error_end} (D = 1) "
+    "to {depth-5:openloop_pixels.error_end} (D = 5) and {depth-20:openloop_pixels.error_end} (D = 20), still no "
+    "better than the mean frame. Plans are not better: {depth-1:return.share}, {depth-5:return.share} and "
+    "{depth-20:return.share} of the best return.",
+    figure=("openloop_pixels.error_end", "openloop_pixels.reward_r2", "return.share"),
     cells=CELLS,
     roles={"depth-1": "D = 1: none", "depth-5": "D = 5", "depth-20": "D = 20"},
     changes=FIXED,

@@ -25,11 +25,12 @@ STUDY = Study(
     title="memory, randomness, or both",
     question="A ball falls, then goes left or right. Where the side is random, does the model keep both futures? "
     "Where a lamp showed it long before, does the model remember?",
-    finding="Only the RSSM does both. Where the side is random, an RNN predicts a blur in {rnn-split:forks.neither} "
-    "of its futures, SSM and RSSM in {ssm-split:forks.neither} and {rssm-split:forks.neither}. Where the lamp must be "
-    "remembered, the right side is predicted in {rnn-memory:forks.due} (RNN), {ssm-memory:forks.due} (SSM) and "
-    "{rssm-memory:forks.due} (RSSM) of the futures.",
-    figure=("forks.neither", "forks.due", "foresight.pixel_end"),
+    finding="Only the RSSM does both. Where the side is random, an RNN predicts a blur in "
+    "{rnn-split:multimodality.no_mode} of its futures, SSM and RSSM in {ssm-split:multimodality.no_mode} and "
+    "{rssm-split:multimodality.no_mode}. Where the lamp must be remembered, the right side is predicted in "
+    "{rnn-memory:multimodality.correct_mode} (RNN), {ssm-memory:multimodality.correct_mode} (SSM) and "
+    "{rssm-memory:multimodality.correct_mode} (RSSM) of the futures.",
+    figure=("multimodality.no_mode", "multimodality.correct_mode", "openloop_pixels.error_end"),
     cells=CELLS,
     roles={f"{m}-{v}": f"{name}: {text}" for v, text in VARIANTS.items() for m, name in MODELS.items()},
 )

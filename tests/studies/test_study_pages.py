@@ -73,7 +73,7 @@ def test_paired_difference_of_two_planners(measured: Path) -> None:
 
 def test_late_return() -> None:
     curve = [[100.0 * k, float(k)] for k in range(1, 9)]
-    assert late_return(curve) == {"return.late": {"value": 7.5, study.BASELINE: 1.5}}
+    assert late_return(curve) == {"learning_curve.late": {"value": 7.5, study.BASELINE: 1.5}}
     assert late_return(curve[:3]) == {}
 
 

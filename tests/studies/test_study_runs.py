@@ -21,7 +21,7 @@ from studies.harness.study import Cell, Study
 FEW = {"train.steps": "STEPS", "optim.model.warmup": "0", "train.save_every": "20", "train.batch": "2",
        "data.num_envs": "4",
        "data.rows": "30", "env.episode_length": "14", "eval.episodes": "4", "eval.length": "12", "eval.horizon": "2",
-       "eval.pairs": "3", "eval.budget": "2", "planner.expansions": "4"}
+       "eval.pairs": "3", "eval.budget": "2", "agent.planner.expansions": "4"}
 NOTHING = {**FEW, "train.length": "200"}  # more rows than there are: cannot be trained
 
 STUDY = Study(
