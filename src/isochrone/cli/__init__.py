@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 
 COMMANDS = {
@@ -19,6 +20,8 @@ COMMANDS = {
     "doctor": "check this machine and installation",
     "completion": "print a completion script for bash, zsh or fish",
 }
+MODULES = {"eval": "evaluate", "list": "listing"}
+"""Modules of the commands that are not called like their command."""
 HELP = """usage: isochrone COMMAND [options]
 
 World models whose geometry you can plan in.
@@ -71,29 +74,11 @@ def run(words: Sequence[str]) -> int:
 
 def module_of(name: str) -> ModuleType:
     """The module of a command: `parser() -> Parser` and `run(arguments, changes of the config) -> exit code`."""
-    if name == "train":
-        from isochrone.cli import train as module
-    elif name == "eval":
-        from isochrone.cli import evaluate as module
-    elif name == "plan":
-        from isochrone.cli import plan as module
-    elif name == "report":
-        from isochrone.cli import report as module
-    elif name == "routes":
-        from isochrone.cli import routes as module
-    elif name == "data":
-        from isochrone.cli import data as module
-    elif name == "list":
-        from isochrone.cli import listing as module
-    elif name == "doctor":
-        from isochrone.cli import doctor as module
-    elif name == "completion":
-        from isochrone.cli import completion as module
-    else:
+    if name not in COMMANDS:
         from isochrone.core.errors import UserError, did_you_mean
 
         raise UserError(f"no command called '{name}'{did_you_mean(name, COMMANDS)}")
-    return module
+    return import_module(f"isochrone.cli.{MODULES.get(name, name)}")
 
 
 class StderrHandler(logging.Handler):

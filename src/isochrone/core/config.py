@@ -233,7 +233,8 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str, root: Any) -> 
             raise UserError(f"option '{here}' holds one value; '{'.'.join(rest)}' under it means nothing")
         new = _set(old, rest, value, f"{here}.", root)
     elif "component" in meta:
-        new = _carry_over(old, component_config(meta["component"], str(value)))
+        new = value if dataclasses.is_dataclass(value) else component_config(meta["component"], str(value))
+        new = _carry_over(old, new) if new is not value else value
     elif dataclasses.is_dataclass(old):
         inside = ", ".join(f.name for f in dataclasses.fields(old))
         raise UserError(f"option '{here}' is a group: set one of {inside} in it")
