@@ -20,8 +20,8 @@ import torch
 
 from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.losses.routes import group_norms
-from isochrone.train.device import generator, launch
-from isochrone.train.step import Stepper
+from isochrone.training.device import generator, launch
+from isochrone.training.step import Stepper
 from isochrone.workflows import factory
 
 

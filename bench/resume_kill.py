@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from isochrone.train import checkpoint
+from isochrone.training import checkpoint
 
 POLL = 0.02  # seconds
 

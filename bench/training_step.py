@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.train.device import generator, launch
-from isochrone.train.step import Stepper
+from isochrone.training.device import generator, launch
+from isochrone.training.step import Stepper
 from isochrone.workflows import factory
 
 ACTIONS = 6

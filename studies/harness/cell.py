@@ -29,10 +29,10 @@ from isochrone.evals import suite
 from isochrone.evals.metric import BASELINES
 from isochrone.evals.suite import Results
 from isochrone.recipes.schema import Config
-from isochrone.train.checkpoint import config_hash
-from isochrone.train.console import Console
-from isochrone.train.run import Run
-from isochrone.train.sinks import open_sinks
+from isochrone.training.checkpoint import config_hash
+from isochrone.training.console import Console
+from isochrone.training.run import Run
+from isochrone.training.sinks import open_sinks
 from isochrone.workflows import dataset, train
 from isochrone.workflows.evaluate import evaluate as evaluate_run
 from isochrone.workflows.loaded_run import LoadedRun, load

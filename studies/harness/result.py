@@ -16,8 +16,8 @@ from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
 from isochrone.evals.suite import Results
 from isochrone.recipes.schema import Config
-from isochrone.train.checkpoint import config_hash
-from isochrone.train.versions import versions
+from isochrone.training.checkpoint import config_hash
+from isochrone.training.versions import versions
 from studies.harness.study import BASELINE, Cell, Study
 
 State = Literal["done", "missing", "stale"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isochrone.core.errors import UserError
-from isochrone.train.console import clock
-from isochrone.train.signals import stop_on_signal
+from isochrone.training.console import clock
+from isochrone.training.signals import stop_on_signal
 from studies.harness import page, result, study
 from studies.harness.aggregate import ALL_SECONDS, value
 from studies.harness.cell import run_folder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from isochrone.core import files
-from isochrone.train.run import Run
+from isochrone.training.run import Run
 
 
 def refused(said, *words: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from isochrone.train.console import Console
+from isochrone.training.console import Console
 
 REFRESH = {
     "static": [],

@@ -14,12 +14,12 @@ from isochrone.core.gradient import stop_gradient
 from isochrone.losses.loss import LossConfig, loss
 from isochrone.losses.objective import TrainingObjective
 from isochrone.losses.routes import check_routes
-from isochrone.train import checkpoint
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import launch
-from isochrone.train.learner import Learner
-from isochrone.train.optim import LaProp, OptimConfig
-from isochrone.train.step import Stepper
+from isochrone.training import checkpoint
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import launch
+from isochrone.training.learner import Learner
+from isochrone.training.optim import LaProp, OptimConfig
+from isochrone.training.step import Stepper
 
 
 class Actor(nn.Module):

@@ -7,7 +7,7 @@ from tinyworld import objective, tiny, windows
 from isochrone.core.errors import UserError
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.objective import TrainingObjective
-from isochrone.train.optim import OptimConfig, lr_factor
+from isochrone.training.optim import OptimConfig, lr_factor
 
 
 def staged() -> TrainingObjective:

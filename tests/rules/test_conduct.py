@@ -15,7 +15,7 @@ CLOCKS = {
     f"time.{name}" for name in ("time", "perf_counter", "monotonic", "process_time", "time_ns", "perf_counter_ns")
 }
 GRADLESS = {"no_grad", "inference_mode", "set_grad_enabled", "enable_grad"}
-RUNS = {"train", "recipes", "workflows", "cli"}  # where a run begins: these may seed, and read the clock
+RUNS = {"training", "recipes", "workflows", "cli"}  # where a run begins: these may seed, and read the clock
 
 
 def _gradients(file: Source) -> Iterator[str]:
@@ -89,8 +89,8 @@ def test_no_file_does_what_the_library_never_does() -> None:
         ("models/a.py", "gradient.stop_gradient(x, f'{y}')"),
         ("losses/a.py", "@loss('a')\ndef a(model):\n    with torch.no_grad():\n        pass"),
         ("models/a.py", "print(1)"),
-        ("train/a.py", "print(1)"),
-        ("train/a.py", "torch.load(path)"),
+        ("training/a.py", "print(1)"),
+        ("training/a.py", "torch.load(path)"),
         ("data/a.py", "import pickle"),
         ("data/a.py", "from joblib import load"),
         ("data/a.py", "np.load(path, allow_pickle=True)"),
@@ -110,7 +110,7 @@ def test_the_checker_sees_it(name: str, text: str) -> None:
         ("models/a.py", "stop_gradient(x, why='the target must not chase')"),
         ("models/a.py", "@torch.no_grad()\ndef imagine(self):\n    return 1"),
         ("cli/plan.py", "print(1)"),
-        ("train/loop.py", "self.clock.stop()\nself.stop()\ntime.perf_counter()"),
+        ("training/loop.py", "self.clock.stop()\nself.stop()\ntime.perf_counter()"),
         ("evals/a.py", "def seconds(clock=time.perf_counter):\n    return clock()"),
         ("data/a.py", "np.load(path, mmap_mode='r', allow_pickle=False)"),
     ],

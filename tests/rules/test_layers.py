@@ -8,7 +8,7 @@ import sys
 import pytest
 from tree import Source, calls, library, source
 
-LIBRARY = {"core", "nets", "envs", "data", "planners", "evals", "models", "losses", "agents", "train"}
+LIBRARY = {"core", "nets", "envs", "data", "planners", "evals", "models", "losses", "agents", "training"}
 # layer -> what it may import of ours. A dotted entry admits that module alone.
 MAY = {
     "core": {"core"},
@@ -20,7 +20,7 @@ MAY = {
     "models": {"core", "nets", "models"},
     "losses": {"core", "nets.distributions", "losses"},
     "agents": {"core", "nets", "planners", "agents"},
-    "train": {"core", "data", "losses", "train"},
+    "training": {"core", "data", "losses", "training"},
     "recipes": {*LIBRARY, "recipes"},
     "workflows": {*LIBRARY, "recipes", "workflows"},
     "cli": {*LIBRARY, "recipes", "workflows", "cli"},
@@ -83,11 +83,11 @@ def test_imports_run_down() -> None:
         ("core/types.py", "import gymnasium"),
         ("models/zhp.py", "if TYPE_CHECKING:\n    from isochrone.losses.loss import Loss"),
         ("losses/pixels.py", "from isochrone.nets.image import PatchDecoder"),
-        ("losses/pixels.py", "from isochrone.train.learner import Learner"),
+        ("losses/pixels.py", "from isochrone.training.learner import Learner"),
         ("evals/report.py", "from isochrone.agents.mpc import MPC"),
         ("agents/mpc.py", "from isochrone.models.zhp import ZHP"),
         ("evals/report.py", "from isochrone.cli import main"),
-        ("train/loop.py", "from isochrone.recipes.zhp import zhp"),
+        ("training/loop.py", "from isochrone.recipes.zhp import zhp"),
         ("recipes/zhp.py", "import isochrone.cli"),
         ("workflows/train.py", "from isochrone.cli import main"),
         ("__init__.py", "from isochrone.models.zhp import ZHP"),

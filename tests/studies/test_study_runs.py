@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from studies.harness import cell, page, result, runner
 
-from isochrone.train import checkpoint
+from isochrone.training import checkpoint
 
 STUDY = """
 from studies.harness.study import Cell, Study

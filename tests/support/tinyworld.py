@@ -19,7 +19,7 @@ from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.objective import TrainingObjective
-from isochrone.train.learner import Learner
+from isochrone.training.learner import Learner
 
 SMALL = {
     "z": 8,

@@ -8,8 +8,8 @@ import torch
 import toy
 
 from isochrone.core.errors import UserError
-from isochrone.train import checkpoint, tree
-from isochrone.train.learner import Learner
+from isochrone.training import checkpoint, tree
+from isochrone.training.learner import Learner
 
 
 def save(root, step, model=None, keep=2, **state):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from isochrone.train import checkpoint
+from isochrone.training import checkpoint
 
 
 class Nursery:

@@ -9,13 +9,13 @@ import toy
 from safetensors.torch import load_file
 
 from isochrone.core.errors import UserError
-from isochrone.train import checkpoint
-from isochrone.train.config import TrainConfig
-from isochrone.train.loop import fit
-from isochrone.train.monitor import Meter, Stopwatch
-from isochrone.train.optim import OptimConfig
-from isochrone.train.run import Run
-from isochrone.train.sinks import Jsonl
+from isochrone.training import checkpoint
+from isochrone.training.config import TrainConfig
+from isochrone.training.loop import fit
+from isochrone.training.monitor import Meter, Stopwatch
+from isochrone.training.optim import OptimConfig
+from isochrone.training.run import Run
+from isochrone.training.sinks import Jsonl
 
 
 def settings(**changes):

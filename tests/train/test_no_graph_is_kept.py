@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import toy
 
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import generator, launch
-from isochrone.train.monitor import Meter
-from isochrone.train.optim import OptimConfig
-from isochrone.train.step import Stepper
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import generator, launch
+from isochrone.training.monitor import Meter
+from isochrone.training.optim import OptimConfig
+from isochrone.training.step import Stepper
 
 
 def test_a_meter_drops_the_graph() -> None:

@@ -8,11 +8,11 @@ import toy
 from torch import nn
 
 from isochrone.core.errors import UserError
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import generator, launch
-from isochrone.train.learner import Learner
-from isochrone.train.optim import LaProp, OptimConfig, clip_adaptively
-from isochrone.train.step import Stepper
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import generator, launch
+from isochrone.training.learner import Learner
+from isochrone.training.optim import LaProp, OptimConfig, clip_adaptively
+from isochrone.training.step import Stepper
 
 
 def test_laprop_is_algorithm_1_of_ziyin_et_al():

@@ -13,8 +13,8 @@ from studies.harness.cell import learning_curve
 
 from isochrone.core.errors import UserError
 from isochrone.recipes.schema import DataConfig
-from isochrone.train.run import Run
-from isochrone.train.sinks import open_sinks
+from isochrone.training.run import Run
+from isochrone.training.sinks import open_sinks
 from isochrone.workflows import dataset, factory, train
 from isochrone.workflows.replay_source import ReplaySource
 

@@ -11,8 +11,8 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
-from isochrone.train.run import Run
-from isochrone.train.sinks import Jsonl
+from isochrone.training.run import Run
+from isochrone.training.sinks import Jsonl
 
 
 def test_create_open_and_refuse(tmp_path):
@@ -41,7 +41,7 @@ def test_create_open_and_refuse(tmp_path):
 def test_a_run_in_use_by_another_process_is_refused(tmp_path):
     with Run.create(tmp_path / "a", {}):
         code = (
-            "import sys; from isochrone.core.errors import UserError; from isochrone.train.run import _take\n"
+            "import sys; from isochrone.core.errors import UserError; from isochrone.training.run import _take\n"
             "from pathlib import Path\n"
             "try: _take(Path(sys.argv[1]))\n"
             "except UserError as error: sys.exit(str(error))"

@@ -9,9 +9,9 @@ from rich.console import Console as RichConsole
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.train.console import Console, clock, short
-from isochrone.train.run import Run
-from isochrone.train.sinks import open_sinks, scalars
+from isochrone.training.console import Console, clock, short
+from isochrone.training.run import Run
+from isochrone.training.sinks import open_sinks, scalars
 
 ROW = {
     "loss": torch.tensor(0.1234),

@@ -7,11 +7,11 @@ import torch
 import toy
 
 from isochrone.core.errors import UserError
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import generator, launch
-from isochrone.train.monitor import SETTLE, Diverged, Guard
-from isochrone.train.optim import OptimConfig, parameter_groups
-from isochrone.train.step import Stepper
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import generator, launch
+from isochrone.training.monitor import SETTLE, Diverged, Guard
+from isochrone.training.optim import OptimConfig, parameter_groups
+from isochrone.training.step import Stepper
 
 
 def stepper(objective=None, precision="32-true", **settings):

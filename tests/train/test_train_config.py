@@ -8,9 +8,9 @@ import torch
 from isochrone.core.config import from_dict, override, to_dict, validate
 from isochrone.core.errors import UserError
 from isochrone.recipes.schema import Config
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import device_of, generator, launch
-from isochrone.train.optim import OptimConfig, lr_factor, parse_scales
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import device_of, generator, launch
+from isochrone.training.optim import OptimConfig, lr_factor, parse_scales
 
 
 @pytest.mark.parametrize(

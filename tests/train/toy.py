@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isochrone.core.gradient import EMA
 from isochrone.core.types import Batch
-from isochrone.train.learner import Learner
+from isochrone.training.learner import Learner
 
 
 class ToyModel(nn.Module):

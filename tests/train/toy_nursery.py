@@ -21,11 +21,11 @@ import torch  # noqa: E402
 import toy  # noqa: E402
 
 from isochrone.core.errors import UserError  # noqa: E402
-from isochrone.train.config import TrainConfig  # noqa: E402
-from isochrone.train.loop import fit  # noqa: E402
-from isochrone.train.optim import OptimConfig  # noqa: E402
-from isochrone.train.run import Run  # noqa: E402
-from isochrone.train.sinks import Jsonl  # noqa: E402
+from isochrone.training.config import TrainConfig  # noqa: E402
+from isochrone.training.loop import fit  # noqa: E402
+from isochrone.training.optim import OptimConfig  # noqa: E402
+from isochrone.training.run import Run  # noqa: E402
+from isochrone.training.sinks import Jsonl  # noqa: E402
 
 
 def train(path: str, steps: int, pause: float) -> int:

@@ -81,7 +81,7 @@ def _machine() -> Iterator[Check]:
 def _training_step() -> Iterator[Check]:
     """Loss and gradient of a new 'tiny' on one batch that was just recorded."""
     from isochrone.core.errors import UserError
-    from isochrone.train.device import generator
+    from isochrone.training.device import generator
     from isochrone.workflows import dataset, factory
 
     logging.getLogger("isochrone").setLevel(logging.WARNING)

@@ -32,7 +32,7 @@ HOMES = {
     "metric": "isochrone.evals.metrics",
     "figure": "isochrone.evals.metrics",
     "format": "isochrone.data.formats",
-    "sink": "isochrone.train",
+    "sink": "isochrone.training",
     "recipe": "isochrone.recipes",
 }
 """The package of each kind of component. Importing one of its modules registers the components in it."""

@@ -27,7 +27,7 @@ class TrainingObjective(nn.Module):
 
     def __init__(self, learner: Any, losses: Mapping[str, LossConfig], allow_dead_losses: bool = False) -> None:
         super().__init__()
-        self.learner = learner  # train.learner.Learner, which lies above this package
+        self.learner = learner  # training.learner.Learner, which lies above this package
         configs = {name: validate(c.for_name(name, f"loss.{name}"), f"loss.{name}.") for name, c in losses.items()}
         self.configs: dict[str, LossConfig] = {name: c for name, c in configs.items() if c.weight > 0}
         if not self.configs:

@@ -10,8 +10,8 @@ from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import SsmConfig
 from isochrone.recipes.planet import planet
 from isochrone.recipes.schema import Config, DataConfig, recipe
-from isochrone.train.config import TrainConfig
-from isochrone.train.optim import OptimConfig
+from isochrone.training.config import TrainConfig
+from isochrone.training.optim import OptimConfig
 
 
 @recipe

@@ -13,8 +13,8 @@ from isochrone.losses.loss import LossConfig
 from isochrone.models.statespace import RssmConfig
 from isochrone.planners.cem import CEM
 from isochrone.recipes.schema import Config, DataConfig, recipe
-from isochrone.train.config import TrainConfig
-from isochrone.train.optim import OptimConfig
+from isochrone.training.config import TrainConfig
+from isochrone.training.optim import OptimConfig
 
 
 @recipe

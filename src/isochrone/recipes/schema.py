@@ -13,8 +13,8 @@ from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
-from isochrone.train.config import TrainConfig
-from isochrone.train.optim import OptimConfig
+from isochrone.training.config import TrainConfig
+from isochrone.training.optim import OptimConfig
 
 
 @dataclass(frozen=True)

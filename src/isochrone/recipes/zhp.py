@@ -10,8 +10,8 @@ from isochrone.core.config import component_config
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.reach import Bellman, Reach
 from isochrone.recipes.schema import Config, DataConfig, recipe
-from isochrone.train.config import TrainConfig
-from isochrone.train.optim import OptimConfig
+from isochrone.training.config import TrainConfig
+from isochrone.training.optim import OptimConfig
 
 ENCODER_LOSSES = {
     "recon_multi_box": LossConfig(0.3),

@@ -15,7 +15,7 @@ from isochrone.workflows import plan as planning
 from isochrone.workflows import train as training
 from isochrone.workflows.factory import make_config
 from isochrone.workflows.loaded_run import LoadedRun
-from isochrone.workflows.plan import Journey
+from isochrone.workflows.plan import PlanEpisode
 
 
 def train(
@@ -82,13 +82,13 @@ def evaluate(run: LoadedRun | str | Path, *, figures: bool = True) -> Results:
 
 def plan(
     run: LoadedRun | str | Path, start: tuple[int, int] | None = None, goal: tuple[int, int] | None = None
-) -> Journey:
+) -> PlanEpisode:
     """Plan with the model of a run from cell `start` to cell `goal` (column, row), and execute the plan.
 
     The default of each end is the cell farthest from the other one. UserError where the environment has no ground
     truth, no such cell, or no way to the goal.
     """
-    return planning.travel(_loaded(run), start, goal, time.perf_counter)
+    return planning.execute_plan(_loaded(run), start, goal, time.perf_counter)
 
 
 def _loaded(run: LoadedRun | str | Path) -> LoadedRun:

@@ -16,7 +16,7 @@ from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
 from isochrone.data.replay import Replay, row_bytes, split_envs
 from isochrone.data.source import load_into
 from isochrone.recipes.schema import Config
-from isochrone.train.device import generator
+from isochrone.training.device import generator
 from isochrone.workflows import factory
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from isochrone.core.types import Batch
 from isochrone.evals import store, suite
 from isochrone.evals.context import Context
 from isochrone.evals.suite import Results
-from isochrone.train.device import generator
+from isochrone.training.device import generator
 from isochrone.workflows import dataset, factory
 from isochrone.workflows.loaded_run import LoadedRun, holdout_losses
 

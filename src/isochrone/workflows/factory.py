@@ -17,7 +17,7 @@ from isochrone.core.types import Spec
 from isochrone.data.source import open_format
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
-from isochrone.train.learner import Learner
+from isochrone.training.learner import Learner
 
 
 def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:

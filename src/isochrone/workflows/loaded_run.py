@@ -16,10 +16,10 @@ from isochrone.core.types import Spec
 from isochrone.data.replay import Replay
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
-from isochrone.train import checkpoint
-from isochrone.train.device import device_of, generator
-from isochrone.train.learner import Learner
-from isochrone.train.run import Run
+from isochrone.training import checkpoint
+from isochrone.training.device import device_of, generator
+from isochrone.training.learner import Learner
+from isochrone.training.run import Run
 from isochrone.workflows import dataset, factory
 
 SPEC = "spec.json"

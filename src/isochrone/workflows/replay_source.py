@@ -13,7 +13,7 @@ from isochrone.data.collect import Returns, collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
-from isochrone.train.device import device_of, generator
+from isochrone.training.device import device_of, generator
 from isochrone.workflows import factory
 from isochrone.workflows.encoder_cache import FrozenEncoderCache
 

@@ -16,7 +16,7 @@ from isochrone.evals import metric as declarations
 from isochrone.evals.report import agent_table, measured_rows, write_report
 from isochrone.evals.store import curves
 from isochrone.evals.suite import Results
-from isochrone.train.run import Run
+from isochrone.training.run import Run
 from isochrone.workflows.evaluate import newest_figures
 from isochrone.workflows.loaded_run import load
 from isochrone.workflows.routes import measure_routes, to_text

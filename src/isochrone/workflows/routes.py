@@ -13,8 +13,8 @@ from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import Replay
 from isochrone.losses.routes import GradientReport, check_routes
 from isochrone.recipes.schema import Config
-from isochrone.train.device import generator
-from isochrone.train.learner import Learner
+from isochrone.training.device import generator
+from isochrone.training.learner import Learner
 from isochrone.workflows import factory
 
 BATCHES, ENVS = 3, 8

@@ -26,11 +26,11 @@ from isochrone.evals.metrics.returns import play_episodes
 from isochrone.losses.liveness import Liveness, liveness
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
-from isochrone.train.console import Console
-from isochrone.train.device import device_of, generator
-from isochrone.train.loop import FitResult, Hook, fit
-from isochrone.train.run import Run
-from isochrone.train.sinks import open_sinks
+from isochrone.training.console import Console
+from isochrone.training.device import device_of, generator
+from isochrone.training.loop import FitResult, Hook, fit
+from isochrone.training.run import Run
+from isochrone.training.sinks import open_sinks
 from isochrone.workflows import dataset, factory
 from isochrone.workflows.loaded_run import SPEC, holdout_losses
 from isochrone.workflows.replay_source import ReplaySource

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.types import Batch
-from isochrone.train.config import TrainConfig
-from isochrone.train.learner import Learner
-from isochrone.train.monitor import Guard
-from isochrone.train.optim import OptimConfig, make_optimizers
+from isochrone.training.config import TrainConfig
+from isochrone.training.learner import Learner
+from isochrone.training.monitor import Guard
+from isochrone.training.optim import OptimConfig, make_optimizers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
-from isochrone.train import checkpoint
-from isochrone.train.versions import versions
+from isochrone.training import checkpoint
+from isochrone.training.versions import versions
 
 
 class Run:

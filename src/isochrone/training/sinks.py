@@ -21,7 +21,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.files import report_full_disk
 from isochrone.core.protocols import Sink
 from isochrone.core.registry import register
-from isochrone.train.run import Run
+from isochrone.training.run import Run
 
 
 def open_sinks(names: Sequence[str], run: Run, steps: int) -> list[Sink]:

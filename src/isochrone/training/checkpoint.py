@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from isochrone.core import files
 from isochrone.core.errors import UserError
-from isochrone.train import tree
-from isochrone.train.learner import Learner
+from isochrone.training import tree
+from isochrone.training.learner import Learner
 
 FORMAT = 2
 FILES = ("weights.safetensors", "trainer.safetensors")

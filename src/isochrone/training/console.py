@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from isochrone.core.config import option
 from isochrone.core.registry import register
-from isochrone.train.run import Run
-from isochrone.train.sinks import scalars
+from isochrone.training.run import Run
+from isochrone.training.sinks import scalars
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

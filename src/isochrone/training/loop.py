@@ -15,14 +15,14 @@ from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
 from isochrone.core.protocols import Sink
 from isochrone.core.types import Batch
-from isochrone.train import checkpoint, tree
-from isochrone.train.config import TrainConfig
-from isochrone.train.device import generator, launch
-from isochrone.train.monitor import Diverged, Meter, Stopwatch
-from isochrone.train.optim import OptimConfig
-from isochrone.train.run import Run
-from isochrone.train.signals import stop_on_signal
-from isochrone.train.step import Stepper
+from isochrone.training import checkpoint, tree
+from isochrone.training.config import TrainConfig
+from isochrone.training.device import generator, launch
+from isochrone.training.monitor import Diverged, Meter, Stopwatch
+from isochrone.training.optim import OptimConfig
+from isochrone.training.run import Run
+from isochrone.training.signals import stop_on_signal
+from isochrone.training.step import Stepper
 
 Sample = Callable[[torch.Generator], Batch]
 Hook = Callable[[int, nn.Module], Mapping[str, Any]]

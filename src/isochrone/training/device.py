@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from isochrone.core.errors import UserError
-from isochrone.train.config import TrainConfig
+from isochrone.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.wrappers import _FabricOptimizer
 
-    from isochrone.train.learner import Learner
+    from isochrone.training.learner import Learner
 
 AGC_MIN_NORM = 1e-3  # a weight tensor of a smaller norm counts as this, so that one that starts at zero can grow
 
