@@ -13,7 +13,6 @@ from torch import distributions as td
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout
-from isochrone.losses.elbo import halved
 from isochrone.nets.distributions import Normal
 
 KL = registry.get("loss", "kl")
@@ -115,7 +114,7 @@ def test_overshooting_is_its_double_sum() -> None:
     model = tiny("rnn", rollout_starts=0, overshoot=4)
     batch = windows(1)[0]
     roll = model.observe(batch, {"posterior", "overshoot", "feat", "frames"}, generator())
-    joint, size = batch.connected(1), model.latent.flat
+    joint, size = batch.connected(1), model.latent.size
     z, h = roll.feat[..., :size], roll.feat[..., size:]
     costs, images = [], []
     for b in range(6):
@@ -172,9 +171,9 @@ def test_a_vector_world_asks_for_vectors_and_refuses_images_it_has_not() -> None
 
 def test_half_squares_have_their_gradient_in_one_node() -> None:
     seen, shown = (torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda a, b: halved(a, b), (seen, shown))
-    assert torch.autograd.gradcheck(lambda a: halved(a, shown.detach(), 3), (seen,))
-    torch.testing.assert_close(halved(seen, shown), 0.5 * (seen - shown).square().sum((2, 3)))
+    assert torch.autograd.gradcheck(lambda a, b: half_squared_error(a, b), (seen, shown))
+    assert torch.autograd.gradcheck(lambda a: half_squared_error(a, shown.detach(), 3), (seen,))
+    torch.testing.assert_close(half_squared_error(seen, shown), 0.5 * (seen - shown).square().sum((2, 3)))
 
 
 def test_coarser_levels_of_an_image_tell_near_from_far() -> None:

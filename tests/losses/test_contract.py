@@ -16,6 +16,7 @@ from isochrone.core.gradient import EMA
 from isochrone.core.types import Rollout
 from isochrone.losses.loss import Loss
 from isochrone.losses.routes import GradientReport, check_routes
+from isochrone.train.learner import Learner
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -63,7 +64,7 @@ def losses_of(model: Any) -> dict[str, tuple[Any, frozenset[str]]]:
     for name in registry.names("loss"):
         term = registry.get("loss", name)
         try:
-            term.check(model)
+            term.check(Learner({"model": model}))
         except UserError:
             continue
         for changes in [{}, *VARIANTS.get(name, [])]:
@@ -141,4 +142,4 @@ def test_a_loss_that_needs_more_than_the_model_gives_is_refused() -> None:
     term, model = registry.get("loss", "jepa"), tiny()
     with pytest.raises(UserError, match=r"loss 'jepa' reads \['z_hat'\], but model 'zhp' provides .*loss\.jepa=0"):
         model.provides = model.provides - {"z_hat"}
-        term.check(model)
+        term.check(Learner({"model": model}))

@@ -8,17 +8,17 @@ from tinyworld import generator, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout
-from isochrone.losses.reach import OUT, Bellman, Thin, thinned
+from isochrone.losses.reach import DROPPED, Bellman, CoordinateDropout, drop_coordinates
 from isochrone.nets.quasimetric import MaxCoordinate
 
 
 def test_the_share_of_coordinates_grows_to_all_of_them() -> None:
     model, start = tiny(p=40), torch.randn(400, 40, generator=generator())
-    cfg = Thin(keep=0.25, full=0.5)
+    cfg = CoordinateDropout(keep_fraction=0.25, full_progress=0.5)
     for share, kept in ((0.0, 0.25), (0.25, 0.625), (0.5, 1.0), (1.0, 1.0)):
-        some = thinned(start, model, Rollout(windows(1)[0], {}, generator(), share), cfg)
+        some = drop_coordinates(start, model, Rollout(windows(1)[0], {}, generator(), share), cfg)
         same = some == start
-        assert (some[~same] == OUT).all()
+        assert (some[~same] == DROPPED).all()
         assert float(same.float().mean()) == pytest.approx(kept, abs=0.02)
         if kept < 1:
             assert len({tuple(row) for row in same.tolist()}) > 350  # every start has its own
@@ -28,7 +28,9 @@ def test_only_a_separable_metric_is_thinned() -> None:
     start = torch.randn(3, 8, generator=generator())
     for metric in ("max", "residual", "euclidean", "interval"):
         roll = Rollout(windows(1)[0], {}, generator(), 0.0)
-        whole = torch.equal(thinned(start, tiny(metric=metric), roll, Thin(keep=0.5)), start)
+        whole = torch.equal(
+            drop_coordinates(start, tiny(metric=metric), roll, CoordinateDropout(keep_fraction=0.5)), start
+        )
         assert whole == (metric != "max")
 
 
@@ -36,12 +38,14 @@ def test_a_thinned_distance_is_never_longer_and_trains_only_what_is_left() -> No
     a, b = torch.randn(2, 20, 8, generator=generator())
     a.requires_grad_()
     model = tiny(metric="max")
-    some = thinned(a, model, Rollout(windows(1)[0], {}, generator(), 0.0), Thin(keep=0.5))
+    some = drop_coordinates(
+        a, model, Rollout(windows(1)[0], {}, generator(), 0.0), CoordinateDropout(keep_fraction=0.5)
+    )
     far = model.metric.pairs(some, b)
     assert (far <= model.metric.pairs(a, b)).all() and (far >= 0).all()
     (pull,) = torch.autograd.grad(far.sum(), a)
-    assert (pull[some == OUT] == 0).all() and bool((pull != 0).any())
-    all_out = model.metric.pairs(torch.full((1, 8), OUT), b)
+    assert (pull[some == DROPPED] == 0).all() and bool((pull != 0).any())
+    all_out = model.metric.pairs(torch.full((1, 8), DROPPED), b)
     assert (all_out == 0).all()
 
 

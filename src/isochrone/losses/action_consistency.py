@@ -1,4 +1,4 @@
-"""What an action does: to belief (h), and to the pose (odometry). (spec section 3)"""
+"""What an action does: to belief (h), and to the pose (odometry)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ActionDelta:
     extra_updates=ATTACHED_H,
     reads={"h"},
     uses={"model.delta_h"},
-    source="seeds/002, action_delta_h; one side stopped (spec section 3); z2h through h_0",
+    source="docs/background.md, The original losses",
     settings=ActionDelta,
 )
 def action_delta_h(model, roll, cfg) -> Tensor:
@@ -52,7 +52,7 @@ def action_delta_h(model, roll, cfg) -> Tensor:
     extra_updates=ATTACHED_H,
     reads={"z_in", "h"},
     uses={"model.z2h", "model.inverse.h"},
-    source="seeds/002, inverse_dynamics_h; the second state is the observed-side belief Zh(z'), else F only stores a",
+    source="docs/background.md, The original losses",
 )
 def inverse_dynamics_h(model, roll, cfg) -> Tensor:
     """The action from (h_t, Zh(z_{t+1})): cross-entropy, or squared error summed over A; mean over valid rows."""
@@ -74,7 +74,7 @@ def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
     extra_updates=ATTACHED_P,
     reads={"dp"},
     uses={"model.prototypes.p"},
-    source="seeds/002, action_delta_dp; the prototype is trained, rho so that blocked moves do not drag it",
+    source="docs/background.md, The original losses",
     settings=Robust,
 )
 def action_delta_dp(model, roll, cfg) -> Tensor:
@@ -89,7 +89,7 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     extra_updates=ATTACHED_P,
     reads={"h", "p", "dp"},
     uses={"model.odometry"},
-    source="seeds/002, additivity_dp, on the measured pose; robust, for a one-way door moves p by the whole way back",
+    source="docs/background.md, The original losses",
     settings=Robust,
     undefined_in={"summed_pose": SUMMED},
 )
@@ -115,7 +115,7 @@ class Steps(Robust):
     extra_updates=ATTACHED_P,
     fewer_updates={"summed_pose": {"pose"}},
     reads={"p", "dp"},
-    source="seeds/002, rollout_kstep_p, on the measured pose, gradient on both sides",
+    source="docs/background.md, The original losses",
     settings=Steps,
     undefined_in={"summed_pose": SUMMED},
 )
@@ -142,7 +142,7 @@ class Scale:
     extra_updates=ATTACHED_P,
     reads={"p", "dp"},
     uses={"model.metric"},
-    source="seeds/002, scale_dp: a trimmed mean, for a median gives gradient to one sample",
+    source="docs/background.md, The original losses",
     settings=Scale,
 )
 def scale_dp(model, roll, cfg) -> Tensor:

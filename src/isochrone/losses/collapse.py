@@ -78,7 +78,7 @@ def covariance(z: Float[Tensor, "N Z"]) -> Float[Tensor, ""]:
     updates={"encoder"},
     reads={"z"},
     uses={"model.encode_image"},
-    source="seeds/000, section 5.2; Bardes et al. 2022, eq. 1-6",
+    source="Bardes et al. 2022 (VICReg), eq. 1-6",
     settings=Vicreg,
 )
 def vicreg(model, roll, cfg) -> Tensor:

@@ -1,4 +1,4 @@
-"""The evidence lower bound of a state-space model, term by term, and overshooting. (spec/statespace sections 2 and 3)
+"""The evidence lower bound of a state-space model, term by term, and overshooting.
 
 Every likelihood is in nats, without constants, summed over the event (pixels, groups of z) and averaged over batch and
 time: the sum of `image`, `reward`, `continue` and `kl` is the negative ELBO per step.
@@ -42,7 +42,7 @@ class HalfSquares(torch.autograd.Function):
         return -back if ctx.needs_input_grad[0] else None, back if ctx.needs_input_grad[1] else None, None
 
 
-def halved(seen: Float[Tensor, "*N"], shown: Float[Tensor, "*N"], lead: int = 2) -> Float[Tensor, "*B"]:
+def half_squared_error(seen: Float[Tensor, "*N"], shown: Float[Tensor, "*N"], lead: int = 2) -> Float[Tensor, "*B"]:
     """Half the squared error: minus the log of a unit-variance Gaussian without its constant.
 
     Summed over the event, which is everything behind the first `lead` dimensions.
@@ -80,12 +80,12 @@ def image(model, roll, cfg) -> Tensor:
     do not overlap look equally far apart wherever they are, until they are seen from afar.
     """
     seen, shown = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
-    total = halved(seen, shown, 1).mean()
+    total = half_squared_error(seen, shown, 1).mean()
     for level in range(1, cfg.levels):
         if min(shown.shape[-2:]) < 2:
             break
         seen, shown = 2 * coarser(seen), 2 * coarser(shown)
-        total = total + cfg.rise**level * halved(seen, shown, 1).mean()
+        total = total + cfg.rise**level * half_squared_error(seen, shown, 1).mean()
     return total
 
 
@@ -98,7 +98,7 @@ def image(model, roll, cfg) -> Tensor:
 )
 def vectors(model, roll, cfg) -> Tensor:
     """The same of every observation that is a vector, in symlog space: sum over the event, mean over (B, T)."""
-    errors = [halved(roll.target[name], shown) for name, shown in roll.vectors_hat.items()]
+    errors = [half_squared_error(roll.target[name], shown) for name, shown in roll.vectors_hat.items()]
     return torch.stack(errors).sum(0).mean()
 
 
@@ -126,7 +126,7 @@ def reward(model, roll, cfg) -> Tensor:
     settings=Scale,
     fewer_updates=ALONE,
 )
-def goes_on(model, roll, cfg) -> Tensor:
+def continue_loss(model, roll, cfg) -> Tensor:
     """-ln p(c_t | s_t), c_t = 0 on terminal rows. Mean over (B, T)."""
     return cfg.scale * model.continue_head.nll(roll.continue_hat, roll.batch.terminal).mean()
 
@@ -141,20 +141,22 @@ class Kl:
     averaged: bool = option(False, "apply them to the mean over batch and time (Dreamer v1, v2), not row by row")
 
 
-def charged(kl: Float[Tensor, "*B"], free: float, averaged: bool, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+def with_free_nats(
+    kl: Float[Tensor, "*B"], free: float, averaged: bool, valid: Bool[Tensor, "*B"]
+) -> Float[Tensor, ""]:
     """Mean over the valid rows of max(free, KL), or max(free, the mean)."""
     if averaged:
         return masked_mean(kl, valid).clamp_min(free)
     return masked_mean(kl.clamp_min(free), valid)
 
 
-def balanced(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+def balanced_kl(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
     """dyn KL(sg q || p) + rep KL(q || sg p), each over its free nats. Equal weights need one KL only."""
     if cfg.dyn == cfg.rep:
-        return cfg.dyn * charged(q.kl(p).sum(-1), cfg.free, cfg.averaged, valid)
+        return cfg.dyn * with_free_nats(q.kl(p).sum(-1), cfg.free, cfg.averaged, valid)
     taught = stop_gradient(q, "the prior learns what the posterior says").kl(p).sum(-1)
     kept = q.kl(stop_gradient(p, "the posterior is held to the prior, more gently")).sum(-1)
-    one, two = (charged(x, cfg.free, cfg.averaged, valid) for x in (taught, kept))
+    one, two = (with_free_nats(x, cfg.free, cfg.averaged, valid) for x in (taught, kept))
     return cfg.dyn * one + cfg.rep * two
 
 
@@ -169,7 +171,7 @@ def balanced(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor
 def kl(model, roll, cfg) -> Tensor:
     """KL(q(z_t | h_t, o_t) || p(z_t | h_t)): sum over z, free nats per row or on the mean, mean over (B, T)."""
     every = torch.ones_like(roll.batch.first)
-    return balanced(roll.posterior, roll.prior, cfg, every)
+    return balanced_kl(roll.posterior, roll.prior, cfg, every)
 
 
 @loss(
@@ -184,9 +186,9 @@ def kl_global(model, roll, cfg) -> Tensor:
     return roll.posterior.kl(roll.posterior.standard()).sum(-1).mean()
 
 
-def deep(x: Tensor | Struct) -> Any:
+def from_depth_2(x: Tensor | Struct) -> Any:
     """Depths d = 2..D of something (B, S, D, ...): depth 1 is the one-step loss."""
-    return x.map(deep) if isinstance(x, Struct) else x[:, :, 1:]
+    return x.map(from_depth_2) if isinstance(x, Struct) else x[:, :, 1:]
 
 
 @loss(
@@ -203,8 +205,12 @@ def overshoot_kl(model, roll, cfg) -> Tensor:
     With `kl` at weight 1 / D and this at beta (D - 1) / D, the sum is the paper's average over d = 1..D.
     """
     over = roll.overshoot
-    q = stop_gradient(deep(over.target(roll.posterior)), "overshooting teaches the prior only (PlaNet, section 4)")
-    return cfg.dyn * charged(q.kl(deep(over.prior)).sum(-1), cfg.free, cfg.averaged, deep(over.valid))
+    q = stop_gradient(
+        from_depth_2(over.target(roll.posterior)), "overshooting teaches the prior only (PlaNet, section 4)"
+    )
+    return cfg.dyn * with_free_nats(
+        q.kl(from_depth_2(over.prior)).sum(-1), cfg.free, cfg.averaged, from_depth_2(over.valid)
+    )
 
 
 @loss(
@@ -234,4 +240,4 @@ def overshoot_image(model, roll, cfg) -> Tensor:
     over = roll.overshoot
     shown = model.decoder.image(over.feat)
     came = stop_gradient(over.target(roll.frames), "frames are data")
-    return masked_mean(halved(came, shown, 3), over.valid)
+    return masked_mean(half_squared_error(came, shown, 3), over.valid)

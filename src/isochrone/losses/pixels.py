@@ -1,4 +1,4 @@
-"""Hardness-weighted pixel losses (spec section 6): a small box on a black scene must not be cheaper to forget."""
+"""Hardness-weighted pixel losses: a small box on a black scene must not be cheaper to forget."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
     return as_float(roll.batch.obs["image"].index_select(1, roll.recon_rows))
 
 
-@loss("recon_multi_box", source="seeds/002, recon_multi_box; spec section 6", **PIXELS)
+@loss("recon_multi_box", source="docs/background.md, Hardness-weighted pixel losses", **PIXELS)
 def recon_multi_box(model, roll, cfg) -> Tensor:
     """D(z) against the frame: sum over pixels and scales, mean over the decoded (B, R)."""
     return multi_box(roll.recon.flatten(0, 1), decoded(roll).flatten(0, 1), cfg).mean()
 
 
-@loss("pixel_delta_multi_box", source="seeds/002, pixel_delta_multi_box", **PIXELS)
+@loss("pixel_delta_multi_box", source="docs/background.md, Hardness-weighted pixel losses", **PIXELS)
 def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
     """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid neighbours among the decoded rows."""
     truth, guess = decoded(roll).diff(dim=1), roll.recon.diff(dim=1)

@@ -1,4 +1,4 @@
-"""What the next frame will be: jepa, the two bridges between z and h, and open-loop rollouts. (spec section 3)"""
+"""What the next frame will be: jepa, the two bridges between z and h, and open-loop rollouts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ATTACHED = {"encoder_attached": {"encoder"}}
     updates={"predictor", "h2z", "z2h"},
     extra_updates=ATTACHED,
     reads={"z", "z_hat"},
-    source="seeds/002, table row jepa; z2h through h_0 (the notes' table forgets it)",
+    source="docs/background.md, The original losses",
     settings=Robust,
 )
 def jepa(model, roll, cfg) -> Tensor:
-    """Predicted z against the z that came: robust length over Z, mean over valid (B, T-1). The target is stopped."""
+    """Predicted z against the observed z: robust length over Z, mean over valid (B, T-1). The target is stopped."""
     target = stop_gradient(roll.z[:, 1:], "the target must not chase its prediction")
     return masked_mean(robust(roll.z_hat - target, cfg), roll.batch.connected(1))
 
@@ -32,7 +32,7 @@ def jepa(model, roll, cfg) -> Tensor:
     extra_updates=ATTACHED,
     reads={"z", "h"},
     uses={"model.predict_z"},
-    source="seeds/002, table row h2z; its rows t > 0 equal jepa, so only rows where belief starts are kept",
+    source="docs/background.md, The original losses",
 )
 def h2z(model, roll, cfg) -> Tensor:
     """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
@@ -47,7 +47,7 @@ def h2z(model, roll, cfg) -> Tensor:
     updates={"z2h"},
     reads={"z"},
     uses={"model.z2h", "model.h2z", "model.normalize_z"},
-    source="seeds/002, table row z2h",
+    source="docs/background.md, The original losses",
 )
 def z2h(model, roll, cfg) -> Tensor:
     """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
@@ -60,7 +60,7 @@ def z2h(model, roll, cfg) -> Tensor:
     updates={"z2h"},
     reads={"z_in", "h"},
     uses={"model.z2h"},
-    source="spec section 2: a belief that starts on a lone frame must not be told from one that has run (clock probe)",
+    source="docs/background.md, Belief without a clock",
 )
 def h_start(model, roll, cfg) -> Tensor:
     """Zh(z_t) against the running belief h_t, t > 0: sum over D, mean over valid (B, T-1). Moves the start alone."""
@@ -82,10 +82,10 @@ ROLLS = {"predictor", "h2z", "z2h"}
     updates=ROLLS,
     extra_updates=ATTACHED,
     reads={"h", "open_loop"},
-    source="seeds/002, table row rollout_kstep_h; spec section 3 starts at k = 2",
+    source="docs/background.md, The original losses",
 )
 def rollout_kstep_h(model, roll, cfg) -> Tensor:
-    """Imagined belief against the taught one, k = 2..K: sum over D, mean over starts and k."""
+    """Imagined belief against the teacher-forced one, k = 2..K: sum over D, mean over starts and k."""
     loop = roll.open_loop
     target = loop.target(stop_gradient(roll.h, "the taught belief is the target"))
     return _from_second_step(sse(loop.h, target), loop.valid)
@@ -96,7 +96,7 @@ def rollout_kstep_h(model, roll, cfg) -> Tensor:
     updates=ROLLS,
     extra_updates=ATTACHED,
     reads={"h", "open_loop"},
-    source="seeds/002, table row rollout_kstep_delta_h",
+    source="docs/background.md, The original losses",
 )
 def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
     """The same on one-step differences, k = 2..K. Nearly redundant: keep its weight low."""
@@ -111,11 +111,11 @@ def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
     updates=ROLLS,
     extra_updates=ATTACHED,
     reads={"z", "open_loop"},
-    source="seeds/002, rollout_kstep_z (off in the notes; on in our recipe: plans are made of imagined z)",
+    source="docs/background.md, The original losses",
     settings=Robust,
 )
 def rollout_kstep_z(model, roll, cfg) -> Tensor:
-    """Imagined z against the z that came, k = 2..K: robust length over Z, mean over starts and k."""
+    """Imagined z against the observed z, k = 2..K: robust length over Z, mean over starts and k."""
     loop = roll.open_loop
     target = loop.target(stop_gradient(roll.z, "the encoder is the teacher"))
     return _from_second_step(robust(loop.z - target, cfg), loop.valid)

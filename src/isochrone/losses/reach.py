@@ -17,29 +17,31 @@ from isochrone.core.types import ActionSpec, Rollout
 from isochrone.losses.loss import loss
 from isochrone.losses.reductions import masked_mean, norm
 
-ALSO = {"encoder_attached": {"encoder"}, "summed_pose": {"delta_p"}}
-MINUS = {"summed_pose": {"pose"}}
+EXTRA = {"encoder_attached": {"encoder"}, "summed_pose": {"delta_p"}}
+FEWER = {"summed_pose": {"pose"}}
 
 
 @dataclass(frozen=True)
-class Thin:
-    """Train on a random share of p's coordinates at first, so that many learn to carry a distance, not a few."""
+class CoordinateDropout:
+    """Drop random coordinates of p in early training, so that distances come to depend on many of them, not a few."""
 
-    keep: float = option(1.0, "share of the coordinates used per start at first (metric=max only)", gt=0, le=1)
-    full: float = option(0.6, "share of the training from which all are used", gt=0, le=1)
-
-
-OUT = 1e6  # actions: a start that lies this far ahead in a coordinate is never told apart by it
+    keep_fraction: float = option(1.0, "fraction of the coordinates kept at first (metric=max only)", gt=0, le=1)
+    full_progress: float = option(0.6, "fraction of the training after which all are kept", gt=0, le=1)
 
 
-def thinned(start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: Thin) -> Float[Tensor, "*N P"]:
-    """Starts of distances, each with its own random coordinates taken out; the share left grows from `keep` to 1."""
-    share = cfg.keep + (1 - cfg.keep) * roll.progress / cfg.full
+DROPPED = 1e6  # actions: value of a dropped coordinate: max(b - a) then ignores it
+
+
+def drop_coordinates(
+    start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: CoordinateDropout
+) -> Float[Tensor, "*N P"]:
+    """Starts of distances, each without its own random coordinates; the fraction kept grows from `keep_fraction` to 1."""
+    share = cfg.keep_fraction + (1 - cfg.keep_fraction) * roll.progress / cfg.full_progress
     if share >= 1 or not model.metric.separable:
         return start
     rng = cast(torch.Generator, roll.rng)
     drop = torch.rand(start.shape, generator=rng, device=rng.device).to(start.device) > share
-    return start.masked_fill(drop, OUT)
+    return start.masked_fill(drop, DROPPED)
 
 
 def _drawn(
@@ -52,7 +54,7 @@ def _drawn(
 
 
 @dataclass(frozen=True)
-class Reach(Thin):
+class Reach(CoordinateDropout):
     """The constraint's price and the objective's softening."""
 
     multiplier: float = option(30.0, "starting price of breaking the local constraint: it must bite early", gt=0)
@@ -73,10 +75,10 @@ def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     updates={"pose", "metric", "lagrange_log_multiplier"},
     reads={"p"},
     uses={"model.metric", "model.lagrange_log_multiplier"},
-    source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10; spec section 5",
+    source="Wang et al. 2023 (Optimal goal-reaching via quasimetric learning), eq. 8-10",
     settings=Reach,
-    extra_updates=ALSO,
-    fewer_updates=MINUS,
+    extra_updates=EXTRA,
+    fewer_updates=FEWER,
 )
 def reach_p(model, roll, cfg) -> Tensor:
     """Spread every pair as far as it goes, while each observed step costs at most one action.
@@ -86,18 +88,20 @@ def reach_p(model, roll, cfg) -> Tensor:
     """
     p = roll.p.flatten(0, 1)  # (N, P)
     start, goal = _drawn(p, cfg.pairs, roll.rng)
-    far = model.metric.pairs(thinned(p[start], model, roll, cfg), p[goal])  # (S, S), every start with every goal
+    far = model.metric.pairs(
+        drop_coordinates(p[start], model, roll, cfg), p[goal]
+    )  # (S, S), every start with every goal
     push = (cfg.softness * F.softplus((cfg.reach - far) / cfg.softness)).mean()
     step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
     excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
     price = cfg.multiplier * torch.exp(cfg.price_rate * model.lagrange_log_multiplier)
-    held = stop_gradient(price, "the pose pays the price, it does not set it")
+    held = stop_gradient(price, "the multiplier is constant for the pose")
     pressed = stop_gradient(excess, "the price follows the violation, it does not cause it")
     return push + held * excess - price * pressed
 
 
 @dataclass(frozen=True)
-class Bellman(Thin):
+class Bellman(CoordinateDropout):
     """Pairs per batch, and the actions tried."""
 
     pairs: int = option(128, "random states and goals per batch", ge=2)
@@ -131,7 +135,7 @@ def bellman_p(model, roll, cfg) -> Tensor:
         "the neighbour's distance is the teacher",
     )
     apart = stop_gradient(_apart(z[start], z[goal]), "looks weigh the pairs, they are not to be gamed")
-    here_to = model.metric.pairs(thinned(p[start], model, roll, cfg), p[goal])
+    here_to = model.metric.pairs(drop_coordinates(p[start], model, roll, cfg), p[goal])
     error = F.smooth_l1_loss(here_to, target, beta=cfg.beta, reduction="none")
     look = stop_gradient(norm(roll.z_in.diff(dim=1)), "a unit is not a target")
     unit = masked_mean(look, roll.batch.connected(1)).clamp_min(1e-6)  # how far one action moves z
@@ -195,10 +199,10 @@ def first_hits(
     updates={"pose", "metric"},
     reads={"p"},
     uses={"model.metric"},
-    source="seeds/002, geometry_rank_p; ordered by first-hit times, for 'later in the window' rewards a clock",
+    source="docs/background.md, The original losses",
     settings=Rank,
-    extra_updates=ALSO,
-    fewer_updates=MINUS,
+    extra_updates=EXTRA,
+    fewer_updates=FEWER,
 )
 def geometry_rank_p(model, roll, cfg) -> Tensor:
     """relu(margin + d(near, goal) - d(far, goal)) over pairs whose best observed first-hit times are ordered. Mean."""

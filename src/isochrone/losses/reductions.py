@@ -38,17 +38,17 @@ def norm(x: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
 
 
 def huber(d: Float[Tensor, "*B"], delta: float) -> Float[Tensor, "*B"]:
-    """0.5 d^2 up to delta, delta (|d| - delta/2) beyond (seeds/000, section 6)."""
+    """0.5 d^2 up to delta, delta (|d| - delta/2) beyond."""
     return torch.where(d.abs() <= delta, 0.5 * d.square(), delta * (d.abs() - 0.5 * delta))
 
 
 def charbonnier(d: Float[Tensor, "*B"], eps: float) -> Float[Tensor, "*B"]:
-    """sqrt(d^2 + eps^2) - eps: smooth everywhere, 0 at 0 (seeds/000, section 6, shifted by its constant)."""
+    """sqrt(d^2 + eps^2) - eps: smooth everywhere, 0 at 0 (Charbonnier, shifted by its constant)."""
     return d.square() / ((d.square() + eps**2).sqrt() + eps)  # the same without cancellation at small d
 
 
 def truncated(d: Float[Tensor, "*B"], cap: float) -> Float[Tensor, "*B"]:
-    """min(d^2, cap): a jump beyond the cap costs the same and pulls at nothing (seeds/000, section 6)."""
+    """min(d^2, cap): a jump beyond the cap costs the same and pulls at nothing."""
     return d.square().clamp_max(cap)
 
 

@@ -1,4 +1,4 @@
-"""Robust, gated smoothness of z, and its opposite number: nearness in z ordered by visible displacement. (seeds/000)"""
+"""Robust, gated smoothness of z; and distances in z ordered by visible displacement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Smooth:
 
 
 def penalty(d: Float[Tensor, "*B"], cfg: Smooth) -> Float[Tensor, "*B"]:
-    """rho(d), seeds/000 section 6."""
+    """rho(d), the robust penalty."""
     if cfg.rho == "huber":
         return huber(d, cfg.delta)
     return charbonnier(d, cfg.eps) if cfg.rho == "charbonnier" else truncated(d, cfg.cap)
@@ -47,7 +47,7 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     "z_smooth",
     updates={"encoder"},
     reads={"z", "z_hat"},
-    source="seeds/000, section 6; spec section 4",
+    source="docs/background.md, Robust smoothness",
     settings=Smooth,
 )
 def z_smooth(model, roll, cfg) -> Tensor:
@@ -90,7 +90,7 @@ class Displacement:
     "displacement_rank",
     updates={"encoder"},
     reads={"z"},
-    source="seeds/000, section 5.4; spec section 4",
+    source="docs/background.md, Perceptual similarity",
     settings=Displacement,
 )
 def displacement_rank(model, roll, cfg) -> Tensor:
@@ -130,7 +130,7 @@ class Ruler(Robust):
     updates={"encoder", "displacement_head"},
     reads={"z"},
     uses={"model.displacement_head"},
-    source="seeds/000, section 5.4 (visible displacement), as a linear read-out: spec section 2, 'keeps position'",
+    source="docs/background.md, Perceptual similarity",
     settings=Ruler,
 )
 def displacement_read(model, roll, cfg) -> Tensor:
@@ -159,7 +159,7 @@ class Motion(Robust):
     extra_updates={"encoder_attached": {"encoder"}},
     reads={"h"},
     uses={"model.displacement_head_h"},
-    source="spec section 1 (h holds velocity); seeds/000, section 5.4 for the belief, as a linear read-out",
+    source="docs/background.md, Perceptual similarity",
     settings=Motion,
 )
 def motion_read(model, roll, cfg) -> Tensor:

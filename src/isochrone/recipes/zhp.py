@@ -27,8 +27,10 @@ DYNAMICS_LOSSES = {
     "rollout_kstep_z": LossConfig(),
 }
 POSE_LOSSES = {
-    "reach_p": LossConfig(0.1, settings=Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep=0.5)),
-    "bellman_p": LossConfig(10.0, settings=Bellman(near=100.0, keep=0.5)),
+    "reach_p": LossConfig(
+        0.1, settings=Reach(multiplier=1000.0, slack=0.05, price_rate=0.2, reach=45.0, keep_fraction=0.5)
+    ),
+    "bellman_p": LossConfig(10.0, settings=Bellman(near=100.0, keep_fraction=0.5)),
     "additivity_dp": LossConfig(0.05),
     "rollout_kstep_p": LossConfig(0.05),
     "scale_dp": LossConfig(0.05),

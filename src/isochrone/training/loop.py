@@ -90,14 +90,14 @@ def fit(
     optim = {name: validate(settings, f"optim.{name}.") for name, settings in optim.items()}
     loop = Loop(objective, sample, validate(config), optim, run, sinks, hooks, stateful or {})
     began = loop.begin()
-    with stop_on_signal() as wish:
-        while loop.stepper.count < loop.config.steps and not wish:
+    with stop_on_signal() as request:
+        while loop.stepper.count < loop.config.steps and not request:
             loop.advance()
             if progress is not None:
                 progress(loop.stepper.count)
         folder = loop.save()
     step = loop.stepper.count
-    return FitResult(step, began, wish.told if step < config.steps else "", folder)
+    return FitResult(step, began, request.signal_name if step < config.steps else "", folder)
 
 
 class Loop:

@@ -130,7 +130,9 @@ class Run:
                     found.append(json.loads(line))
             except ValueError:
                 if number < len(lines):  # a whole line ends in a newline, so only the last piece may be cut
-                    raise UserError(f"{self.metrics}, line {number}, is not JSON: mend or delete that line") from None
+                    raise UserError(
+                        f"{self.metrics}, line {number}, is not JSON: correct or delete that line"
+                    ) from None
         return found
 
     def forget_after(self, step: int) -> None:
@@ -143,11 +145,11 @@ class Run:
         """Add this process' versions to versions.json, under 'resumed'."""
         path = self.path / "versions.json"
         try:
-            told = json.loads(path.read_text())
+            stored = json.loads(path.read_text())
         except (OSError, ValueError):
-            told = {}
-        told["resumed"] = [*told.get("resumed", []), {"step": step, **versions()}]
-        atomic_write(path, json.dumps(told, indent=1) + "\n")
+            stored = {}
+        stored["resumed"] = [*stored.get("resumed", []), {"step": step, **versions()}]
+        atomic_write(path, json.dumps(stored, indent=1) + "\n")
 
 
 def _take(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next step, so that a run ends with a checkpoint."""
+"""Turn SIGINT and SIGTERM into a stop request honoured after the current step; the run ends with a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Wish:
-    """`told` is the name of the signal that asked the run to stop, or empty."""
+class StopRequest:
+    """True once requested; `signal_name` is the signal that requested it, or empty."""
 
     def __init__(self) -> None:
-        self.told = ""
+        self.signal_name = ""
 
     def __bool__(self) -> bool:
-        return bool(self.told)
+        return bool(self.signal_name)
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Wish]:
-    """While inside, the first SIGINT or SIGTERM only sets the wish; a second SIGINT interrupts as usual.
+def stop_on_signal() -> Iterator[StopRequest]:
+    """While inside, the first SIGINT or SIGTERM only sets the request; a second SIGINT interrupts as usual.
 
-    Handlers belong to the main thread: elsewhere the wish is never set.
+    Only the main thread can have handlers: in another thread the request is never set.
     """
-    wish = Wish()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
 
-    def hear(kind: int, frame: FrameType | None) -> None:
-        wish.told = signal.Signals(kind).name
+    def handler(kind: int, frame: FrameType | None) -> None:
+        request.signal_name = signal.Signals(kind).name
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     for kind in before:
-        signal.signal(kind, hear)
+        signal.signal(kind, handler)
     try:
-        yield wish
+        yield request
     finally:
         for kind, old in before.items():
             signal.signal(kind, old if old is not None else signal.SIG_DFL)
