@@ -35,7 +35,7 @@ DROPPED = 1e6  # actions: value of a dropped coordinate: max(b - a) then ignores
 def drop_coordinates(
     start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: CoordinateDropout
 ) -> Float[Tensor, "*N P"]:
-    """Starts of distances, each without its own random coordinates; the fraction kept grows from `keep_fraction` to 1."""
+    """Starts of distances, each without its own random coordinates; the fraction kept grows to 1."""
     share = cfg.keep_fraction + (1 - cfg.keep_fraction) * roll.progress / cfg.full_progress
     if share >= 1 or not model.metric.separable:
         return start
