@@ -18,8 +18,8 @@ COLUMNS = 4
 
 HOLDOUT = Question(
     "holdout",
-    "Which losses remain on data never trained on?",
-    "Every loss and their weighted sum, averaged over a few batches of episodes that were left out of the training.",
+    "How large are the losses on held-out data?",
+    "Every loss and their weighted sum, averaged over a few batches of episodes that the training never uses.",
     order=100,
 )
 
@@ -30,6 +30,7 @@ def _has_holdout(context: Context) -> bool:
 
 
 @family("holdout", HOLDOUT, needs=[_has_holdout])
+@metric("holdout.loss", "weighted sum of the losses on held-out data", "{:.4g}")
 @metric("holdout.{loss}", "{loss}", "{:.4g}")
 def holdout(context: Context) -> dict[str, Any]:
     """The mean of every loss on held-out data."""
