@@ -61,7 +61,7 @@ def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> Non
 
 
 def test_a_map_where_nothing_can_be_reached_is_refused(rng: torch.Generator) -> None:
-    with pytest.raises(UserError, match="joined cells"):
+    with pytest.raises(UserError, match="connected cells"):
         plan_pairs(world(".#.\n###\n.#."), 5, rng)
     with pytest.raises(UserError, match="at least 1"):
         plan_pairs(world("..."), 0, rng)

@@ -96,9 +96,9 @@ def test_the_decode_cost_is_time_with_frames_over_time_without() -> None:
 class Boasts(Always):
     """Plans two actions ahead, every second time, and promises ten."""
 
-    cost: Any = type("Sum", (), {"discount": 1.0})
+    return_discount = 1.0
 
-    def start(self, batch: int, rng: Any = None) -> Any:
+    def start(self, batch: int, goal: Any = None, rng: Any = None) -> Any:
         self.calls = 0
         return super().start(batch)
 

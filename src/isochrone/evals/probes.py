@@ -51,7 +51,7 @@ def ridge(x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], what: str = 
     return Ridge(mean, scale, weight, offset)
 
 
-def r2(y: Float[np.ndarray, "N K"], prediction: Float[np.ndarray, "N K"]) -> float:
+def r2(y: Float[np.ndarray, "N *K"], prediction: Float[np.ndarray, "N *K"]) -> float:
     """Fraction of variance explained, outputs pooled: 1 - SSE / SST. NaN when y does not vary."""
     total = float(((y - y.mean(0)) ** 2).sum())
     return 1 - float(((y - prediction) ** 2).sum()) / total if total > 1e-12 else float("nan")
