@@ -180,8 +180,9 @@ BACKGROUND, TEXT, MUTED = (18, 21, 26), (233, 236, 240), (140, 150, 162)
 GOAL, PATH, IMAGINED = (53, 199, 156), (95, 180, 238), (240, 138, 75)
 
 
-def write_gif(path: Path, episode: PlanEpisode, milliseconds: int = 140) -> Path:
+def write_gif(path: str | Path, episode: PlanEpisode, milliseconds: int = 140) -> Path:
     """Write an animation, one image per step: the environment on the left, the imagined plan on the right."""
+    path = Path(path)
     pages = [_page(episode, time) for time in range(len(episode.frames))]
     palette = pages[len(pages) // 2].quantize(96, dither=Image.Dither.NONE)
     pages = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
