@@ -123,7 +123,7 @@ def test_overshooting_is_its_double_sum() -> None:
             for d in range(1, 5):
                 if t + d > 11 or not bool(joint[b, t : t + d].all()):
                     break
-                memory = model.dynamics(*now, model.dynamics.ahead(batch.action[b : b + 1, t + d - 1]))
+                memory = model.dynamics(*now, model.dynamics.precompute(batch.action[b : b + 1, t + d - 1]))
                 now = (memory, model.prior(memory))
                 shown = model.decoder.image(torch.cat([now[1], now[0]], -1))
                 images.append(0.5 * (shown[0] - roll.frames[b, t + d]).square().sum())

@@ -2,7 +2,7 @@
 
 z = E(image), one frame at a time. h_{t+1} = F(z_t, h_t, a_t), the prediction *before* frame t+1; the state at t is
 (z_t, h_t). p = M(z), a measured pose: the same place has the same p in every window, and d_p(a, b) counts actions from
-a to b. (docs/background.md, "The z/h/p notes")
+a to b. (docs/background.md, "Three geometries" and "Why the pose is measured")
 """
 
 from __future__ import annotations

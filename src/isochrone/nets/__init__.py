@@ -1,1 +1,1 @@
-"""Building blocks without any idea of a world: perceptrons, convolutions, recurrent cells, metrics."""
+"""Building blocks that do not depend on a model: MLPs, image networks, recurrent cells, distributions, quasimetrics."""

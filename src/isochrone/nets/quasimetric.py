@@ -1,6 +1,6 @@
-"""Distances between poses: one symmetric, three that know one-way streets. All obey the triangle inequality.
+"""Distances between poses: one symmetric, three directed ones (quasimetrics). All obey the triangle inequality.
 
-Each maps two poses (..., P), broadcast against each other, to d(a, b) (...): the way *from* a *to* b, in actions.
+Each maps two poses (..., P), broadcast against each other, to d(a, b) (...): the number of actions *from* a *to* b.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Metric(nn.Module):
 
 
 class Euclidean(Metric):
-    """||b - a||. Symmetric: it cannot tell a one-way door from a door."""
+    """||b - a||. Symmetric, so it cannot represent one-way doors."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
 
     def forward(self, a: Float[Tensor, "*A P"], b: Float[Tensor, "*B P"]) -> Float[Tensor, "*C"]:
-        return (b - a).square().sum(-1).add(1e-12).sqrt()  # the floor keeps the gradient finite at a == b
+        return (b - a).square().sum(-1).add(1e-12).sqrt()  # 1e-12 keeps the gradient finite at a == b
 
 
 class MaxCoordinate(Metric):
