@@ -1,7 +1,7 @@
 """Multi-layer perceptrons, the normalisations and activations that they take by name, and their initial weights.
 
 `MLP` is that of the state-space models (normalisation and activation by name, truncated normal weights), `TwoInputMLP`
-the same for two inputs of which one is projected for all time steps before the loop, `FourierMLP` that of the z/h/p model.
+the same for two inputs, one of them projected for all rows before the loop, `FourierMLP` that of the z/h/p model.
 """
 
 from __future__ import annotations
