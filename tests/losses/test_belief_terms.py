@@ -161,7 +161,7 @@ def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
 
 def test_a_vector_world_asks_for_vectors_and_refuses_images_it_has_not() -> None:
     spec = replace(counter().spec, obs={"state": (4,)})
-    with pytest.raises(Exception, match=r"term 'image' reads \['image_hat'\], but model 'rssm' provides"):
+    with pytest.raises(Exception, match=r"loss 'image' reads \['image_hat'\], but model 'rssm' provides"):
         objective(tiny("rssm", spec), weighted(image=1.0))
     batch = counted(1)[0]
     only = batch.replace(obs={"state": batch.obs["state"]})

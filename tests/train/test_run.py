@@ -90,7 +90,7 @@ def test_atomic_write_on_a_full_disk_keeps_the_old_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(UserError, match="the disk is full.*the file is unchanged"):
+        with pytest.raises(UserError, match="the disk is full.*the file is as it was before"):
             atomic_write(path, b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
