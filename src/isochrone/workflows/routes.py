@@ -37,7 +37,7 @@ ORIGINAL_GROUPS = {
     "scale_dp": "delta_p",
     "geometry_rank_p": "delta_p",
 }
-"""Groups that each loss of the original z/h/p design moves (docs/background.md, Gradient routes of the original losses)."""
+"""Groups that each loss of the original design moves (docs/background.md, Gradient routes of the original losses)."""
 REASONS = {
     ("z2h", "more"): "h starts as h_0 = Zh(z_0), so what trains h trains z2h too",
     ("predictor", "less"): "only the first row is used, where h_0 = Zh(z_0): the other rows repeat the jepa loss",
