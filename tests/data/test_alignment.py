@@ -6,7 +6,7 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec, Step
-from isochrone.data.collect import Carry, collect, random_policy
+from isochrone.data.collect import Collection, collect, random_policy
 from isochrone.data.replay import Replay
 
 
@@ -92,7 +92,7 @@ def test_collection_in_pieces_equals_collection_at_once():
     act, carry, done = random_policy(env.spec.action, rng), None, []
     for steps in (30, 3, 57):
         carry = collect(env, act, pieces, steps, rng, done.append, carry)
-    assert isinstance(carry, Carry) and len(env.seeds) == 1 and done[:11] == [*range(3, 31, 3), 3]
+    assert isinstance(carry, Collection) and len(env.seeds) == 1 and done[:11] == [*range(3, 31, 3), 3]
     for name in whole.fields:
         assert np.array_equal(whole.column(1, name), pieces.column(1, name)), name
 

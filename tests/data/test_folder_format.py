@@ -101,7 +101,7 @@ def test_a_model_trains_on_it(recording: Path, tmp_path: Path) -> None:
         str(tmp_path / "run"),
         "--train.steps",
         "2",
-        "--train.warmup",
+        "--optim.model.warmup",
         "0",
         "--train.batch",
         "2",

@@ -80,7 +80,7 @@ def test_a_replay_in_ram_cannot_be_resumed():
     fill(replay, 3)
     state = replay.state_dict()
     Replay(SMALL, 2, 10).load_state_dict(Replay(SMALL, 2, 10).state_dict())  # nothing recorded, nothing lost
-    with pytest.raises(UserError, match="kept in RAM: give it a folder"):
+    with pytest.raises(UserError, match="was in RAM: give it a folder"):
         Replay(SMALL, 2, 10).load_state_dict(state)
     with pytest.raises(UserError, match="2 environments, this replay 3"):
         Replay(SMALL, 3, 10).load_state_dict(state)

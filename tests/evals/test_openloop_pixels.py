@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isochrone.core.types import Batch, Struct
 from isochrone.evals import suite
 from isochrone.evals.context import Context, EvalConfig
-from isochrone.evals.ground_truth import random_act, record
+from isochrone.evals.ground_truth import random_actions, record
 from isochrone.evals.metrics.openloop_pixels import BURN_IN
 
 
@@ -86,7 +86,7 @@ def test_knowing_the_recording_predicts_frames_and_rewards() -> None:
     batch = whole()
     got = compute("openloop_pixels", Seer(batch), batch, horizon=6)
     assert got["error"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
-    assert (got["error_still"] > 0).all() and got["error_end"].baseline > got["error_1"].baseline
+    assert (got["error_baseline"] > 0).all() and got["error_end"].baseline > got["error_1"].baseline
     assert got["reconstruction_error"] == pytest.approx(0, abs=1e-9) and "sampling_share_end" not in got  # it has no h
     np.testing.assert_allclose(got["film_likely"], got["film_truth"])
 
@@ -94,7 +94,7 @@ def test_knowing_the_recording_predicts_frames_and_rewards() -> None:
 def test_standing_still_scores_the_baseline() -> None:
     batch = whole()
     got = compute("openloop_pixels", Seer(batch, still=True), batch, horizon=6)
-    np.testing.assert_allclose(got["error"], got["error_still"], rtol=1e-5)
+    np.testing.assert_allclose(got["error"], got["error_baseline"], rtol=1e-5)
     assert got["reward_r2"] < 1 and len(got["horizon"]) == 6
     assert got["error_5"] == got["error"][4] and "error_5" not in compute(
         "openloop_pixels", Seer(batch), batch, horizon=4
@@ -194,7 +194,7 @@ def test_the_kl_per_frame_leaves_first_rows_out() -> None:
 
 def test_belief_probes_report_or_refuse_the_position() -> None:
     env = world()
-    batch, truth = record(env, random_act(env.spec), 12, generator())
+    batch, truth = record(env, random_actions(env.spec), 12, generator())
     model = tiny("rssm")
     assert "position_error" in compute("belief_probes", model, batch, truth)
 

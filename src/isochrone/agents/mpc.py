@@ -23,7 +23,7 @@ from isochrone.planners.cost import Reach, Return
 
 
 @dataclass(frozen=True)
-class Carry(Struct):
+class MPCCarry(Struct):
     """All that the agent remembers. `rng` is the one field that changes in place."""
 
     state: Any  # State[B], filtered up to the last observation
@@ -120,10 +120,12 @@ class MPC:
         return Return(model.rewards, model.continues, c.discount)
 
     @torch.no_grad()
-    def start(self, batch: int, goal: Mapping[str, Tensor] | None = None, rng: torch.Generator | None = None) -> Carry:
+    def start(
+        self, batch: int, goal: Mapping[str, Tensor] | None = None, rng: torch.Generator | None = None
+    ) -> MPCCarry:
         """A new episode in every row. `goal`: observations (B, ...) of where to go; UserError for another B."""
         state = self.model.start(batch)
-        return Carry(
+        return MPCCarry(
             state=state,
             goal=None if goal is None else self._goal_state(goal, batch),
             previous=self._noop(batch, state),
@@ -133,7 +135,7 @@ class MPC:
         )
 
     @torch.no_grad()
-    def restart(self, carry: Carry, rows: Bool[Tensor, "B"], goal: Mapping[str, Tensor] | None = None) -> Carry:
+    def restart(self, carry: MPCCarry, rows: Bool[Tensor, "B"], goal: Mapping[str, Tensor] | None = None) -> MPCCarry:
         """Start a new episode in the rows where `rows` is true; `goal` (B, ...) gives these rows new goals.
 
         The next `act` plans again for every row.
@@ -156,8 +158,8 @@ class MPC:
 
     @torch.no_grad()
     def act(
-        self, obs: Mapping[str, Tensor], carry: Carry, mode: str = "eval"
-    ) -> tuple[Float[Tensor, "B A"], Carry, dict[str, Any]]:
+        self, obs: Mapping[str, Tensor], carry: MPCCarry, mode: str = "eval"
+    ) -> tuple[Float[Tensor, "B A"], MPCCarry, dict[str, Any]]:
         """One action per row. UserError for a mode other than 'eval' and 'train', or without a goal that is needed.
 
         info: cost (B) of the current plan, evaluations (imagined steps per row in this call), replanned,

@@ -57,7 +57,7 @@ Act = Callable[[Mapping[str, Tensor], Any, str], tuple[Tensor, Any, dict[str, An
 
 
 @dataclass(frozen=True)
-class Carry(Struct):
+class Collection(Struct):
     """Where collection stands: the step that is not recorded yet, and what the agent remembers."""
 
     step: Step
@@ -72,10 +72,10 @@ def collect(
     steps: int,
     rng: torch.Generator,
     progress: Callable[[int], None] | None = None,
-    start: Carry | None = None,
+    start: Collection | None = None,
     mode: str = "train",
     watch: Callable[[Step], None] | None = None,
-) -> Carry:
+) -> Collection:
     """Record at least `steps` env steps (a row of B environments counts B); returns where to continue.
 
     `act` is an Agent, started with `rng` and restarted where episodes begin, or an `Act`, which reads obs['first'].
@@ -86,33 +86,33 @@ def collect(
         raise UserError(f"collect: {steps} steps; ask for at least 1")
     if env.num_envs != replay.num_envs:
         raise UserError(f"collect: {env.num_envs} environments but a replay of {replay.num_envs}; make them equal")
-    seen = watch or (lambda step: None)
+    on_row = watch or (lambda step: None)
     agent = act if isinstance(act, Agent) else None
     fresh = start is None  # a carry that has just been started needs no restart
     if start is None:
         seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
         step = env.reset(seed)
-        start = Carry(step, agent.start(env.num_envs, rng=rng) if agent is not None else None)
+        start = Collection(step, agent.start(env.num_envs, rng=rng) if agent is not None else None)
     step, memory = start.step, start.agent
-    seen(step)
+    on_row(step)
     choose: Act = act.act if isinstance(act, Agent) else act
-    done = 0
-    while done < steps:
+    count = 0
+    while count < steps:
         if agent is not None and not fresh and bool(step.first.any()):
             memory = agent.restart(memory, step.first)
         fresh = False
         action, memory, _ = choose({**step.obs, "first": step.first}, memory, mode)  # (B, A)
         replay.add(step, action)
         step = env.step(action)
-        seen(step)
-        done += env.num_envs
+        on_row(step)
+        count += env.num_envs
         if progress is not None:
-            progress(done)
-    return Carry(step, memory)
+            progress(count)
+    return Collection(step, memory)
 
 
 def random_policy(spec: ActionSpec, rng: torch.Generator, hold_steps: float = 1.0) -> Act:
-    """Uniform random actions, each kept for `hold_steps` steps on average (1: a new one every step).
+    """Uniform random actions, each repeated for `hold_steps` steps on average (1: a new one every step).
 
     Persistence covers more ground: n steps of a walk that turns every k steps reach about sqrt(n k) away. The length of
     a stretch is geometric, so that nothing beats against the episode length; every episode begins with a fresh action.

@@ -33,11 +33,11 @@ def obs_dtype(name: str) -> np.dtype:
 
 def fields_of(spec: Spec) -> dict[str, Field]:
     """Every column of a recording of `spec`, observations as 'obs/<name>'."""
-    found = [Field(f"obs/{name}", obs_dtype(name), tuple(shape)) for name, shape in spec.obs.items()]
-    found.append(Field("action", np.dtype(np.float32), (spec.action.size,)))
-    found.append(Field("reward", np.dtype(np.float32), ()))
-    found += [Field(name, np.dtype(np.bool_), ()) for name in ("first", "last", "terminal")]
-    return {field.name: field for field in found}
+    fields = [Field(f"obs/{name}", obs_dtype(name), tuple(shape)) for name, shape in spec.obs.items()]
+    fields.append(Field("action", np.dtype(np.float32), (spec.action.size,)))
+    fields.append(Field("reward", np.dtype(np.float32), ()))
+    fields += [Field(name, np.dtype(np.bool_), ()) for name in ("first", "last", "terminal")]
+    return {field.name: field for field in fields}
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class Episode:
 
     def columns(self) -> dict[str, np.ndarray]:
         """Every array under its column name ('obs/image', 'action', ...)."""
-        found = {f"obs/{name}": array for name, array in self.obs.items()}
-        return found | {name: getattr(self, name) for name in ("action", "reward", "first", "last", "terminal")}
+        columns = {f"obs/{name}": array for name, array in self.obs.items()}
+        return columns | {name: getattr(self, name) for name in ("action", "reward", "first", "last", "terminal")}
 
     @staticmethod
     def of(columns: dict[str, np.ndarray]) -> Episode:
@@ -139,11 +139,11 @@ def checked(episodes: Iterable[Episode], spec: Spec, where: str) -> Iterator[Epi
 
 def summarize(spec: Spec, episodes: Iterable[Episode]) -> dict[str, Any]:
     """What is in a recording, as JSON values: counts, lengths, observations, use of actions, range of rewards."""
-    lengths, terminal, used = [], 0, np.zeros(spec.action.size)
+    lengths, terminal, action_use = [], 0, np.zeros(spec.action.size)
     low, high = np.inf, -np.inf
     for episode in episodes:
         lengths.append(len(episode))
-        used += np.abs(episode.action).sum(0)
+        action_use += np.abs(episode.action).sum(0)
         terminal += int(episode.terminal[-1])
         low, high = min(low, float(episode.reward.min())), max(high, float(episode.reward.max()))
     return {
@@ -154,7 +154,7 @@ def summarize(spec: Spec, episodes: Iterable[Episode]) -> dict[str, Any]:
         "terminal": terminal,
         "obs": {name: list(shape) for name, shape in spec.obs.items()},
         "action": {"kind": spec.action.kind, "size": spec.action.size, "names": list(spec.action.names)},
-        "action_use": (used / sum(lengths)).tolist(),
+        "action_use": (action_use / sum(lengths)).tolist(),
         "reward": [low, high],
     }
 
@@ -178,13 +178,13 @@ def check_action(action: Float32[np.ndarray, "T A"], spec: ActionSpec, where: st
     check_finite("action", action, where)
     if spec.discrete:
         bad = ~(((action == 0) | (action == 1)).all(-1) & (action.sum(-1) == 1))  # (T)
-        mend = "discrete actions are one-hot rows"
+        rule = "discrete actions are one-hot rows"
     else:
         bad = (np.abs(action) > 1).any(-1)  # (T)
-        mend = "continuous actions lie in [-1, 1]: rescale them"
+        rule = "continuous actions lie in [-1, 1]: rescale them"
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{where}: action {action[at].tolist()} at row {at} is out of range; {mend}")
+        raise UserError(f"{where}: action {action[at].tolist()} at row {at} is out of range; {rule}")
 
 
 def _check_flags(episode: Episode, where: str) -> None:

@@ -118,7 +118,7 @@ class Replay:
             check_finite(name, array, "replay.add")
 
     def extend(self, env: int, episode: Episode, where: str = "replay.extend") -> None:
-        """Check an episode and append it to the ring of `env`. Only the end of one longer than the ring is kept.
+        """Check an episode and append it to the ring of `env`; of one longer than the ring, only the end.
 
         `where` names the episode in error messages.
         """
@@ -233,9 +233,7 @@ class Replay:
             oldest[env] = number[bad[-1]] + 1 if len(bad) else oldest[env]
         if total.sum() and not (total - oldest).sum():
             where = (
-                "it was kept in RAM: give it a folder to resume"
-                if self.folder is None
-                else f"{self.folder} was replaced"
+                "it was in RAM: give it a folder to resume" if self.folder is None else f"{self.folder} was replaced"
             )
             raise UserError(f"replay: none of the {int(total.sum())} recorded rows exists any more; {where}")
         self._total, self._oldest = total, oldest

@@ -20,14 +20,14 @@ def open_format(path: Path | str) -> Format:
     For a path that does not exist it is the format that a new recording of this name would have.
     """
     path = Path(path)
-    every: dict[str, Format] = {name: registry.get("format", name)() for name in registry.names("format")}
-    found = [name for name, form in every.items() if form.detect(path)]
-    if not found:
+    formats: dict[str, Format] = {name: registry.get("format", name)() for name in registry.names("format")}
+    matches = [name for name, form in formats.items() if form.detect(path)]
+    if not matches:
         missing = "" if path.exists() else " (and there is no such file or folder)"
-        raise UserError(f"{path}: none of the formats {', '.join(every)} recognises it{missing}")
-    if len(found) > 1:
-        raise UserError(f"{path}: more than one format recognises it: {', '.join(found)}; rename it")
-    return every[found[0]]
+        raise UserError(f"{path}: none of the formats {', '.join(formats)} recognises it{missing}")
+    if len(matches) > 1:
+        raise UserError(f"{path}: more than one format recognises it: {', '.join(matches)}; rename it")
+    return formats[matches[0]]
 
 
 def describe(path: Path | str) -> dict[str, Any]:

@@ -122,9 +122,9 @@ class Buffers:
         pool = self._lent.setdefault((shape, dtype), [])
         for i, (base, view) in enumerate(pool):
             if view() is None:
-                again = base.view()
-                pool[i] = (base, weakref.ref(again))
-                return again
+                view_again = base.view()
+                pool[i] = (base, weakref.ref(view_again))
+                return view_again
         base = np.empty(shape, dtype)
         lent = base.view()
         if len(pool) < self._keep:

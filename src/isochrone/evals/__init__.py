@@ -1,1 +1,1 @@
-"""Measures (numbers), figures (pictures) and the report (the page). The three never share a function."""
+"""Metrics, figures and the report. Each metric family declares its numbers beside the function that computes them."""

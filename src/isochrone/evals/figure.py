@@ -80,11 +80,11 @@ def styled(draw: Draw) -> Draw:
     """Draw with the settings of the theme; matplotlib's own settings stay as they were."""
 
     @functools.wraps(draw)
-    def drawn(arrays: Mapping[str, Any], theme: str = "light") -> Drawing | None:
+    def with_theme(arrays: Mapping[str, Any], theme: str = "light") -> Drawing | None:
         with matplotlib.rc_context(settings(theme)):
             return draw(arrays, theme)
 
-    return drawn
+    return with_theme
 
 
 class ReportFigure:

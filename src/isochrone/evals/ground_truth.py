@@ -124,7 +124,7 @@ def true_step(env: Any, state: Any, action: Float[Tensor, "N A"]) -> tuple[Any, 
     return after, env.teleported(state, action, after).bool(), moved
 
 
-def random_act(spec: Spec) -> Act:
+def random_actions(spec: Spec) -> Act:
     """Uniform random actions."""
     return lambda obs, rng: spec.action.sample((len(next(iter(obs.values()))),), rng)
 

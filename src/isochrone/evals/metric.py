@@ -172,10 +172,10 @@ class Family:
 
     def applies(self, context: Context) -> bool:
         """Do the model, the environment and the context have all that it needs?"""
-        return all(isinstance(context.env, need) for need in self.env) and all(_met(n, context) for n in self.needs)
+        return all(isinstance(context.env, need) for need in self.env) and all(_holds(n, context) for n in self.needs)
 
 
-def _met(need: Need, context: Context) -> bool:
+def _holds(need: Need, context: Context) -> bool:
     if isinstance(need, str):
         return need in context.model.provides
     if isinstance(need, type):
@@ -200,11 +200,11 @@ def family(
     """
 
     def add(declared: _Declared) -> Family:
-        made = Family(name, question, needs, env, draw_order, place, declared)
-        wrong = [m.key for m in made.metrics if not m.key.startswith(f"{name}.")]
+        new = Family(name, question, needs, env, draw_order, place, declared)
+        wrong = [m.key for m in new.metrics if not m.key.startswith(f"{name}.")]
         if wrong:
             raise ValueError(f"metric '{wrong[0]}' of the family '{name}': its key must begin with '{name}.'")
-        return registry.register("metric", name)(made)
+        return registry.register("metric", name)(new)
 
     return add
 
@@ -214,8 +214,8 @@ def family(
 
 def families() -> list[Family]:
     """Every registered family, in the order in which they run: those that share a random stream first."""
-    found: list[Family] = [registry.get("metric", name) for name in registry.names("metric")]
-    return sorted(found, key=lambda f: (f.draw_order is None, f.draw_order or 0, f.name))
+    registered: list[Family] = [registry.get("metric", name) for name in registry.names("metric")]
+    return sorted(registered, key=lambda f: (f.draw_order is None, f.draw_order or 0, f.name))
 
 
 def declared() -> list[tuple[Question, Metric]]:
@@ -226,30 +226,30 @@ def declared() -> list[tuple[Question, Metric]]:
 
 def metric_of(key: str) -> Metric | None:
     """The declaration of one number of the results; an exact key wins over a pattern. None where there is none."""
-    every = [metric for _, metric in declared()]
-    exact = next((m for m in every if m.key == key), None)
-    return exact or next((m.of(key) for m in every if m.is_pattern and m.match(key)), None)
+    metrics = [metric for _, metric in declared()]
+    exact = next((m for m in metrics if m.key == key), None)
+    return exact or next((m.of(key) for m in metrics if m.is_pattern and m.match(key)), None)
 
 
 def rows(keys: Iterable[str]) -> dict[Question, list[Metric]]:
     """The rows of the report for results with these keys, by question; a pattern gives one row for each agent."""
-    keys, every = list(keys), declared()
-    exact = {metric.key for _, metric in every if not metric.is_pattern}
+    keys, declarations = list(keys), declared()
+    exact = {metric.key for _, metric in declarations if not metric.is_pattern}
     out: dict[Question, list[Metric]] = {}
-    for question, metric in every:
-        found = out.setdefault(question, [])
+    for question, metric in declarations:
+        metrics = out.setdefault(question, [])
         if metric.detail or metric.column:
             continue
         if metric.is_pattern:
-            found += [metric.of(key) for key in keys if key not in exact and metric.match(key)]
+            metrics += [metric.of(key) for key in keys if key not in exact and metric.match(key)]
         elif metric.key in keys:
-            found.append(metric)
+            metrics.append(metric)
     return out
 
 
 def agent_columns(question: Question) -> list[Metric]:
     """The columns of the table of agents that a question has; empty for most."""
-    return [metric for asked, metric in declared() if asked == question and metric.column]
+    return [metric for owner, metric in declared() if owner == question and metric.column]
 
 
 def agents_of(column: Metric, keys: Iterable[str]) -> list[str]:

@@ -40,22 +40,24 @@ def write_report(
         dark: the same figures for dark screens.
     """
     page = Environment(autoescape=True).from_string(_template("report.html"))
-    drawn = {name: _image(name, images, dark or {}) for name in images}
+    rendered = {name: _image(name, images, dark or {}) for name in images}
     sections = [
         section
         for question, rows in declarations.rows(results).items()
-        if (section := _section(question, rows, results, drawn)) is not None
+        if (section := _section(question, rows, results, rendered)) is not None
     ]
-    loose = [(f, drawn[f.name] | {"caption": f.caption}) for f in figures() if f.question is None and f.name in drawn]
+    other = [
+        (f, rendered[f.name] | {"caption": f.caption}) for f in figures() if f.question is None and f.name in rendered
+    ]
     config = meta.get("config")
     html = page.render(
         css=Markup(_template("report.css")),
         title=meta.get("title", Path(run_folder).name),
         about=meta.get("about", ""),
-        hero=next((image for figure, image in loose if figure.order == HERO), None),
+        hero=next((image for figure, image in other if figure.order == HERO), None),
         tiles=[section for section in sections if section["headline"]],
         sections=sections,
-        more=[image for figure, image in loose if figure.order != HERO],
+        more=[image for figure, image in other if figure.order != HERO],
         routes=meta.get("routes"),
         every=[row_of(Metric(key, key, "{:.4g}"), results[key]) for key in sorted(results)],
         config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
@@ -143,26 +145,26 @@ def measured_rows(metrics: Sequence[Metric], results: Entries) -> list[tuple[Met
 
 
 def _section(
-    question: Question, metrics: Sequence[Metric], results: Entries, drawn: Mapping[str, dict[str, str]]
+    question: Question, metrics: Sequence[Metric], results: Entries, rendered: Mapping[str, dict[str, str]]
 ) -> dict[str, Any] | None:
     """What the template shows of a question; None where it has neither a number nor a figure."""
-    images = [drawn[f.name] for f in figures() if f.question == question and f.name in drawn]
+    images = [rendered[f.name] for f in figures() if f.question == question and f.name in rendered]
     measured = measured_rows(metrics, results)
     if not measured and not images:
         return None
-    shown = [m for m in metrics if results[m.key].get("value") is not None or results[m.key].get("refused")]
+    visible = [m for m in metrics if results[m.key].get("value") is not None or results[m.key].get("refused")]
     targets = [row for _, row in measured if row.target]
-    met = sum(row.verdict == "met" for row in targets)
+    count_met = sum(row.verdict == "met" for row in targets)
     baselines = [m.baseline for m, row in measured if m.baseline and row.baseline]
     return {
         "name": question.name,
         "question": question.text,
         "read": question.read,
         "headline": measured[0][1] if measured else None,
-        "targets": f"{met} of {len(targets)} targets met" if targets else "",
-        "verdict": "met" if met == len(targets) else "missed",
+        "targets": f"{count_met} of {len(targets)} targets met" if targets else "",
+        "verdict": "met" if count_met == len(targets) else "missed",
         "figures": images,
-        "rows": [row_of(m, results[m.key]) for m in shown],
+        "rows": [row_of(m, results[m.key]) for m in visible],
         "agents": agent_table(question, results),
         "baselines": "; ".join(dict.fromkeys(baselines)),
     }

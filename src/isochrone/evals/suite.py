@@ -15,7 +15,7 @@ import torch
 from isochrone.core import registry
 from isochrone.core.files import atomic_write
 from isochrone.evals.context import Context, EvalConfig
-from isochrone.evals.ground_truth import Act, random_act, record
+from isochrone.evals.ground_truth import Act, random_actions, record
 from isochrone.evals.metric import Estimate, Family, Refused, families, metric_of
 
 Results = dict[str, dict[str, Any]]
@@ -39,7 +39,7 @@ def recording_context(
         more: further fields of the context.
     """
     rng = rng or torch.Generator().manual_seed(config.seed)
-    batch, truth = record(env, act or random_act(env.spec), config.length, rng)
+    batch, truth = record(env, act or random_actions(env.spec), config.length, rng)
     return Context(model, config, rng, batch, truth, env, **more)
 
 
@@ -49,10 +49,10 @@ def evaluate(context: Context) -> tuple[Results, dict[str, Any]]:
     arrays: dict[str, Any] = {}
     for family in families():
         if family.applies(context):
-            own = context if family.draw_order is not None else replace(context, rng=context.rng_of(family.name))
-            found = compute(family, own)
-            results |= found[0]
-            arrays |= found[1]
+            scoped = context if family.draw_order is not None else replace(context, rng=context.rng_of(family.name))
+            outcome = compute(family, scoped)
+            results |= outcome[0]
+            arrays |= outcome[1]
     if context.truth is not None:
         arrays["recording.position"] = context.truth.position.cpu().numpy()
     return results, arrays

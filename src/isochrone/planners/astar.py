@@ -71,20 +71,20 @@ class AStar:
         rounds = -(-c.expansions // c.width)
         root = evaluate_cost(cost, tree_map(lambda x: x[:, None, None], state), noop)[:, 0]  # (B)
         search = Search(c, state, self._merge_key(state), root, slots=1 + rounds * c.width * size)
-        every = self.action.one_hot(torch.arange(size, device=device))  # (A, A): each action once
+        one_hots = self.action.one_hot(torch.arange(size, device=device))  # (A, A): each action once
         trace = []
         for _ in range(rounds):
             nodes, live = search.pop()  # (B, K) each
             if not bool(live.any()):
                 break
             row, column = live.nonzero(as_tuple=True)  # (n) each: only nodes that exist are imagined
-            moves = every[None, :, None].expand(len(row), size, 1, size)  # (n, A, 1, A)
+            moves = one_hots[None, :, None].expand(len(row), size, 1, size)  # (n, A, 1, A)
             children = imagine(search.states_at(row, nodes[row, column]), moves)  # (n, A, 1)
             children = tree_map(lambda x: x[:, :, 0], children)  # (n, A)
             slots = search.store(children, self._merge_key(children), row, column)
             stored = search.states_at(slice(None), slots, None)  # (B, K*A, 1)
-            taken = every.repeat(c.width, 1)[None, :, None].expand(batch, -1, 1, -1)  # (B, K*A, 1, A)
-            search.push(evaluate_cost(cost, stored, taken), nodes, live)
+            last_actions = one_hots.repeat(c.width, 1)[None, :, None].expand(batch, -1, 1, -1)  # (B, K*A, 1, A)
+            search.push(evaluate_cost(cost, stored, last_actions), nodes, live)
             trace.append(search.lowest())
         moves, length = search.path(self.action.noop or 0)  # (B, L), (B)
         actions, extra = self._complete(imagine, state, cost, moves, length)
@@ -114,11 +114,11 @@ class AStar:
         moves = torch.cat([moves, fill], 1)[:, :horizon]  # (B, H)
         if self.action.noop is not None or bool((length >= horizon).all()):
             return self.action.one_hot(moves), horizon
-        every = torch.eye(size, device=moves.device)[None, :, None].expand(batch, size, 1, size)  # (B, A, 1, A)
+        one_hots = torch.eye(size, device=moves.device)[None, :, None].expand(batch, size, 1, size)  # (B, A, 1, A)
         row = torch.arange(batch, device=moves.device)
         for t in range(horizon):
-            children = imagine(state, every)  # (B, A, 1)
-            greedy = evaluate_cost(cost, children, every).argmin(1)
+            children = imagine(state, one_hots)  # (B, A, 1)
+            greedy = evaluate_cost(cost, children, one_hots).argmin(1)
             moves[:, t] = torch.where(t < length, moves[:, t], greedy)
             state = tree_map(lambda x, move=moves[:, t]: x[row, move, 0], children)
         return self.action.one_hot(moves), horizon * (size + 1)
@@ -157,17 +157,17 @@ class Search:
 
     def pop(self) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
         """The most promising open nodes of every row: their slots, and which of these exist. Closes them."""
-        used, step, width = slice(0, self.count), self.config.step, self.config.width
-        f = step * self.depth[:, used] + self.config.weight * self.h[:, used]  # (B, m)
+        filled, step, width = slice(0, self.count), self.config.step, self.config.width
+        f = step * self.depth[:, filled] + self.config.weight * self.h[:, filled]  # (B, m)
         # Another arrival is better by at least one action; half of one allows for the error of h.
-        self.open[:, used] &= f <= self.best[:, None] - 0.5 * step
-        f = f - 1e-3 * step * self.depth[:, used]  # among equal nodes, the deepest
-        low, nodes = f.masked_fill(~self.open[:, used], torch.inf).topk(min(width, self.count), 1, largest=False)
+        self.open[:, filled] &= f <= self.best[:, None] - 0.5 * step
+        f = f - 1e-3 * step * self.depth[:, filled]  # among equal nodes, the deepest
+        low, nodes = f.masked_fill(~self.open[:, filled], torch.inf).topk(min(width, self.count), 1, largest=False)
         live = low.isfinite()
         self.open.scatter_(1, nodes, self.open.gather(1, nodes) & ~live)
         self.expanded += live.sum(1)
-        missing = width - nodes.shape[1]
-        return torch.nn.functional.pad(nodes, (0, missing)), torch.nn.functional.pad(live, (0, missing))
+        padding = width - nodes.shape[1]
+        return torch.nn.functional.pad(nodes, (0, padding)), torch.nn.functional.pad(live, (0, padding))
 
     def store(
         self, children: Any, key: Float[Tensor, "n A F"], row: Int[Tensor, "n"], column: Int[Tensor, "n"]

@@ -4,7 +4,7 @@ A Gaussian proposes continuous actions, a categorical distribution per step disc
 shared by all rows of the batch: a row's plan does not depend on its neighbours, so planning a batch equals planning its
 rows one by one with the same seed.
 
-Source: Rubinstein and Kroese 2004; elites kept between iterations, the mean as a candidate and noise correlated in time
+Source: Rubinstein and Kroese 2004; elites reused by the next iteration, the mean as a candidate and correlated noise
 after iCEM, Pinneri et al. 2020.
 """
 
@@ -40,7 +40,7 @@ class CEM:
         candidates: int = option(48, "sequences imagined per iteration", ge=2)
         iterations: int = option(3, "rounds of sampling", ge=1)
         elites: int = option(6, "best sequences that shape the next round", ge=1)
-        momentum: float = option(0.1, "fraction of the old proposal that is kept", ge=0, lt=1)
+        momentum: float = option(0.1, "weight of the old proposal in the new one", ge=0, lt=1)
         std: float = option(0.6, "first spread of continuous actions (the box is -1 to 1)", gt=0)
         min_spread: float = option(
             0.05, "smallest standard deviation (continuous), or fraction spread uniformly (discrete)", ge=0, le=1

@@ -1,4 +1,4 @@
-"""Gradient planning: Adam from several starts, kept inside the action box; discrete actions relaxed by a softmax.
+"""Gradient planning: Adam from several starts, clipped to the action box; discrete actions relaxed by a softmax.
 
 Source: docs/background.md, "Gradient planning".
 """

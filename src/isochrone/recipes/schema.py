@@ -19,13 +19,15 @@ from isochrone.training.optim import OptimConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where frames come from, and how many are kept."""
+    """Where training data come from, and how many rows the replay holds."""
 
     path: str | None = option(None, "a recording to train on instead of collecting, file or folder ('--data PATH')")
     num_envs: int = option(64, "environments stepped together; each has its own ring in the replay", ge=2)
     rows: int = option(1000, "rows collected from each environment before training", ge=2)
     capacity: int = option(
-        0, "rows kept of each environment when more are collected (0: as many as before training)", ge=0
+        0,
+        "rows of each environment in the replay when more are collected (0: as many as before training)",
+        ge=0,
     )
     budget_mb: int = option(2000, "most megabytes that the replay may take", ge=1)
     hold_steps: float = option(1.0, "mean number of steps for which the random policy keeps an action", ge=1)
@@ -106,7 +108,7 @@ def recipe(build: Callable[[], Config]) -> Callable[[], Config]:
     name = build.__name__
 
     @wraps(build)
-    def named() -> Config:
+    def with_name() -> Config:
         return replace(build(), recipe=name)
 
-    return register("recipe", name)(named)
+    return register("recipe", name)(with_name)

@@ -78,17 +78,17 @@ def action_consistency(context: Context) -> dict[str, Any]:
         step = float(length[moves.ordinary.numpy()].mean())
         scale = max(step, 1e-9)
         out[f"step_length{suffix}"] = step
-        still = _noops(truth)
-        if still is not None:
-            out[f"noop_ratio{suffix}"] = _mean(length[still] / scale, rng, 1.0)
+        noops = _noops(truth)
+        if noops is not None:
+            out[f"noop_ratio{suffix}"] = _mean(length[noops] / scale, rng, 1.0)
         if inverse is not None:
             back = roll(inverse.start, inverse.actions, summed)[:, -1]
             gap = symmetric_distance(model, roll.start(inverse.start), back)
             out[f"inverse_residual{suffix}"] = _mean(gap / scale, rng, 1.0)
         if swapped is not None:
-            one = roll(swapped[0].start, swapped[0].actions, summed)[:, -1]
-            two = roll(swapped[1].start, swapped[1].actions, summed)[:, -1]
-            out[f"path_dependence{suffix}"] = _mean(symmetric_distance(model, one, two) / scale, rng)
+            end_a = roll(swapped[0].start, swapped[0].actions, summed)[:, -1]
+            end_b = roll(swapped[1].start, swapped[1].actions, summed)[:, -1]
+            out[f"path_dependence{suffix}"] = _mean(symmetric_distance(model, end_a, end_b) / scale, rng)
         if walks is not None:
             out |= _drift(model, roll, walks, summed, suffix, rng)
     return out
@@ -221,17 +221,17 @@ def _drift(
     """d_p between the imagined pose and the pose of the true state, against the number of steps."""
     count, length = walks.actions.shape[:2]
     imagined = roll(walks.start, walks.actions, summed)  # State[N, H]
-    there = roll.start(walks.after.map(lambda x: x.flatten(0, 1))).map(lambda x: x.unflatten(0, (count, length)))
+    true = roll.start(walks.after.map(lambda x: x.flatten(0, 1))).map(lambda x: x.unflatten(0, (count, length)))
     home = roll.start(walks.start).map(lambda x: x[:, None].expand(count, length, *x.shape[1:]))
-    off = numpy(torch.maximum(model.distance(imagined, there), model.distance(there, imagined)))  # (N, H)
-    still = numpy(torch.maximum(model.distance(home, there), model.distance(there, home)))
-    interval = bootstrap_mean(off[:, -1] / length, numpy_generator(rng), 400)
+    error = numpy(torch.maximum(model.distance(imagined, true), model.distance(true, imagined)))  # (N, H)
+    baseline = numpy(torch.maximum(model.distance(home, true), model.distance(true, home)))
+    interval = bootstrap_mean(error[:, -1] / length, numpy_generator(rng), 400)
     return {
-        f"drift{suffix}": Estimate(off[:, -1].mean() / length, interval, float(still[:, -1].mean() / length)),
+        f"drift{suffix}": Estimate(error[:, -1].mean() / length, interval, float(baseline[:, -1].mean() / length)),
         f"drift_steps{suffix}": np.arange(1, length + 1),
-        f"drift_curve{suffix}": np.quantile(off, [0.1, 0.5, 0.9], axis=0).T,  # (H, 3)
-        f"drift_mean{suffix}": off.mean(0),
-        f"drift_still{suffix}": still.mean(0),
+        f"drift_curve{suffix}": np.quantile(error, [0.1, 0.5, 0.9], axis=0).T,  # (H, 3)
+        f"drift_mean{suffix}": error.mean(0),
+        f"drift_baseline{suffix}": baseline.mean(0),
     }
 
 
@@ -265,8 +265,8 @@ def action_effects(context: Context) -> dict[str, Any]:
         mean = np.stack([effect[kinds == k].mean(0) for k in present])  # (K, .)
         unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
         length = np.linalg.norm(effect, axis=-1)
-        own = np.searchsorted(present, kinds)
-        cosine = (effect * unit[own]).sum(-1) / np.maximum(length, 1e-12)
+        row = np.searchsorted(present, kinds)
+        cosine = (effect * unit[row]).sum(-1) / np.maximum(length, 1e-12)
         out |= {
             f"{name}_consistency": float(cosine.mean()),
             f"{name}_length_spread": float(length.std() / max(length.mean(), 1e-12)),
@@ -303,14 +303,14 @@ def drift(arrays: Mapping[str, Any], theme: str) -> Figure | None:
         ax.plot(
             at, arrays["action_consistency.drift_mean_imagined"], color=t.cycle[4], ls="-.", label="imagined pose, mean"
         )
-    ax.plot(at, arrays["action_consistency.drift_still"], color=t.cycle[1], ls="--", label="baseline: the pose stays")
+    ax.plot(at, arrays["action_consistency.drift_baseline"], color=t.cycle[1], ls="--", label="baseline: constant pose")
     declared = metric_of("action_consistency.drift")
     limit = declared.target.limit if declared and declared.target else 0.0
     if limit:
         ax.plot(at, limit * at, color=t.cycle[3], lw=1.3, ls=":", label=f"target: {limit:g} action per step")
     ax.set(xlabel="steps in free space", title="Error of the pose, actions", xlim=(at[0], at[-1]))
-    still = float(np.max(arrays["action_consistency.drift_still"]))
-    top = 1.35 * max(float(curve.max()), limit * float(at[-1]), still)
+    baseline_max = float(np.max(arrays["action_consistency.drift_baseline"]))
+    top = 1.35 * max(float(curve.max()), limit * float(at[-1]), baseline_max)
     ax.set_ylim(0, top)
     ax.legend(loc="upper left", ncols=2)
     return drawing
@@ -334,10 +334,10 @@ def effects_of_actions(arrays: Mapping[str, Any], theme: str) -> Figure | None:
             np.asarray(arrays[f"action_effects.{space}_length"]),
             np.asarray(arrays[f"action_effects.{space}_cosine"]),
         )
-        bars, matrix = axes[2 * k], axes[2 * k + 1]
-        bars.bar(label, length[:, 0], yerr=length[:, 1], color=t.cycle[0], ecolor=t.ink, width=0.65)
-        bars.set_title(f"Length of Δ{space}")
-        bars.grid(axis="x", visible=False)
+        lengths, matrix = axes[2 * k], axes[2 * k + 1]
+        lengths.bar(label, length[:, 0], yerr=length[:, 1], color=t.cycle[0], ecolor=t.ink, width=0.65)
+        lengths.set_title(f"Length of Δ{space}")
+        lengths.grid(axis="x", visible=False)
         matrix.imshow(cosine, cmap=ERROR, vmin=-1, vmax=1)
         for (i, j), value in np.ndenumerate(cosine):
             dark = abs(value) > 0.6
@@ -348,6 +348,6 @@ def effects_of_actions(arrays: Mapping[str, Any], theme: str) -> Figure | None:
         matrix.set_yticks(range(len(label)), label)
         matrix.grid(False)
         matrix.set_title(f"Cosine of mean Δ{space}")
-        for ax in (bars, matrix):
+        for ax in (lengths, matrix):
             ax.tick_params(axis="x", labelrotation=40 if max(map(len, label)) > 3 else 0, labelsize=9)
     return drawing

@@ -126,12 +126,12 @@ def _reset(model: Any, batch: Batch, truth: RecordedTruth, states: Any, rng: tor
     keep = (batch.connected(1) & torch.from_numpy(_age(batch)[:, :-1] > 0)).flatten().to(target.device)
     before = merge_time(states[:, :-1])
     fresh = single_frame_states(model, images[:, :-1].flatten(0, 1), action)
-    still = numpy((before.z - target).norm(dim=-1)[keep])
+    standing_still = numpy((before.z - target).norm(dim=-1)[keep])
     remembering = numpy((model.step(before, actions).z - target).norm(dim=-1)[keep])
     forgetting = numpy((model.step(fresh, actions).z - target).norm(dim=-1)[keep])
-    if not still.size:
+    if not standing_still.size:
         return {}
-    scale = max(float(still.mean()), 1e-12)
+    scale = max(float(standing_still.mean()), 1e-12)
     interval = bootstrap_mean(remembering / scale, numpy_generator(rng), 400)
     return {
         "step_error": Estimate(remembering.mean() / scale, interval, 1.0),

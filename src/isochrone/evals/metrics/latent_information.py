@@ -102,11 +102,11 @@ def information_by_dimension(arrays: Mapping[str, Any], theme: str) -> Figure | 
         return None
     t = THEMES[theme]
     drawing = Figure(figsize=(10.6, 3.4))
-    bars, entropy, rows = drawing.subplots(1, 3)
-    each = np.asarray(arrays["latent_information.per_dimension"])
-    bars.bar(np.arange(1, len(each) + 1), each, color=t.cycle[0], width=0.8)
-    bars.set_title("KL per dimension of z, nats")
-    bars.set_xlabel("dimension, by size")
+    by_dimension, entropy, rows = drawing.subplots(1, 3)
+    kl = np.asarray(arrays["latent_information.per_dimension"])
+    by_dimension.bar(np.arange(1, len(kl) + 1), kl, color=t.cycle[0], width=0.8)
+    by_dimension.set_title("KL per dimension of z, nats")
+    by_dimension.set_xlabel("dimension, by size")
     for name, colour in (("posterior", t.cycle[0]), ("prior", t.cycle[2])):
         values = np.asarray(arrays[f"latent_information.entropy_{name}"])
         entropy.plot(np.arange(1, len(values) + 1), values, color=colour, label=name)
@@ -118,6 +118,6 @@ def information_by_dimension(arrays: Mapping[str, Any], theme: str) -> Figure | 
     rows.set_title("KL per frame along the window")
     rows.set_xlabel("row")
     rows.set_ylim(bottom=0)
-    for ax in (bars, entropy, rows):
+    for ax in (by_dimension, entropy, rows):
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return drawing

@@ -68,21 +68,21 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
     _, obs = env.system.simulate(count, length, rng)
     exact = log_likelihood(env.system, obs) / length
     draw = torch.Generator(device_of(model)).manual_seed(int(torch.randint(2**31, (), **rng_kwargs(rng))))
-    ours = torch.cat([elbo(model, chunk, draw) for chunk in obs.split(512)]) / length
-    gaps = numpy(exact - ours)
+    elbos = torch.cat([elbo(model, chunk, draw) for chunk in obs.split(512)]) / length
+    gaps = numpy(exact - elbos)
     gap = float(gaps.mean())
     low, high = bootstrap_mean(gaps, numpy_generator(rng))
-    own = torch.Generator().manual_seed(SEQUENCES)  # another stream: the model's numbers do not depend on it
+    separate = torch.Generator().manual_seed(SEQUENCES)  # another stream: the model's numbers do not depend on it
     best = LinearFilter.best(env.system, length)
     least = float(expected_log_likelihood(env.system, length) / length - best.elbo(env.system, length))
     return {
         "exact": float(exact.mean()),
-        "elbo": float(ours.mean()),
+        "elbo": float(elbos.mean()),
         "gap": Estimate(gap, (low, high)),
         "best_filter_gap": least,
         "gap_to_best_filter": Estimate(gap - least, (low - least, high - least)),
         **elbo_ascent(env.system, length, best),
-        **overshooting_gain(env.system, obs, best, own),
+        **overshooting_gain(env.system, obs, best, separate),
     }
 
 

@@ -24,7 +24,7 @@ from isochrone.evals.stats import horizon_curve, valid_mean
 BURN_IN = 2
 """Rows filtered before the first imagined step."""
 GALLERY = 512
-"""At most so many distinct recorded places are candidates for retrieval."""
+"""Maximum number of distinct recorded places among which the true one is retrieved."""
 FILM = 8
 """Frames of the film strip."""
 
@@ -101,20 +101,20 @@ def openloop_latent(context: Context) -> dict[str, Any]:
     predictions, valids = np.stack(predicted, 1), np.stack(valid, 1)  # (B, S, H, Z), (B, S, H)
     at = np.array(starts)[:, None] + np.arange(1, horizon + 1)  # (S, H)
     targets = z[:, at]  # (B, S, H, Z)
-    still = np.broadcast_to(z[:, np.array(starts)][:, :, None], targets.shape)
+    unchanged = np.broadcast_to(z[:, np.array(starts)][:, :, None], targets.shape)
     error = np.linalg.norm(predictions - targets, axis=-1) / spread
-    baseline = np.linalg.norm(still - targets, axis=-1) / spread
+    baseline = np.linalg.norm(unchanged - targets, axis=-1) / spread
     curve, low, high = horizon_curve(error, valids, numpy_generator(rng))
     out: dict[str, Any] = {
         "horizon": np.arange(1, horizon + 1),
         "error": curve,
         "error_low": low,
         "error_high": high,
-        "error_still": horizon_curve(baseline, valids, numpy_generator(rng))[0],
+        "error_baseline": horizon_curve(baseline, valids, numpy_generator(rng))[0],
     }
     for name, k in (("1", 0), ("end", -1)):
         out[f"error_{name}"] = Estimate(curve[k], (low[k], high[k]), valid_mean(baseline[:, :, k], valids[:, :, k]))
-    out |= _retrieval(predictions, still, valids, at, z, truth, rng)
+    out |= _retrieval(predictions, unchanged, valids, at, z, truth, rng)
     return out | _film(model, batch, states, truth, horizon) if isinstance(model, Decodes) else out
 
 
@@ -132,7 +132,7 @@ def _starts(batch: Batch, horizon: int) -> tuple[list[int], int]:
 
 def _retrieval(
     predictions: Float[np.ndarray, "B S H Z"],
-    still: Float[np.ndarray, "B S H Z"],
+    unchanged: Float[np.ndarray, "B S H Z"],
     valid: Bool[np.ndarray, "B S H"],
     at: Int[np.ndarray, "S H"],
     z: Float[np.ndarray, "B T Z"],
@@ -149,7 +149,7 @@ def _retrieval(
     true = position[:, at]  # (B, S, H, 2)
     curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     error_end: dict[str, float] = {}
-    for name, vectors in (("imagined", predictions), ("still", still)):
+    for name, vectors in (("imagined", predictions), ("baseline", unchanged)):
         nearest = torch.cdist(torch.from_numpy(vectors.reshape(-1, z.shape[-1])), gallery).topk(
             min(5, len(first)), largest=False
         )
@@ -163,27 +163,27 @@ def _retrieval(
         curves[f"error {name}"] = horizon_curve(error[..., 0], valid, numpy_generator(rng))
     out: dict[str, Any] = {"gallery_size": float(len(first))}
     for k in (1, 5):
-        (mean, low, high), baseline = curves[f"top{k} imagined"], curves[f"top{k} still"][0]
+        (mean, low, high), baseline = curves[f"top{k} imagined"], curves[f"top{k} baseline"][0]
         out[f"top{k}_hit"] = mean
         for name, step in (("1", 0), ("end", -1)):
             out[f"top{k}_hit_{name}"] = Estimate(mean[step], (low[step], high[step]), baseline[step])
     return out | {
         "position_error": curves["error imagined"][0],
-        "position_error_still": curves["error still"][0],
-        "position_error_end": Estimate(error_end["imagined"], baseline=error_end["still"]),
+        "position_error_baseline": curves["error baseline"][0],
+        "position_error_end": Estimate(error_end["imagined"], baseline=error_end["baseline"]),
     }
 
 
 def _film(model: Any, batch: Batch, states: Any, truth: RecordedTruth, horizon: int) -> dict[str, Any]:
     """Frames of one whole episode: one that passes a pipe if there is one, else the one that moves most."""
     span = slice(BURN_IN, BURN_IN + horizon)
-    whole = truth.valid[:, span].all(-1)
-    interest = truth.moved[:, span].sum(-1) + 100 * truth.teleported[:, span].any(-1) + 1000 * whole
+    unbroken = truth.valid[:, span].all(-1)
+    interest = truth.moved[:, span].sum(-1) + 100 * truth.teleported[:, span].any(-1) + 1000 * unbroken
     row = int(interest.argmax())
     now = states[row : row + 1]
     imagined = model.imagine(now[:, BURN_IN], batch.action[row : row + 1, None, span].to(now.z.device))
-    pick = np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int))
-    steps = torch.from_numpy(pick)
+    film_steps = np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int))
+    steps = torch.from_numpy(film_steps)
 
     def frames(state: Any) -> np.ndarray:
         return model.decode(state).clamp(0, 1).cpu().numpy()
@@ -191,7 +191,7 @@ def _film(model: Any, batch: Batch, states: Any, truth: RecordedTruth, horizon: 
     predicted = frames(imagined[0, 0][steps - 1])
     true = batch.obs["image"][row, BURN_IN + steps].numpy() / np.float32(255)
     return {
-        "film_step": pick,
+        "film_step": film_steps,
         "film_truth": true,  # (K, C, Y, X), 0..1
         "film_reconstruction": frames(now[0][BURN_IN + steps]),
         "film_prediction": predicted,
@@ -232,7 +232,7 @@ def openloop(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     error, hits, pixels = drawing.subplots(1, 3)
     error.fill_between(at, of["error_low"], of["error_high"], color=model, alpha=0.2, lw=0)
     error.plot(at, of["error"], color=model, label="imagined")
-    error.plot(at, of["error_still"], color=baseline, ls="--", label="z stays as it was")
+    error.plot(at, of["error_baseline"], color=baseline, ls="--", label="z stays as it was")
     error.axhline(1, color=t.quiet, lw=1, ls=":")
     error.annotate(
         "the mean of z", (at[-1], 1), (0, 3), textcoords="offset points", ha="right", fontsize=8.5, color=t.quiet
@@ -245,7 +245,7 @@ def openloop(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     hits.set_ylim(-3, 103)
     hits.legend(loc="lower left")
     pixels.plot(at, of["position_error"], color=model, label="imagined")
-    pixels.plot(at, of["position_error_still"], color=baseline, ls="--", label="z stays as it was")
+    pixels.plot(at, of["position_error_baseline"], color=baseline, ls="--", label="z stays as it was")
     pixels.set_title("Position error, px")
     for ax in (error, hits, pixels):
         ax.set_xlabel("imagined steps")

@@ -73,7 +73,7 @@ def openloop_pixels(context: Context) -> dict[str, Any]:
     states = filtered(model, batch, model.action)
     frames = batch.obs["image"].float() / 255 if "image" in batch.obs else None
     connected = batch.connected(1)
-    errors, still, rewards, valid, spread = [], [], [], [], []
+    errors, unchanged, rewards, valid, spread = [], [], [], [], []
     for t in starts:
         actions = batch.action[:, None, t : t + horizon].expand(-1, FUTURES, -1, -1)
         imagined = model.imagine(states[:, t], actions, rng, shared_noise=True)  # State[B, N, H]
@@ -83,7 +83,7 @@ def openloop_pixels(context: Context) -> dict[str, Any]:
             spread.append(imagined.h.var(1).sum(-1))  # (B, H)
         if frames is not None:
             errors.append(_pixel_error(model, imagined, frames[:, t + 1 : t + 1 + horizon]))
-            still.append((frames[:, t, None] - frames[:, t + 1 : t + 1 + horizon]).square().flatten(2).sum(-1))
+            unchanged.append((frames[:, t, None] - frames[:, t + 1 : t + 1 + horizon]).square().flatten(2).sum(-1))
     at = torch.tensor(starts)[:, None] + torch.arange(1, horizon + 1)  # (S, H)
     valids = numpy(torch.stack(valid, 1)) > 0  # (B, S, H)
     out: dict[str, Any] = {"horizon": np.arange(1, horizon + 1)}
@@ -91,7 +91,7 @@ def openloop_pixels(context: Context) -> dict[str, Any]:
     out |= _sampling_share(states, spread, valids)
     if frames is not None:
         scale = float((frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean().clamp_min(1e-9))
-        error, baseline = (numpy(torch.stack(x, 1)) / scale for x in (errors, still))
+        error, baseline = (numpy(torch.stack(x, 1)) / scale for x in (errors, unchanged))
         out |= _pixels(error, baseline, valids, numpy_generator(rng))
         out |= _film(model, batch, states, frames, horizon, rng)
         out["reconstruction_error"] = _reconstruction(model, states[:, BURN_IN:], frames[:, BURN_IN:]) / scale
@@ -117,8 +117,8 @@ def _sampling_share(states: Any, spread: list[Tensor], valid: Bool[np.ndarray, "
     """Means over the steps before an episode's end; nothing after one step, where h depends on no sampled z yet."""
     if not spread or valid.shape[-1] < 2:
         return {}
-    whole = float(states.h.flatten(0, 1).var(0).sum().clamp_min(1e-12))
-    share = numpy(torch.stack(spread, 1)) / whole  # (B, S, H)
+    total = float(states.h.flatten(0, 1).var(0).sum().clamp_min(1e-12))
+    share = numpy(torch.stack(spread, 1)) / total  # (B, S, H)
     steps = {"2": 1, "end": valid.shape[-1] - 1}
     return {
         f"sampling_share_{name}": float(share[..., k][valid[..., k]].mean())
@@ -135,11 +135,16 @@ def _pixels(
 ) -> dict[str, Any]:
     """Pixel error at every horizon."""
     mean, low, high = horizon_curve(error, valid, rng, average="episodes")
-    still = [valid_mean(baseline[..., k], valid[..., k]) for k in range(len(mean))]
-    out: dict[str, Any] = {"error": mean, "error_low": low, "error_high": high, "error_still": np.array(still)}
+    reference = [valid_mean(baseline[..., k], valid[..., k]) for k in range(len(mean))]
+    out: dict[str, Any] = {
+        "error": mean,
+        "error_low": low,
+        "error_high": high,
+        "error_baseline": np.array(reference),
+    }
     for name, k in (("1", 0), ("5", 4), ("end", -1)):
         if k < len(mean):
-            out[f"error_{name}"] = Estimate(mean[k], (low[k], high[k]), still[k])
+            out[f"error_{name}"] = Estimate(mean[k], (low[k], high[k]), reference[k])
     return out
 
 
@@ -147,24 +152,24 @@ def _reward(
     predicted: Float[np.ndarray, "B S H"], true: Float[np.ndarray, "B S H"], valid: Bool[np.ndarray, "B S H"]
 ) -> dict[str, Any]:
     """R^2 of the reward at each horizon and over all; nothing where it never varies."""
-    whole = r2(true[valid], predicted[valid]) if valid.any() else float("nan")
-    if np.isnan(whole):
+    overall = r2(true[valid], predicted[valid]) if valid.any() else float("nan")
+    if np.isnan(overall):
         return {}
     curve = [
         r2(true[..., k][v], predicted[..., k][v]) if (v := valid[..., k]).any() else np.nan
         for k in range(valid.shape[-1])
     ]
-    return {"reward": np.array(curve), "reward_r2": Estimate(whole, baseline=0.0)}
+    return {"reward": np.array(curve), "reward_r2": Estimate(overall, baseline=0.0)}
 
 
 def _film(model: Any, batch: Batch, states: Any, frames: Tensor, horizon: int, rng: torch.Generator) -> dict[str, Any]:
     """The episode that changes most: the truth, reconstructions, the most likely future and two sampled ones."""
     span = slice(BURN_IN + 1, BURN_IN + 1 + horizon)
-    whole = batch.connected(1)[:, BURN_IN : BURN_IN + horizon].all(-1)
+    unbroken = batch.connected(1)[:, BURN_IN : BURN_IN + horizon].all(-1)
     change = frames[:, span].diff(dim=1).abs().flatten(1).sum(-1)
-    row = int((change + 1e9 * whole).argmax())
+    row = int((change + 1e9 * unbroken).argmax())
     actions = batch.action[row : row + 1, None, BURN_IN : BURN_IN + horizon]
-    pick = torch.from_numpy(np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int)))
+    film_steps = torch.from_numpy(np.unique(np.linspace(1, horizon, min(FILM, horizon)).round().astype(int)))
     start = states[row : row + 1, BURN_IN]
     likely = model.imagine(start, actions)[0, 0]
     sampled = model.imagine(start, actions.expand(1, 2, -1, -1), rng, shared_noise=True)[0]
@@ -173,12 +178,12 @@ def _film(model: Any, batch: Batch, states: Any, frames: Tensor, horizon: int, r
         return model.decode(state).clamp(0, 1).cpu().numpy()
 
     return {
-        "film_step": pick.numpy(),
-        "film_truth": frames[row, BURN_IN + pick].cpu().numpy(),  # (K, C, Y, X), 0..1
-        "film_reconstruction": decoded(states[row][BURN_IN + pick]),
-        "film_likely": decoded(likely[pick - 1]),
-        "film_sample_1": decoded(sampled[0][pick - 1]),
-        "film_sample_2": decoded(sampled[1][pick - 1]),
+        "film_step": film_steps.numpy(),
+        "film_truth": frames[row, BURN_IN + film_steps].cpu().numpy(),  # (K, C, Y, X), 0..1
+        "film_reconstruction": decoded(states[row][BURN_IN + film_steps]),
+        "film_likely": decoded(likely[film_steps - 1]),
+        "film_sample_1": decoded(sampled[0][film_steps - 1]),
+        "film_sample_2": decoded(sampled[1][film_steps - 1]),
     }
 
 
@@ -214,7 +219,7 @@ def openloop_curves(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     pixel = axes[0]
     pixel.fill_between(at, of["error_low"], of["error_high"], color=t.cycle[0], alpha=0.2, lw=0)
     pixel.plot(at, of["error"], color=t.cycle[0], label="sampled futures")
-    pixel.plot(at, of["error_still"], color=t.cycle[1], ls="--", label=LAST)
+    pixel.plot(at, of["error_baseline"], color=t.cycle[1], ls="--", label=LAST)
     pixel.axhline(1, color=t.quiet, lw=1, ls=":")
     pixel.annotate(
         "the mean frame", (at[-1], 1), (0, 3), textcoords="offset points", ha="right", fontsize=8.5, color=t.quiet

@@ -22,9 +22,9 @@ from isochrone.evals.probes import cross_validated
 from isochrone.evals.stats import bootstrap_mean, euclidean_distances, pair_spearman, spearman
 
 PAIRS = 4096
-"""At most so many pairs of places are drawn."""
+"""Maximum number of pairs of places."""
 ROWS = 1500
-"""At most so many frames in the position probe."""
+"""Maximum number of frames in the position probe."""
 FOLDS = 5
 """Cross-validation folds of the position probe."""
 

@@ -66,11 +66,11 @@ def plan_pairs(env: Any, count: int, rng: torch.Generator) -> PlanPairs:
     order = reachable[torch.randperm(len(reachable), generator=rng, device=rng.device).cpu()]
     a, b = order // len(table), order % len(table)
     solved = (table[a, b] <= 0) | at_goal(places[a], places[b], tolerance(env))
-    taken = (~solved).nonzero()[:count, 0]
-    if not len(taken):
+    selected = (~solved).nonzero()[:count, 0]
+    if not len(selected):
         raise UserError("no place of this map can be reached from another: use a map with at least two connected cells")
-    dropped = int(solved[: int(taken[-1]) + 1].sum())
-    return PlanPairs(places[a[taken]], places[b[taken]], table[a[taken], b[taken]].float(), dropped)
+    dropped = int(solved[: int(selected[-1]) + 1].sum())
+    return PlanPairs(places[a[selected]], places[b[selected]], table[a[selected], b[selected]].float(), dropped)
 
 
 def tolerance(env: Any) -> float:
@@ -174,7 +174,7 @@ def evaluate_agent(
         raise UserError(f"budget = {budget}: an agent needs at least 1 step")
     within = tolerance(env) if within is None else within
     count = len(pairs.shortest)
-    reached, at_end = torch.full((count,), -1), torch.zeros(count, dtype=torch.bool)
+    first_arrival, at_end = torch.full((count,), -1), torch.zeros(count, dtype=torch.bool)
     path = torch.full((count, budget + 1, 2), float("nan"))
     path[:, 0] = pairs.start.position
     rows, state, goal = torch.arange(count), pairs.start, pairs.goal
@@ -190,8 +190,8 @@ def evaluate_agent(
         arrived = at_goal(state, goal, within)
         path[rows, step] = state.position
         at_end[rows] = arrived
-        reached[rows] = torch.where((reached[rows] < 0) & arrived, step, reached[rows])
-        finished = (reached[rows] >= 0) & (step - reached[rows] >= HOLD)
+        first_arrival[rows] = torch.where((first_arrival[rows] < 0) & arrived, step, first_arrival[rows])
+        finished = (first_arrival[rows] >= 0) & (step - first_arrival[rows] >= HOLD)
         if bool(finished.all()):
             break
         if float(finished.float().mean()) >= 0.25 and can_select_rows(carry, len(rows)):
@@ -199,7 +199,7 @@ def evaluate_agent(
             carry = select_rows(carry, keep, len(rows))
             rows, state, goal = rows[keep], state[keep], goal[keep]
     seconds = seconds if clock else float("nan")
-    return _outcome(reached, at_end, pairs, path, budget, sum(evaluations) / count, seconds)
+    return _outcome(first_arrival, at_end, pairs, path, budget, sum(evaluations) / count, seconds)
 
 
 def _sum_over_rows(evaluations: Any, rows: int) -> float:
@@ -212,7 +212,7 @@ def _sum_over_rows(evaluations: Any, rows: int) -> float:
 
 
 def _outcome(
-    reached: Tensor,
+    first_arrival: Tensor,
     at_end: Tensor,
     pairs: PlanPairs,
     path: Tensor,
@@ -220,11 +220,11 @@ def _outcome(
     evaluations: float,
     seconds: float,
 ) -> Outcome:
-    success = (reached >= 0).numpy()
-    steps = torch.where(reached >= 0, reached, budget).numpy()
+    success = (first_arrival >= 0).numpy()
+    steps = torch.where(first_arrival >= 0, first_arrival, budget).numpy()
     ratio = np.where(success, steps / np.maximum(pairs.shortest.cpu().numpy(), 1), np.nan)
-    used = int((~path[..., 0].isnan()).any(0).sum())
-    return Outcome(success, at_end.numpy(), steps, ratio, path[:, :used].numpy(), evaluations, seconds)
+    rows = int((~path[..., 0].isnan()).any(0).sum())
+    return Outcome(success, at_end.numpy(), steps, ratio, path[:, :rows].numpy(), evaluations, seconds)
 
 
 def can_select_rows(carry: Any, rows: int) -> bool:
@@ -272,19 +272,19 @@ def shortest(env: Any, start: Any, goal: Any, options: Float[Tensor, "K A"]) -> 
     In a continuous environment the true distance is interpolated between grid points, and one step may not lower it:
     there two steps are searched, and the path may be twice as long.
     """
-    left = env.distance(start, goal)
-    longest = int(left[torch.isfinite(left)].max().item()) if len(left) else 0
+    distance = env.distance(start, goal)
+    longest = int(distance[torch.isfinite(distance)].max().item()) if len(distance) else 0
     state, actions = start, []
     for _ in range(longest if env.spec.action.discrete else 2 * longest):
-        here = _after(env, state, goal, options)  # (P, K)
+        after = _after(env, state, goal, options)  # (P, K)
         if not env.spec.action.discrete:
-            ahead = [
-                _after(env, env.transition(state, a.expand(len(left), -1)), goal, options).amin(-1) for a in options
+            after_next = [
+                _after(env, env.transition(state, a.expand(len(distance), -1)), goal, options).amin(-1) for a in options
             ]
-            here = torch.stack(ahead, -1) + 0.01 * here
-        actions.append(options[here.argmin(-1)])
+            after = torch.stack(after_next, -1) + 0.01 * after
+        actions.append(options[after.argmin(-1)])
         state = env.transition(state, actions[-1])
-    return torch.stack(actions, 1) if actions else torch.zeros(len(left), 0, options.shape[-1])
+    return torch.stack(actions, 1) if actions else torch.zeros(len(distance), 0, options.shape[-1])
 
 
 def _after(env: Any, state: Any, goal: Any, options: Float[Tensor, "K A"]) -> Float[Tensor, "P K"]:
@@ -297,8 +297,8 @@ def summary(outcome: Outcome, rng: torch.Generator) -> dict[str, Any]:
     """Numbers of one agent, with Wilson intervals of the success rates and a bootstrap interval of the path ratio."""
     count, draw = len(outcome.success), numpy_generator(rng)
     out: dict[str, Any] = {
-        name: Estimate(reached.mean(), wilson(int(reached.sum()), count))
-        for name, reached in (("success", outcome.success), ("success_end", outcome.success_at_end))
+        name: Estimate(success.mean(), wilson(int(success.sum()), count))
+        for name, success in (("success", outcome.success), ("success_end", outcome.success_at_end))
     }
     out |= {"pairs": float(count), "steps": float(outcome.steps.mean())}
     ratio = outcome.ratio[np.isfinite(outcome.ratio)]

@@ -26,7 +26,7 @@ from isochrone.evals.stats import pair_mean, pair_spearman, spearman
 LOPSIDED = 4
 """Actions by which the two directions must differ for a pair to count in the asymmetry."""
 SAMPLE = 4096
-"""At most so many pairs are drawn."""
+"""Maximum number of pairs."""
 
 REACHABILITY = Question(
     "reachability",
@@ -210,11 +210,11 @@ def isochrone(arrays: Mapping[str, Any], theme: str) -> Figure | None:
         marks(ax, grid, arrays, theme)
         ax.set_title(title)
     _error(drawing, right, layout[1, 2], grid, d_p - np.where(np.isfinite(true), true, np.nan), theme)
-    bar = drawing.colorbar(image, cax=drawing.add_subplot(layout[1, :2]), orientation="horizontal", ticks=levels)
-    bar.ax.set_xticklabels([f"{v - 0.5:.0f}" for v in levels])
-    bar.set_label("fewest actions from the marked start")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.grid(False)
+    scale = drawing.colorbar(image, cax=drawing.add_subplot(layout[1, :2]), orientation="horizontal", ticks=levels)
+    scale.ax.set_xticklabels([f"{v - 0.5:.0f}" for v in levels])
+    scale.set_label("fewest actions from the marked start")
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.ax.grid(False)
     return drawing
 
 
@@ -308,11 +308,11 @@ def _error(drawing: Figure, ax: Axes, place: Any, grid: Grid, error: np.ndarray,
     bare(ax)
     ax.set_anchor("N")
     ax.set_title(f"Error, mean {np.nanmean(np.abs(error)):.2f} actions", fontsize=10)
-    bar = drawing.colorbar(image, cax=drawing.add_subplot(place), orientation="horizontal", ticks=[-bound, 0, bound])
-    bar.ax.set_xticklabels([f"-{bound:.1f}", "0", f"+{bound:.1f}"])
-    bar.set_label("predicted minus true")
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.grid(False)
+    scale = drawing.colorbar(image, cax=drawing.add_subplot(place), orientation="horizontal", ticks=[-bound, 0, bound])
+    scale.ax.set_xticklabels([f"-{bound:.1f}", "0", f"+{bound:.1f}"])
+    scale.set_label("predicted minus true")
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.ax.grid(False)
 
 
 @figure("calibration", REACHABILITY, order=80)
@@ -370,9 +370,9 @@ def coverage(arrays: Mapping[str, Any], theme: str) -> Figure | None:
     walls(ax, grid, theme)
     bare(ax)
     ax.set_title(f"Frames per place ({100 * (visits > 0).mean():.0f} % visited)")
-    bar = drawing.colorbar(image, ax=ax, shrink=0.75)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.grid(False)
+    scale = drawing.colorbar(image, ax=ax, shrink=0.75)
+    scale.outline.set_visible(False)  # type: ignore[operator]
+    scale.ax.grid(False)
     share = np.sort(visits)[::-1].cumsum() / max(visits.sum(), 1)
     curve.plot(100 * np.arange(1, len(share) + 1) / len(share), 100 * share)
     curve.plot([0, 100], [0, 100], color=curve.xaxis.label.get_color(), lw=1, ls="--")

@@ -61,14 +61,14 @@ def evaluate_returns(
     baselines = {agent.name: agent for agent in (NoOp(env.spec.action), Random(env.spec.action))}
     discounts = {n: agent.return_discount for n, agent in agents.items() if isinstance(agent, PlansReturns)}
     trackers = {name: PlannedReturnTracker(d) for name, d in discounts.items() if d is not None}
-    played = {name: play_episodes(env, agent, seed, device, trackers.get(name), rng) for name, agent in agents.items()}
-    played |= {name: play_episodes(env, agent, seed, rng=rng) for name, agent in baselines.items()}
-    random = float(played["random"].mean())
+    totals = {name: play_episodes(env, agent, seed, device, trackers.get(name), rng) for name, agent in agents.items()}
+    totals |= {name: play_episodes(env, agent, seed, rng=rng) for name, agent in baselines.items()}
+    random = float(totals["random"].mean())
     out: dict[str, Any] = {}
-    for name, values in played.items():
+    for name, values in totals.items():
         interval = bootstrap_mean(numpy(values), numpy_generator(rng))
         out[name] = Estimate(float(values.mean()), interval, random if name in agents else None)
-    out["episodes"] = numpy(torch.stack([played[name] for name in agents]))
+    out["episodes"] = numpy(torch.stack([totals[name] for name in agents]))
     for tracker in list(trackers.values())[:1]:
         out |= tracker.summary(numpy_generator(rng))
     env.reset(seed)
