@@ -113,7 +113,7 @@ class Ring:
 def test_it_gets_the_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(Ring(), GroundTruth)
     small = """--model.hidden 16 --model.h 8 --model.z 8 --model.p 8 --model.fourier 8 --model.depth 4
-      --model.open-loop 2 --train.steps 4 --train.batch 4 --train.length 6 --train.warmup 0
+      --model.open-loop 2 --train.steps 4 --train.batch 4 --train.length 6 --optim.model.warmup 0
       --data.num-envs 4 --data.rows 40
       --eval.episodes 4 --eval.length 16 --eval.pairs 4 --eval.horizon 4 --planner.expansions 8""".split()
     monkeypatch.setitem(registry._components["env"], "ring", Ring)  # as an entry point of an installed package

@@ -48,7 +48,7 @@ mean_square_z = outside:mean_square_z
 outside_planner = outside:Planner
 """
 SMALL = """--model.hidden 16 --model.h 8 --model.z 8 --model.p 8 --model.fourier 8 --model.depth 4 --model.open-loop 2
-  --train.batch 4 --train.length 6 --train.warmup 1 --train.steps 2 --data.num-envs 8 --data.rows 40
+  --train.batch 4 --train.length 6 --optim.model.warmup 1 --train.steps 2 --data.num-envs 8 --data.rows 40
   --eval.episodes 4 --eval.length 16 --eval.pairs 4 --eval.horizon 4 --then""".split()
 TRUST = "add --trust (in Python: trust=True) if you trust it"
 
