@@ -72,7 +72,8 @@ class Gumbel:
             batch, device = batch_and_device(state)
             first = first_restart(warm, self.action, batch, c.horizon, device)  # (B, H, A)
             descent = Descent(initial_logits(first, c.restarts, c.sharpness, rng), c.rate)
-            best = self.action.project(descent.leaf.detach())  # (B, R, H, A)
+            with torch.no_grad():
+                best = self.action.project(descent.leaf)  # (B, R, H, A)
             lowest, trace = best.new_full(best.shape[:2], torch.inf), []
             for i in range(c.iterations):
                 temperature = c.hot * (c.cold / c.hot) ** (i / max(c.iterations - 1, 1))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from isochrone.core.config import component_config, option
 from isochrone.core.errors import UserError
@@ -15,6 +15,13 @@ from isochrone.evals.context import EvalConfig
 from isochrone.losses.loss import LossConfig
 from isochrone.training.config import TrainConfig
 from isochrone.training.optim import OptimConfig
+
+
+@runtime_checkable
+class ChecksWindow(Protocol):
+    """A model's Config that needs windows of a certain length."""
+
+    def check_window(self, length: int, path: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Config:
                 raise UserError(
                     f"{path}optim.{name}.warmup = {optim.warmup}: must be less than train.steps = {self.train.steps}"
                 )
-        if hasattr(self.model, "check_window"):
+        if isinstance(self.model, ChecksWindow):
             self.model.check_window(self.train.length, f"{path}model.")
 
 
