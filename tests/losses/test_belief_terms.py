@@ -13,6 +13,7 @@ from torch import distributions as td
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout
+from isochrone.losses.elbo import half_squared_error
 from isochrone.nets.distributions import Normal
 
 KL = registry.get("loss", "kl")
