@@ -106,15 +106,19 @@ def test_the_model_hears_the_action_that_led_to_each_observation():
         led.append((carry.state.led, action))
         place = world(place, action)
     assert torch.equal(led[0][0], GRID.idle((3,)))  # nothing was done before the first look
-    assert torch.equal(led[1][0], led[0][1]) and torch.equal(led[2][0], led[1][1])
-    assert (carry.state.seen == 3).all() and (carry.goal.seen == 1).all()
+    assert torch.equal(led[1][0], led[0][1])
+    assert torch.equal(led[2][0], led[1][1])
+    assert (carry.state.seen == 3).all()
+    assert (carry.goal.seen == 1).all()
 
 
 def test_weights_are_held_while_planning_and_free_afterwards():
     mpc = agent()
     drive(mpc, START, GOAL, 2)
-    assert mpc.model.flags and not any(mpc.model.flags)
-    assert mpc.model.gain.requires_grad and mpc.model.gain.grad is None
+    assert mpc.model.flags
+    assert not any(mpc.model.flags)
+    assert mpc.model.gain.requires_grad
+    assert mpc.model.gain.grad is None
 
 
 def test_weights_are_free_again_after_a_failure():
@@ -132,7 +136,9 @@ def test_the_seed_decides_and_the_carry_is_not_changed():
     before = carry.plan.actions.clone()
     one, _, _ = mpc.act({"state": START}, carry)
     two, _, _ = mpc.act({"state": START}, carry)
-    assert torch.equal(one, two) and carry.age == 1 and torch.equal(carry.plan.actions, before)
+    assert torch.equal(one, two)
+    assert carry.age == 1
+    assert torch.equal(carry.plan.actions, before)
 
 
 class Spy:
@@ -175,9 +181,11 @@ def test_restart_forgets_the_chosen_rows_only():
     again = mpc.restart(carry, rows, {"state": goal})
     assert torch.equal(again.goal.p, torch.stack([GOAL[0], goal[1], GOAL[2]]))
     assert again.state.seen.tolist() == [2.0, 0.0, 2.0]
-    assert torch.equal(again.previous[1], GRID.idle(())) and torch.equal(again.previous[0], carry.previous[0])
+    assert torch.equal(again.previous[1], GRID.idle(()))
+    assert torch.equal(again.previous[0], carry.previous[0])
     action, after, info = mpc.act({"state": START}, again)
-    assert info["replanned"] and after.age == 1
+    assert info["replanned"]
+    assert after.age == 1
     assert torch.equal(action[1], GRID.one_hot(torch.tensor(1)))  # down, towards (6, 5)
 
 
@@ -187,7 +195,8 @@ def test_train_mode_explores():
     carry = mpc.start(3, goal)
     plain = torch.cat([mpc.act({"state": START}, carry, "eval")[0] for _ in range(8)])
     wild = torch.cat([mpc.act({"state": START}, carry, "train")[0] for _ in range(8)])
-    assert (plain.argmax(-1) == 4).all() and len(wild.argmax(-1).unique()) > 2
+    assert (plain.argmax(-1) == 4).all()
+    assert len(wild.argmax(-1).unique()) > 2
     assert GRID.contains(wild)
 
 

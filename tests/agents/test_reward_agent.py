@@ -61,7 +61,8 @@ def test_it_walks_to_where_the_reward_is() -> None:
     model = Plane()
     mpc, at = agent(model), torch.tensor([[0.0, 0.0], [2.0, 2.0]])
     carry = mpc.start(2, rng=generator())
-    assert not mpc.needs_goal and carry.goal is None
+    assert not mpc.needs_goal
+    assert carry.goal is None
     for _ in range(14):
         action, carry, _ = mpc.act({"at": at}, carry)
         at = at + 0.3 * action
@@ -74,7 +75,9 @@ def test_without_draws_it_plans_on_modes_and_filters_as_before() -> None:
     mpc = agent(model, sample_futures=False)
     carry = mpc.start(1, rng=generator())
     _, carry, _ = mpc.act({"at": torch.zeros(1, 2)}, carry)
-    assert model.seeds[0] is carry.rng and set(model.seeds[1:]) == {None} and len(model.seeds) > 1
+    assert model.seeds[0] is carry.rng
+    assert set(model.seeds[1:]) == {None}
+    assert len(model.seeds) > 1
 
 
 def test_exploring_adds_noise_of_the_spread_it_says_and_stays_legal() -> None:
@@ -105,6 +108,8 @@ def test_every_state_space_model_is_planned_in(name: str) -> None:
     first, carry, _ = mpc.act(obs, carry)
     carry = mpc.restart(carry, torch.tensor([True, False] * 3))
     again, carry, info = mpc.act(obs, carry)
-    assert model.action.contains(first) and model.action.contains(again) and info["replanned"]
+    assert model.action.contains(first)
+    assert model.action.contains(again)
+    assert info["replanned"]
     repeat, _, _ = mpc.act(obs, mpc.start(6, rng=generator()))
     assert torch.equal(first, repeat), "same generator, same plan"

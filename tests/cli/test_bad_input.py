@@ -21,7 +21,8 @@ def refused(said, *words: str) -> None:
     """Code 2, nothing on standard output, and one last line that holds all `words`."""
     assert said.code == 2, said
     sentence = said.err.strip().splitlines()[-1]
-    assert sentence.startswith("isochrone: ") and "Traceback" not in said.err
+    assert sentence.startswith("isochrone: ")
+    assert "Traceback" not in said.err
     for word in words:
         assert word in sentence, sentence
 

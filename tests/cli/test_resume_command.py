@@ -36,7 +36,8 @@ def test_resumed_is_the_same_bits(isochrone, small, tmp_path, monkeypatch, sourc
     with monkeypatch.context() as patch:
         patch.setattr(Console, "tick", stop_at_three)
         done = isochrone("train", "tiny", *words, "--run", cut)
-    assert done.code == 130 and f"isochrone train --resume {cut}" in done.err
+    assert done.code == 130
+    assert f"isochrone train --resume {cut}" in done.err
     assert (cut / "checkpoints/00000003/manifest.json").exists()
 
     assert isochrone("train", "--resume", cut).code == 0
@@ -46,7 +47,9 @@ def test_resumed_is_the_same_bits(isochrone, small, tmp_path, monkeypatch, sourc
 def test_a_complete_run_stays_as_it_is(isochrone, trained: Path) -> None:
     before = weights(trained)
     done = isochrone("train", "--resume", trained)
-    assert done.code == 0 and "it already was" in done.err and weights(trained) == before
+    assert done.code == 0
+    assert "it already was" in done.err
+    assert weights(trained) == before
 
 
 def test_a_run_killed_while_recording_records_again(isochrone, small, tmp_path, monkeypatch) -> None:

@@ -39,9 +39,12 @@ def test_every_difference_from_the_notes_is_explained() -> None:
 
 def test_the_command(isochrone) -> None:
     done = isochrone("routes", "zhp_original")
-    assert done.code == 0 and "Beside the original design" in done.out and "✗" not in done.out
+    assert done.code == 0
+    assert "Beside the original design" in done.out
+    assert "✗" not in done.out
     found = json.loads(isochrone("routes", "tiny", "--json").out)
-    assert found["faults"] == [] and found["measured"]["jepa"]["encoder"] == 0.0
+    assert found["faults"] == []
+    assert found["measured"]["jepa"]["encoder"] == 0.0
     attached = json.loads(isochrone("routes", "tiny", "--model.stop-grad-to-encoder", "false", "--json").out)
     assert attached["measured"]["jepa"]["encoder"] > 0
     assert isochrone("routes", "tiny", "--write", "x.md").code == 2

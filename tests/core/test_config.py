@@ -103,12 +103,14 @@ def test_every_kind_of_field_can_be_set_by_text() -> None:
         },
     )
     assert made == Recipe(1000, 0, "detached", (8, 16, 32), True, "three", Optimiser(3e-4, (0.5, 0.9), 10))
-    assert isinstance(made.steps, int) and isinstance(made.optimiser.warmup, int)
+    assert isinstance(made.steps, int)
+    assert isinstance(made.optimiser.warmup, int)
 
 
 def test_override_leaves_the_original_and_reads_dashes() -> None:
     base = Recipe()
-    assert override(base, {"optimiser.lr": "1"}).optimiser.lr == 1.0 and base == Recipe()
+    assert override(base, {"optimiser.lr": "1"}).optimiser.lr == 1.0
+    assert base == Recipe()
     flags = parse_flags(["--env.map-file", "x", "--fast", "--no-op=1", "loss.z2h=0", "--shift", "-3"])
     assert flags == {"env.map_file": "x", "fast": "true", "no_op": "1", "loss.z2h": "0", "shift": "-3"}
 
@@ -269,4 +271,5 @@ def test_component_config_takes_its_main_field() -> None:
 
 def test_nearest_prefers_the_close_one_and_else_lists() -> None:
     assert did_you_mean("stpes", ["steps", "seed"]) == "; did you mean 'steps'?"
-    assert did_you_mean("x", ["b", "a"]) == "; choose from: a, b" and did_you_mean("x", []) == ""
+    assert did_you_mean("x", ["b", "a"]) == "; choose from: a, b"
+    assert did_you_mean("x", []) == ""

@@ -24,9 +24,11 @@ def gradients(module: nn.Module) -> list[Tensor | None]:
 def test_stop_keeps_the_value_and_ends_the_gradient() -> None:
     x = torch.ones(3, requires_grad=True)
     y = stop_gradient(x * 2, "a test")
-    assert y.eq(2).all() and not y.requires_grad
+    assert y.eq(2).all()
+    assert not y.requires_grad
     (x.sum() + stop_gradient(x, "a test").sum()).backward()
-    assert x.grad is not None and x.grad.eq(1).all()
+    assert x.grad is not None
+    assert x.grad.eq(1).all()
 
 
 def test_without_grad_calls_a_function_without_a_graph() -> None:
@@ -58,8 +60,10 @@ def test_stop_gradient_refuses_what_is_not_a_tensor_or_struct() -> None:
 def test_frozen_passes_the_gradient_to_the_input_only(rng: torch.Generator) -> None:
     net, x = network(), torch.randn(5, 3, generator=rng).requires_grad_()
     frozen(net)(x).square().sum().backward()
-    assert x.grad is not None and x.grad.abs().sum() > 0
-    assert gradients(net) == [None] * 6 and all(p.requires_grad for p in net.parameters())
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert gradients(net) == [None] * 6
+    assert all(p.requires_grad for p in net.parameters())
 
 
 def test_frozen_equals_the_toggle(rng: torch.Generator) -> None:
@@ -70,7 +74,9 @@ def test_frozen_equals_the_toggle(rng: torch.Generator) -> None:
     ours, theirs = frozen(net)(x), toggled(y)
     assert torch.equal(ours, theirs)
     ours.square().sum().backward(), theirs.square().sum().backward()
-    assert x.grad is not None and y.grad is not None and torch.equal(x.grad, y.grad)
+    assert x.grad is not None
+    assert y.grad is not None
+    assert torch.equal(x.grad, y.grad)
 
 
 def test_frozen_reads_weights_when_called(rng: torch.Generator) -> None:
@@ -80,7 +86,8 @@ def test_frozen_reads_weights_when_called(rng: torch.Generator) -> None:
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1)
-    assert torch.equal(call(x), net(x)) and not torch.equal(call(x), before)
+    assert torch.equal(call(x), net(x))
+    assert not torch.equal(call(x), before)
 
 
 def test_frozen_beside_the_live_module_gives_only_the_live_gradient(rng: torch.Generator) -> None:
@@ -89,7 +96,9 @@ def test_frozen_beside_the_live_module_gives_only_the_live_gradient(rng: torch.G
     alone = network()
     alone(x).sum().backward()
     for mixed, pure in zip(gradients(net), gradients(alone), strict=True):
-        assert mixed is not None and pure is not None and torch.equal(mixed, pure)
+        assert mixed is not None
+        assert pure is not None
+        assert torch.equal(mixed, pure)
 
 
 def test_frozen_calls_any_method(rng: torch.Generator) -> None:
@@ -128,7 +137,8 @@ def test_no_parameter_grad_reaches_inputs_only(rng: torch.Generator) -> None:
     net, x = network(), torch.randn(2, 3, generator=rng).requires_grad_()
     with no_parameter_grad(net):
         net(x).sum().backward()
-    assert gradients(net) == [None] * 6 and x.grad is not None
+    assert gradients(net) == [None] * 6
+    assert x.grad is not None
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -168,9 +178,12 @@ def test_ema_gets_no_gradient_but_passes_it_to_its_input(rng: torch.Generator) -
     fast = network()
     ema, x = EMA(fast, 0.1), torch.randn(2, 3, generator=rng).requires_grad_()
     ema(x).sum().backward()
-    assert gradients(ema) == [None] * 6 and x.grad is not None and x.grad.abs().sum() > 0
+    assert gradients(ema) == [None] * 6
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in ema.parameters())
-    assert gradients(fast) == [None] * 6 and all(p.requires_grad for p in fast.parameters())
+    assert gradients(fast) == [None] * 6
+    assert all(p.requires_grad for p in fast.parameters())
 
 
 def test_ema_copies_buffers_and_is_saved() -> None:
@@ -178,7 +191,8 @@ def test_ema_copies_buffers_and_is_saved() -> None:
     ema = EMA(fast, 0.5)
     fast(torch.tensor([[1.0, 5.0], [3.0, 9.0]]))
     ema.update(fast)
-    assert isinstance(ema.module, nn.BatchNorm1d) and ema.module.running_mean is not None
+    assert isinstance(ema.module, nn.BatchNorm1d)
+    assert ema.module.running_mean is not None
     assert torch.equal(ema.module.running_mean, fast.running_mean)
     assert "module.running_mean" in ema.state_dict()
 

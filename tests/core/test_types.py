@@ -40,9 +40,13 @@ def step(value: float, size: int = 2) -> Step:
 def test_map_reaches_every_tensor_and_leaves_the_original() -> None:
     plan = Plan(torch.zeros(2, 3, 4), torch.zeros(2), {"cost": torch.ones(2), "name": "cem", "inner": step(1.0)})
     twice = plan.map(lambda x: x + 1 if x.dtype == torch.float32 else x)
-    assert twice.actions.eq(1).all() and twice.trace["cost"].eq(2).all() and twice.trace["name"] == "cem"
-    assert twice.trace["inner"].reward.eq(2).all() and twice.trace["inner"].obs["image"].eq(1).all()
-    assert plan.actions.eq(0).all() and plan.trace["cost"].eq(1).all()
+    assert twice.actions.eq(1).all()
+    assert twice.trace["cost"].eq(2).all()
+    assert twice.trace["name"] == "cem"
+    assert twice.trace["inner"].reward.eq(2).all()
+    assert twice.trace["inner"].obs["image"].eq(1).all()
+    assert plan.actions.eq(0).all()
+    assert plan.trace["cost"].eq(1).all()
 
 
 def test_index_takes_the_same_rows_of_everything() -> None:
@@ -56,32 +60,39 @@ def test_index_takes_the_same_rows_of_everything() -> None:
 def test_stack_makes_a_dimension_and_cat_extends_one() -> None:
     steps = [step(float(t)) for t in range(3)]
     stacked = Step.stack(steps, dim=1)
-    assert stacked.reward.tolist() == [[0, 1, 2], [0, 1, 2]] and stacked.obs["image"].shape == (2, 3, 1, 2, 2)
+    assert stacked.reward.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert stacked.obs["image"].shape == (2, 3, 1, 2, 2)
     joined = Step.cat(steps)
-    assert joined.reward.tolist() == [0, 0, 1, 1, 2, 2] and joined.obs["image"].shape == (6, 1, 2, 2)
+    assert joined.reward.tolist() == [0, 0, 1, 1, 2, 2]
+    assert joined.obs["image"].shape == (6, 1, 2, 2)
 
 
 def test_stack_undoes_index() -> None:
     b = batch("100 010", "000 100")
     again = Batch.stack([b[0], b[1]])
-    assert torch.equal(again.action, b.action) and torch.equal(again.obs["image"], b.obs["image"])
+    assert torch.equal(again.action, b.action)
+    assert torch.equal(again.obs["image"], b.obs["image"])
 
 
 def test_replace_copies_and_nothing_can_be_written() -> None:
     one = step(1.0)
-    assert one.replace(reward=torch.zeros(2)).reward.eq(0).all() and one.reward.eq(1).all()
+    assert one.replace(reward=torch.zeros(2)).reward.eq(0).all()
+    assert one.reward.eq(1).all()
     with pytest.raises(FrozenInstanceError):
         one.reward = torch.zeros(2)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_to_keeps_values_and_types() -> None:
     moved = step(3.0).to("cpu")
-    assert moved.obs["image"].dtype == torch.uint8 and moved.reward.eq(3).all()
+    assert moved.obs["image"].dtype == torch.uint8
+    assert moved.reward.eq(3).all()
 
 
 def test_tree_map_walks_dicts() -> None:
     out = tree_map(lambda x: x * 2, {"a": torch.ones(1), "b": {"c": torch.ones(1)}, "n": 5})
-    assert out["a"] == 2 and out["b"]["c"] == 2 and out["n"] == 5
+    assert out["a"] == 2
+    assert out["b"]["c"] == 2
+    assert out["n"] == 5
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -134,14 +145,19 @@ PUSH = ActionSpec("continuous", 2, noop=0)
 @pytest.mark.parametrize("space", [MOVES, PUSH])
 def test_samples_are_legal_and_follow_the_generator(space: ActionSpec) -> None:
     drawn = [space.sample((50, 3), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert drawn[0].shape == (50, 3, space.size) and drawn[0].dtype == torch.float32
-    assert space.contains(drawn[0]) and torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert drawn[0].shape == (50, 3, space.size)
+    assert drawn[0].dtype == torch.float32
+    assert space.contains(drawn[0])
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_samples_cover_the_space(rng: torch.Generator) -> None:
     assert MOVES.sample((1000,), rng).mean(0).sub(0.2).abs().max() < 0.06
     pushes = PUSH.sample((1000,), rng)
-    assert pushes.min() < -0.95 and pushes.max() > 0.95 and pushes.mean().abs() < 0.06
+    assert pushes.min() < -0.95
+    assert pushes.max() > 0.95
+    assert pushes.mean().abs() < 0.06
 
 
 @pytest.mark.parametrize("space", [MOVES, PUSH])
@@ -169,8 +185,10 @@ def test_what_leaves_the_box_is_not_an_action(bad: list[float]) -> None:
 
 
 def test_idle_does_nothing() -> None:
-    assert MOVES.idle((2, 3)).argmax(-1).eq(0).all() and MOVES.contains(MOVES.idle((2, 3)))
-    assert PUSH.idle((4,)).eq(0).all() and PUSH.idle((4,)).shape == (4, 2)
+    assert MOVES.idle((2, 3)).argmax(-1).eq(0).all()
+    assert MOVES.contains(MOVES.idle((2, 3)))
+    assert PUSH.idle((4,)).eq(0).all()
+    assert PUSH.idle((4,)).shape == (4, 2)
     assert ActionSpec("discrete", 3, noop=2).idle((1,)).tolist() == [[0.0, 0.0, 1.0]]
     assert ActionSpec("discrete", 3).idle(()).tolist() == [1.0, 0.0, 0.0]
 

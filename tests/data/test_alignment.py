@@ -66,7 +66,8 @@ def test_every_row_of_every_window_keeps_the_convention():
     batch = replay.sample(64, 12, rng)
     number, episode, t, total = batch.obs["state"].unbind(-1)  # (B, T) each
     index = batch.action.argmax(-1)  # (B, T)
-    assert torch.equal(batch.first, t == 0) and torch.equal(batch.last, t == 4 + number)
+    assert torch.equal(batch.first, t == 0)
+    assert torch.equal(batch.last, t == 4 + number)
     assert torch.equal(batch.terminal, batch.last & (number % 2 == 0))
     assert torch.equal(batch.obs["image"][..., 0, 0, 0].float(), t * 16 + number)
     assert (batch.reward[batch.first] == 0).all()
@@ -92,7 +93,9 @@ def test_collection_in_pieces_equals_collection_at_once():
     act, carry, done = random_policy(env.spec.action, rng), None, []
     for steps in (30, 3, 57):
         carry = collect(env, act, pieces, steps, rng, done.append, carry)
-    assert isinstance(carry, Collection) and len(env.seeds) == 1 and done[:11] == [*range(3, 31, 3), 3]
+    assert isinstance(carry, Collection)
+    assert len(env.seeds) == 1
+    assert done[:11] == [*range(3, 31, 3), 3]
     for name in whole.fields:
         assert np.array_equal(whole.column(1, name), pieces.column(1, name)), name
 
@@ -141,7 +144,8 @@ def test_persistence():
         action, carry, _ = act({"first": torch.zeros(50, dtype=torch.bool)}, carry, "explore")
         runs.append(action)
     same = (torch.stack(runs)[1:] == torch.stack(runs)[:-1]).all(-1).float().mean()
-    assert abs(same - 0.75) < 0.02 and spec.contains(torch.stack(runs))
+    assert abs(same - 0.75) < 0.02
+    assert spec.contains(torch.stack(runs))
     fresh, _, _ = act({"first": torch.ones(50, dtype=torch.bool)}, carry, "explore")
     assert not (fresh == carry).all(-1).any()
     with pytest.raises(UserError, match="hold_steps = 0"):

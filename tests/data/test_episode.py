@@ -66,7 +66,8 @@ BAD = [
 @pytest.mark.parametrize("spec", [DISCRETE, BOX])
 def test_good_episodes_pass(spec):
     good = episode(spec)
-    assert check(good, spec) is good and len(good) == 5
+    assert check(good, spec) is good
+    assert len(good) == 5
     assert Episode.of(good.columns()).columns().keys() == good.columns().keys()
 
 

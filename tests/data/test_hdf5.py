@@ -50,16 +50,20 @@ def test_there_and_back(spec, compress, tmp_path):
     assert Hdf5(Hdf5Config(compress)).write(path, iter(written), spec) == 4
     assert open_format(path).spec(path) == spec
     back = list(open_format(path).read(path))
-    assert len(back) == 4 and all(same(a, b) for a, b in zip(written, back, strict=True))
+    assert len(back) == 4
+    assert all(same(a, b) for a, b in zip(written, back, strict=True))
     assert [p.name for p in tmp_path.iterdir()] == ["my.hdf5"]  # nothing left aside
     report = source.validate(path)
     assert (report["episodes"], report["rows"], report["shortest"], report["longest"]) == (4, 64, 2, 40)
-    assert report["terminal"] == 2 and report["obs"]["image"] == [3, 12, 10]
-    assert report["action"]["kind"] == spec.action.kind and len(report["action_use"]) == spec.action.size
+    assert report["terminal"] == 2
+    assert report["obs"]["image"] == [3, 12, 10]
+    assert report["action"]["kind"] == spec.action.kind
+    assert len(report["action_use"]) == spec.action.size
 
 
 def test_it_is_registered_with_its_config():
-    assert registry.get("format", "hdf5") is Hdf5 and "hdf5" in registry.names("format")
+    assert registry.get("format", "hdf5") is Hdf5
+    assert "hdf5" in registry.names("format")
     assert to_dict(validate(component_config("format", "hdf5"))) == {"name": "hdf5", "compress": 1, "chunk": 16}
     with pytest.raises(UserError, match="my.csv: none of the formats hdf5 recognises it .and there is no such file"):
         open_format("my.csv")
@@ -74,7 +78,8 @@ def test_episodes_are_spread_over_environments(recording, on_disk, tmp_path):
     assert len(replay) == 64
     want = {n: episode(DISCRETE, n, n) for n in (5, 40, 2, 17)}
     found = list(replay.episodes())
-    assert sorted(len(e) for e in found) == [2, 5, 17, 40] and all(same(e, want[len(e)]) for e in found)
+    assert sorted(len(e) for e in found) == [2, 5, 17, 40]
+    assert all(same(e, want[len(e)]) for e in found)
     assert load_into(recording).num_envs == 4
     if on_disk:
         with pytest.raises(UserError, match="already holds 64 rows"):
@@ -84,7 +89,8 @@ def test_episodes_are_spread_over_environments(recording, on_disk, tmp_path):
 def test_environments_get_about_equally_many_rows():
     lengths = np.array([5, 40, 2, 17, 30])
     env_of, filled = assign(lengths, 2)
-    assert env_of.tolist() == [0, 0, 0, 1, 1] and filled.tolist() == [47, 47]
+    assert env_of.tolist() == [0, 0, 0, 1, 1]
+    assert filled.tolist() == [47, 47]
 
 
 def test_a_replay_can_be_exported(recording, tmp_path):

@@ -19,12 +19,16 @@ from isochrone.data.replay import Replay, row_bytes, split_envs
 def test_windows_are_what_was_written(spec, num_envs, rows, resume_margin, steps, on_disk, tmp_path):
     replay = Replay(spec, num_envs, rows, tmp_path / "ring" if on_disk else None, resume_margin)
     fill(replay, steps)
-    assert len(replay) == num_envs * min(rows, steps) and replay.total == num_envs * steps
+    assert len(replay) == num_envs * min(rows, steps)
+    assert replay.total == num_envs * steps
     batch = replay.sample(32, 4, torch.Generator().manual_seed(0))
-    assert batch.shape == (32, 4) and batch.obs["image"].dtype == torch.uint8
+    assert batch.shape == (32, 4)
+    assert batch.obs["image"].dtype == torch.uint8
     assert_window_is_true(batch, spec)
     times = batch.obs["state"][..., 1]
-    assert times.min() >= max(0, steps - rows) and times.max() < steps  # never across the cursor
+    # never across the cursor
+    assert times.min() >= max(0, steps - rows)
+    assert times.max() < steps
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,7 +82,8 @@ def test_starts_are_uniform_and_follow_the_generator():
     assert chi2 < 70  # 29 degrees of freedom: p < 1e-4
     one, two = (replay.sample(50, 3, torch.Generator().manual_seed(8)).obs["state"] for _ in range(2))
     other = replay.sample(50, 3, torch.Generator().manual_seed(9)).obs["state"]
-    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
 
 
 def test_pairs_do_not_cross_episodes():
@@ -113,10 +118,13 @@ def test_lanes_restrict_sampling_and_split_is_disjoint():
     replay = Replay(SMALL, 10, 12)
     fill(replay, 12)
     train, holdout = split_envs(10, 0.2)
-    assert len(holdout) == 2 and not set(train) & set(holdout) and sorted(train + holdout) == list(range(10))
+    assert len(holdout) == 2
+    assert not set(train) & set(holdout)
+    assert sorted(train + holdout) == list(range(10))
     seen = replay.sample(300, 4, torch.Generator().manual_seed(0), envs=train).obs["state"][..., 0]
     assert set(seen.unique().tolist()) == set(train)
-    assert split_envs(10, 0.2) == (train, holdout) and split_envs(2, 0.001)[1]
+    assert split_envs(10, 0.2) == (train, holdout)
+    assert split_envs(2, 0.001)[1]
     with pytest.raises(UserError, match="at least 2 environments"):
         split_envs(1)
     with pytest.raises(UserError, match="between 0 and 1"):
@@ -138,7 +146,8 @@ def test_episodes_come_back_whole():
 def test_a_long_episode_keeps_its_end():
     replay = Replay(SMALL, 1, 6, resume_margin=2)
     replay.extend(0, episode_at(SMALL, 0, 50))
-    assert replay.column(0, "obs/state")[:, 1].tolist() == [44, 45, 46, 47, 48, 49] and replay.total == 50
+    assert replay.column(0, "obs/state")[:, 1].tolist() == [44, 45, 46, 47, 48, 49]
+    assert replay.total == 50
 
 
 # --- sizes and bad input ---

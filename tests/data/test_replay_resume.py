@@ -25,7 +25,8 @@ def test_reopened_folder_continues_from_its_flush(tmp_path):
     assert Replay.open(tmp_path / "ring").state_dict() == again.state_dict()
     fill(again, 5, start=14)
     assert again.column(0, "obs/state")[:, 1].tolist() == list(range(9, 19))
-    assert "20 rows in it" in again.describe() and str(tmp_path) in again.describe()
+    assert "20 rows in it" in again.describe()
+    assert str(tmp_path) in again.describe()
 
 
 def test_a_resume_margin_makes_resuming_exact(tmp_path):
@@ -41,7 +42,8 @@ def test_a_resume_margin_makes_resuming_exact(tmp_path):
         replay = Replay(SMALL, 2, 10, tmp_path / "ring", resume_margin=6)
         replay.load_state_dict(saved)
         got = replay.sample(20, 4, torch.Generator().manual_seed(attempt))
-        assert all(torch.equal(got.obs[k], want.obs[k]) for k in want.obs) and torch.equal(got.action, want.action)
+        assert all(torch.equal(got.obs[k], want.obs[k]) for k in want.obs)
+        assert torch.equal(got.action, want.action)
         fill(replay, 4, start=total)
 
 
@@ -67,7 +69,8 @@ def test_killed_at_any_instant_the_ring_holds_what_its_cursor_says(tmp_path):
         os.waitpid(child, 0)
         replay = Replay(SMALL, 2, 30, tmp_path, resume_margin=25)
         steps = replay.total // 2
-        assert steps % 25 == 0 and len(replay) == 2 * min(30, steps)
+        assert steps % 25 == 0
+        assert len(replay) == 2 * min(30, steps)
         want = list(range(max(0, steps - 30), steps))
         assert [replay.column(env, "obs/state")[:, 1].tolist() for env in (0, 1)] == [want, want]
         if steps:

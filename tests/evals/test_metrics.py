@@ -31,12 +31,14 @@ def measured(name: str, momentum: bool = False, **broken: float) -> dict[str, An
 
 def test_the_recording_is_what_was_played() -> None:
     env, batch, truth = recorded()
-    assert batch.shape == (24, 24) and truth.position.shape == (24, 24, 2)
+    assert batch.shape == (24, 24)
+    assert truth.position.shape == (24, 24, 2)
     flat = truth.state.map(lambda x: x.flatten(0, 1))
     assert torch.equal(env.draw(flat), batch.obs["image"].flatten(0, 1))
     after, jumped, moved = true_step(env, truth.state[:, 3], batch.action[:, 3])
     assert torch.equal(after.position, truth.position[:, 4])
-    assert torch.equal(jumped, truth.teleported[:, 3]) and torch.equal(moved, truth.moved[:, 3])
+    assert torch.equal(jumped, truth.teleported[:, 3])
+    assert torch.equal(moved, truth.moved[:, 3])
 
 
 def test_the_table_is_the_distance_between_the_places() -> None:
@@ -48,18 +50,24 @@ def test_the_table_is_the_distance_between_the_places() -> None:
 
 def test_reach_of_a_perfect_model() -> None:
     out = measured("reach")
-    assert out["spearman"] == pytest.approx(1) and out["mae"] == 0 and out["bias"] == 0
-    assert out["asymmetry"] == 1 and out["asymmetry_pairs"] > 100
-    assert out["spearman"].baseline < 0.9 and out["mae"].baseline > 2
+    assert out["spearman"] == pytest.approx(1)
+    assert out["mae"] == 0
+    assert out["bias"] == 0
+    assert out["asymmetry"] == 1
+    assert out["asymmetry_pairs"] > 100
+    assert out["spearman"].baseline < 0.9
+    assert out["mae"].baseline > 2
     assert np.allclose(out["calibration_p"], out["calibration_true"][:, None])
-    assert len(out["map_one_way"]) == 2 and len(out["map_pipe_from"]) == len(out["map_pipe_mouth"]) > 0
+    assert len(out["map_one_way"]) == 2
+    assert len(out["map_pipe_from"]) == len(out["map_pipe_mouth"]) > 0
 
 
 def test_reach_of_broken_models() -> None:
     assert measured("reach", wrong=1.5)["mae"] == pytest.approx(1.5)
     assert measured("reach", wrong=1.5)["mae"].interval == pytest.approx((1.5, 1.5))
     blind = measured("reach", blind=1)
-    assert blind["asymmetry"] == 0 and blind["mae"] > 0.5
+    assert blind["asymmetry"] == 0
+    assert blind["mae"] > 0.5
 
 
 def test_action_consistency_of_a_perfect_and_a_stuck_model() -> None:
@@ -68,7 +76,8 @@ def test_action_consistency_of_a_perfect_and_a_stuck_model() -> None:
         assert out[name] == 0, name
     assert out["step_length"] >= 1
     stuck = measured("action_consistency", stuck=1)
-    assert stuck["drift"] == pytest.approx(stuck["drift"].baseline) and stuck["drift"] > 0.1
+    assert stuck["drift"] == pytest.approx(stuck["drift"].baseline)
+    assert stuck["drift"] > 0.1
     assert np.allclose(stuck["drift_mean"], stuck["drift_baseline"])
 
 
@@ -80,19 +89,23 @@ def test_free_walks_are_free() -> None:
     for k in range(6):
         after, jumped, moved = true_step(env, now, walks.actions[:, k])
         idle = walks.actions[:, k].argmax(-1) == 0
-        assert bool((moved | idle).all()) and not bool(jumped.any())
+        assert bool((moved | idle).all())
+        assert not bool(jumped.any())
         now = after
     assert torch.equal(now.position, walks.after[:, -1].position)
 
 
 def test_perception_of_a_perfect_and_a_lost_encoder() -> None:
     out = measured("perception")
-    assert out["spearman"] == pytest.approx(1) and out["spearman_frames"] == pytest.approx(1)
+    assert out["spearman"] == pytest.approx(1)
+    assert out["spearman_frames"] == pytest.approx(1)
     assert out["position_error"] < 1e-3 < 5 < out["position_error"].baseline
     assert out["pipe_ends_gap"] == pytest.approx(0, abs=1e-9)
-    assert out["effective_rank"] == pytest.approx(2, abs=0.1) and out["spectrum"].sum() == pytest.approx(1)
+    assert out["effective_rank"] == pytest.approx(2, abs=0.1)
+    assert out["spectrum"].sum() == pytest.approx(1)
     lost = measured("perception", lost=1)
-    assert abs(lost["spearman"]) < 0.2 and lost["position_error"] > 5
+    assert abs(lost["spearman"]) < 0.2
+    assert lost["position_error"] > 5
 
 
 def test_the_position_probe_refuses_more_features_than_places() -> None:
@@ -108,10 +121,12 @@ def test_the_position_probe_refuses_more_features_than_places() -> None:
 
 def test_openloop_latent_of_a_perfect_and_a_stuck_model() -> None:
     out = measured("openloop_latent")
-    assert (
-        out["error_end"] == 0 and out["top1_hit_1"] == 1 and out["top1_hit_end"] == 1 and out["position_error_end"] == 0
-    )
-    assert out["error_end"].baseline > 0.2 and out["top1_hit_end"].baseline < 0.5
+    assert out["error_end"] == 0
+    assert out["top1_hit_1"] == 1
+    assert out["top1_hit_end"] == 1
+    assert out["position_error_end"] == 0
+    assert out["error_end"].baseline > 0.2
+    assert out["top1_hit_end"].baseline < 0.5
     assert np.array_equal(out["film_truth"], out["film_prediction"])
     stuck = measured("openloop_latent", stuck=1)
     assert stuck["error_end"] == pytest.approx(stuck["error_end"].baseline)
@@ -120,9 +135,12 @@ def test_openloop_latent_of_a_perfect_and_a_stuck_model() -> None:
 
 def test_belief_knows_velocity_and_no_clock() -> None:
     out = measured("belief", momentum=True)
-    assert out["velocity_r2"] > 0.999 and out["velocity_r2_z"] < 0.3
+    assert out["velocity_r2"] > 0.999
+    assert out["velocity_r2_z"] < 0.3
     assert abs(out["clock_r2"]) < 0.1
-    assert out["step_error"] == 0 and out["step_error_reset"] > 0.3  # forgetting loses the velocity
+    # forgetting loses the velocity
+    assert out["step_error"] == 0
+    assert out["step_error_reset"] > 0.3
     assert "velocity_r2" not in measured("belief")
     assert measured("belief")["step_error_reset"] == 0  # nothing hidden, nothing lost
     assert measured("belief", clock=1)["clock_r2"] > 0.99
@@ -130,7 +148,8 @@ def test_belief_knows_velocity_and_no_clock() -> None:
 
 def test_disagreement_finds_the_pipes() -> None:
     out = measured("disagreement")
-    assert out["auroc"] == 1 and out["pipe_moves"] == 12
+    assert out["auroc"] == 1
+    assert out["pipe_moves"] == 12
     assert measured("disagreement", lost=1)["auroc"] < 0.95
 
 
@@ -144,7 +163,8 @@ def test_disagreement_is_silent_without_pipes() -> None:
 def test_actions_point_where_they_lead() -> None:
     out = measured("action_effects")
     assert out["label"].tolist() == ["up", "down", "left", "right"]
-    assert out["z_consistency"] == pytest.approx(1) and out["z_length_spread"] == pytest.approx(0, abs=1e-6)
+    assert out["z_consistency"] == pytest.approx(1)
+    assert out["z_length_spread"] == pytest.approx(0, abs=1e-6)
     assert np.allclose(out["z_cosine"][0], [1, -1, 0, 0], atol=1e-6)
     assert out["p_consistency"] < 0.9  # no one vector per action fits a world with walls
 

@@ -78,28 +78,33 @@ def found(mix: str, variant: str = "split") -> dict[str, Any]:
 
 def test_a_coin_covers_both_sides() -> None:
     got = found("coin")
-    assert got["left"] == pytest.approx(0.5, abs=0.06) and got["right"] == pytest.approx(0.5, abs=0.06)
-    assert got["no_mode"] == pytest.approx(0, abs=1e-9) and got["rarer_mode"] > 0.44
+    assert got["left"] == pytest.approx(0.5, abs=0.06)
+    assert got["right"] == pytest.approx(0.5, abs=0.06)
+    assert got["no_mode"] == pytest.approx(0, abs=1e-9)
+    assert got["rarer_mode"] > 0.44
     assert got["correct_mode"] == pytest.approx(0.5, abs=0.06)
     assert got["error_end"] == pytest.approx(1.0, abs=0.15), "half of the futures pay twice as much as a blur"
 
 
 def test_a_blur_shows_no_side_and_pays_one_half() -> None:
     got = found("blur")
-    assert got["left"] == got["right"] == got["rarer_mode"] == 0 and got["no_mode"] == 1
+    assert got["left"] == got["right"] == got["rarer_mode"] == 0
+    assert got["no_mode"] == 1
     assert got["error_end"] == pytest.approx(0.5, abs=0.01), "|mean - side|^2 is a quarter of the distance between both"
     assert got["most_likely_error_end"] == pytest.approx(got["error_end"]), "it draws nothing at all"
 
 
 def test_one_side_only_is_seen_as_such() -> None:
     got = found("left")
-    assert got["left"] == 1 and got["rarer_mode"] == 0
+    assert got["left"] == 1
+    assert got["rarer_mode"] == 0
 
 
 @pytest.mark.parametrize("variant", ["split", "memory"])
 def test_one_who_knows_is_always_right_and_pays_nothing(variant: str) -> None:
     got = found("due", variant)
-    assert got["correct_mode"] == 1 and got["error_end"] == got["most_likely_error_end"] == pytest.approx(0, abs=1e-9)
+    assert got["correct_mode"] == 1
+    assert got["error_end"] == got["most_likely_error_end"] == pytest.approx(0, abs=1e-9)
     assert got["energy_score"] == pytest.approx(0, abs=1e-6)
 
 

@@ -85,9 +85,13 @@ def whole(size: int = 8) -> Batch:
 def test_knowing_the_recording_predicts_frames_and_rewards() -> None:
     batch = whole()
     got = compute("openloop_pixels", Seer(batch), batch, horizon=6)
-    assert got["error"].max() == pytest.approx(0, abs=1e-9) and got["reward_r2"] == pytest.approx(1)
-    assert (got["error_baseline"] > 0).all() and got["error_end"].baseline > got["error_1"].baseline
-    assert got["reconstruction_error"] == pytest.approx(0, abs=1e-9) and "sampling_share_end" not in got  # it has no h
+    assert got["error"].max() == pytest.approx(0, abs=1e-9)
+    assert got["reward_r2"] == pytest.approx(1)
+    assert (got["error_baseline"] > 0).all()
+    assert got["error_end"].baseline > got["error_1"].baseline
+    # it has no h
+    assert got["reconstruction_error"] == pytest.approx(0, abs=1e-9)
+    assert "sampling_share_end" not in got
     np.testing.assert_allclose(got["film_likely"], got["film_truth"])
 
 
@@ -95,10 +99,10 @@ def test_standing_still_scores_the_baseline() -> None:
     batch = whole()
     got = compute("openloop_pixels", Seer(batch, still=True), batch, horizon=6)
     np.testing.assert_allclose(got["error"], got["error_baseline"], rtol=1e-5)
-    assert got["reward_r2"] < 1 and len(got["horizon"]) == 6
-    assert got["error_5"] == got["error"][4] and "error_5" not in compute(
-        "openloop_pixels", Seer(batch), batch, horizon=4
-    )
+    assert got["reward_r2"] < 1
+    assert len(got["horizon"]) == 6
+    assert got["error_5"] == got["error"][4]
+    assert "error_5" not in compute("openloop_pixels", Seer(batch), batch, horizon=4)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,9 @@ def test_the_sampling_share_is_the_variance_over_futures() -> None:
     assert got["sampling_share_end"] == pytest.approx(6 * 6**2 / whole_variance, rel=1e-5)
     ends = batch.replace(last=torch.zeros_like(batch.last).index_fill(1, torch.arange(BURN_IN + 2, 24, 3), True))
     cut = compute("openloop_pixels", Spread(batch), ends, horizon=6)
-    assert "sampling_share_2" in cut and "sampling_share_end" not in cut  # no future of six steps lies in one episode
+    # no future of six steps lies in one episode
+    assert "sampling_share_2" in cut
+    assert "sampling_share_end" not in cut
 
 
 def test_only_models_with_memory_and_sampling_have_a_sampling_share() -> None:
@@ -187,7 +193,8 @@ def test_the_kl_per_frame_leaves_first_rows_out() -> None:
     assert got["kl_per_frame"] == pytest.approx(kl.sum(-1)[later].mean().item(), rel=1e-4)
     assert got["kl_first_frame"] == pytest.approx(kl.sum(-1)[~later].mean().item(), rel=1e-4)
     assert got["per_dimension"].sum() == pytest.approx(got["kl_per_frame"], rel=1e-6)
-    assert (np.diff(got["per_dimension"]) <= 0).all() and len(got["by_row"]) == 11
+    assert (np.diff(got["per_dimension"]) <= 0).all()
+    assert len(got["by_row"]) == 11
     said, chance = roll.posterior.mean[later].detach(), roll.posterior.std[later].detach().square().mean()
     assert got["noise_share"] == pytest.approx(float(chance / (chance + said.var(0, correction=0).mean())), rel=1e-4)
 

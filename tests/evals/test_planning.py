@@ -50,14 +50,16 @@ class Greedy:
 def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> None:
     env = world()
     pairs = plan_pairs(env, 200, rng)
-    assert len(pairs.shortest) == 200 and bool((pairs.shortest >= 1).all())
+    assert len(pairs.shortest) == 200
+    assert bool((pairs.shortest >= 1).all())
     assert torch.equal(env.distance(pairs.start, pairs.goal), pairs.shortest)
     both = torch.cat([pairs.start.position, pairs.goal.position], 1)
     assert len(both.unique(dim=0)) == 200
     again = plan_pairs(env, 200, torch.Generator().manual_seed(0))
     assert torch.equal(again.start.position, pairs.start.position)
     few = plan_pairs(world("..."), 50, rng)
-    assert len(few.shortest) == 6 and few.dropped == 3
+    assert len(few.shortest) == 6
+    assert few.dropped == 3
 
 
 def test_a_map_where_nothing_can_be_reached_is_refused(rng: torch.Generator) -> None:
@@ -73,15 +75,23 @@ def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
     budget = 2 * int(pairs.shortest.max())
     found = baseline_agents(env, pairs)
     replay = evaluate_agent(env, found["replay"], pairs, budget)
-    assert replay.success.all() and replay.success_at_end.all() and np.array_equal(replay.steps, pairs.shortest.numpy())
+    assert replay.success.all()
+    assert replay.success_at_end.all()
+    assert np.array_equal(replay.steps, pairs.shortest.numpy())
     noop = evaluate_agent(env, found["noop"], pairs, budget)
-    assert not noop.success.any() and (noop.steps == budget).all() and np.isnan(noop.ratio).all()
+    assert not noop.success.any()
+    assert (noop.steps == budget).all()
+    assert np.isnan(noop.ratio).all()
     wander = evaluate_agent(env, found["random"], pairs, budget, rng=rng)
-    assert 0 < wander.success.mean() < 0.6 and wander.success_at_end.mean() < wander.success.mean()
+    assert 0 < wander.success.mean() < 0.6
+    assert wander.success_at_end.mean() < wander.success.mean()
     ticks = iter(range(10**6))
     greedy = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget, clock=lambda: float(next(ticks)))
-    assert greedy.success.all() and greedy.success_at_end.all() and np.nanmax(greedy.ratio) == 1
-    assert greedy.seconds > 0 and greedy.evaluations > 5
+    assert greedy.success.all()
+    assert greedy.success_at_end.all()
+    assert np.nanmax(greedy.ratio) == 1
+    assert greedy.seconds > 0
+    assert greedy.evaluations > 5
     for pair in range(len(greedy.success)):  # the recorded path starts at the start and reaches the goal
         path = greedy.path[pair][~np.isnan(greedy.path[pair][:, 0])]
         assert np.array_equal(path[0], pairs.start.position[pair].numpy())
@@ -98,7 +108,8 @@ def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
     pairs = plan_pairs(env, 40, rng)
     found = baseline_agents(env, pairs)
     outcome = evaluate_agent(env, found["replay"], pairs, 2 * int(pairs.shortest.max()))
-    assert outcome.success.all() and outcome.success_at_end.all()
+    assert outcome.success.all()
+    assert outcome.success_at_end.all()
     assert not evaluate_agent(env, found["noop"], pairs, 5).success.any()
 
 
@@ -114,17 +125,20 @@ def test_leaving_the_batch_changes_nobody_else(rng: torch.Generator) -> None:
     budget = 2 * int(pairs.shortest.max())
     cut = evaluate_agent(env, Greedy(Perfect(env)), pairs, budget)
     whole = evaluate_agent(env, Opaque(Perfect(env)), pairs, budget)
-    assert np.array_equal(cut.steps, whole.steps) and np.array_equal(cut.success_at_end, whole.success_at_end)
+    assert np.array_equal(cut.steps, whole.steps)
+    assert np.array_equal(cut.success_at_end, whole.success_at_end)
     assert cut.evaluations < whole.evaluations
 
 
 def test_carries_are_cut_by_rows() -> None:
     carry = {"a": torch.arange(4), "b": (torch.zeros(4, 2), None, 3), "c": Struct(), "rng": torch.Generator()}
-    assert (
-        can_select_rows(carry, 4) and not can_select_rows({"a": torch.zeros(3)}, 4) and not can_select_rows(object(), 4)
-    )
+    assert can_select_rows(carry, 4)
+    assert not can_select_rows({"a": torch.zeros(3)}, 4)
+    assert not can_select_rows(object(), 4)
     cut = select_rows(carry, torch.tensor([1, 3]), 4)
-    assert cut["a"].tolist() == [1, 3] and cut["b"][0].shape == (2, 2) and cut["rng"] is carry["rng"]
+    assert cut["a"].tolist() == [1, 3]
+    assert cut["b"][0].shape == (2, 2)
+    assert cut["rng"] is carry["rng"]
 
 
 def test_zero_budget_is_refused(rng: torch.Generator) -> None:

@@ -194,13 +194,15 @@ def test_the_field_keeps_to_its_side_of_a_wall() -> None:
     xy = np.array([[x * 4, y * 4] for y in range(3) for x in range(5) if x != 2], float)
     value = np.where(xy[:, 0] < 8, xy[:, 0] / 4, 30 + xy[:, 0] / 4)
     grid = grid_of(xy)
-    assert grid.shape == (5, 7) and grid.pitch == 4
+    assert grid.shape == (5, 7)
+    assert grid.pitch == 4
     coarse = on_grid(grid, value)
     raster = fine(coarse)
     middle = raster[FINE // 2 :: FINE, FINE // 2 :: FINE]
     assert np.allclose(middle, coarse, equal_nan=True)  # exact at the places
     beside = raster[2 * FINE : 3 * FINE, 2 * FINE : 3 * FINE]  # the cell left of the wall
-    assert beside.max() < 1.6 and np.allclose(np.diff(beside, axis=1), 1 / FINE)
+    assert beside.max() < 1.6
+    assert np.allclose(np.diff(beside, axis=1), 1 / FINE)
     assert not cliffs(raster).any()
     step = on_grid(grid_of(np.array([[0.0, 0], [4, 0], [8, 0]])), np.array([0.0, 1.0, 9.0]))
     assert cliffs(fine(step)).any()
@@ -246,8 +248,11 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
     assert reader.open == []
     assert all(link.startswith(("data:", "#")) for link in reader.links)
     assert all(link[1:] in reader.ids for link in reader.links if link.startswith("#"))
-    assert "<script" not in html and "@import" not in html and not re.search(r"url\(", html)
-    assert "a &lt;b&gt; run" in html and "&lt;script&gt;" in html
+    assert "<script" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\(", html)
+    assert "a &lt;b&gt; run" in html
+    assert "&lt;script&gt;" in html
     assert html.index("Lines join the places") < html.index("Does it predict?") < html.index("Is z perceptual?")
     assert html.index("Is z perceptual?") < html.index("Is p reachability?") < html.index("Can one plan here?")
     for word in ("95 % interval", "baseline", "met ≥ 0.98", "jepa", torch.__version__, "missed ≥ 99 %", "replay"):
@@ -258,7 +263,9 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
 def test_a_report_of_little_says_little(tmp_path: Path) -> None:
     path = report.write_report(tmp_path / "new", {"reach.mae": {"value": 0.5}}, {}, {})
     html = path.read_text(encoding="utf-8")
-    assert "Is p reachability?" in html and "Can one plan here?" not in html and "<img" not in html
+    assert "Is p reachability?" in html
+    assert "Can one plan here?" not in html
+    assert "<img" not in html
 
 
 def test_refused_probes_say_why(tmp_path: Path) -> None:
@@ -268,8 +275,10 @@ def test_refused_probes_say_why(tmp_path: Path) -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert report.write_number(0.9876, "%") == "98.8 %" and report.write_number(1.0, "%") == "100 %"
-    assert report.write_number(-0.5, "{:.2f}") == "−0.50" and report.write_number(None, "%") == "–"
+    assert report.write_number(0.9876, "%") == "98.8 %"
+    assert report.write_number(1.0, "%") == "100 %"
+    assert report.write_number(-0.5, "{:.2f}") == "−0.50"
+    assert report.write_number(None, "%") == "–"
 
 
 def test_results_and_curves_survive_the_disk(tmp_path: Path) -> None:
@@ -279,7 +288,8 @@ def test_results_and_curves_survive_the_disk(tmp_path: Path) -> None:
     lines = [json.dumps({"step": k, "loss": 1 / (k + 1), "note": "x", "bad": None}) for k in range(3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "lo']))
     curves = store.curves(tmp_path / "metrics.jsonl")
-    assert list(curves) == ["training.loss"] and curves["training.loss"][:, 0].tolist() == [0, 1, 2]
+    assert list(curves) == ["training.loss"]
+    assert curves["training.loss"][:, 0].tolist() == [0, 1, 2]
     store.save_arrays(tmp_path / "arrays.json", {"a": np.array([[1.0, np.nan]]), "b": np.array(["x"])})
     assert json.loads((tmp_path / "arrays.json").read_text()) == {"a": [[1.0, None]], "b": ["x"]}
     paths = store.save_figures(tmp_path / "figures" / "5", {"x": b"\x89PNG"})

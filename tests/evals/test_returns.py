@@ -66,7 +66,8 @@ def test_the_oracles_policy_earns_the_best_return(task: str) -> None:
     found = evaluate_returns(world, {"knows": Knows(world)}, 3, rng())
     assert found["share"] == pytest.approx(1.0)
     assert found["oracle"] == pytest.approx(found["knows"])
-    assert found["random"] < found["knows"] and found["noop"] < found["knows"]
+    assert found["random"] < found["knows"]
+    assert found["noop"] < found["knows"]
     assert found["knows"].baseline == found["random"]
     assert found["episodes"].shape == (1, 12)
     low, high = found["knows"].interval
@@ -90,7 +91,8 @@ def test_the_decode_cost_is_time_with_frames_over_time_without() -> None:
 
     model.imagine, model.decode = imagine, decode
     assert compute("decode_cost", model, clock=lambda: now[0]) == {"ratio": 3.5}
-    assert len(plays) == 2 * len(draws) == 2 * (REPEATS + 1) and len(draws[0]) == 64 * 12
+    assert len(plays) == 2 * len(draws) == 2 * (REPEATS + 1)
+    assert len(draws[0]) == 64 * 12
 
 
 class Boasts(Always):
@@ -114,7 +116,8 @@ def test_planned_return_against_realized_return() -> None:
     env = Counter(CounterConfig(length=4, size=4), num_envs=3)
     found = evaluate_returns(env, {"boasts": Boasts(0)}, 0, rng())
     came = ((1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4 + 5 + 6) / 3)  # 5 comes alone in the second world
-    assert found["planned"] == pytest.approx(10) and found["realized"] == pytest.approx(sum(came) / 3)
+    assert found["planned"] == pytest.approx(10)
+    assert found["realized"] == pytest.approx(sum(came) / 3)
     assert found["plan_optimism"] == pytest.approx(10 - sum(came) / 3)
     low, high = found["plan_optimism"].interval
     assert low <= found["plan_optimism"] <= high

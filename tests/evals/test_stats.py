@@ -21,7 +21,8 @@ def test_wilson_closed_form() -> None:
     assert (low, high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # Wilson (1927), as tabulated
     for n, k in ((500, 500), (500, 0), (1, 1)):
         low, high = stats.wilson(k, n)
-        assert 0 <= low <= k / n <= high <= 1 and high > low
+        assert 0 <= low <= k / n <= high <= 1
+        assert high > low
     roots = np.roots([1 + 1.959964**2 / 50, -(2 * 0.3 + 1.959964**2 / 50), 0.3**2])  # (p - q)^2 = z^2 q(1-q)/n
     assert stats.wilson(15, 50) == pytest.approx(sorted(roots), abs=1e-6)
 
@@ -44,7 +45,8 @@ def test_bootstrap_covers_as_often_as_it_says(draw: np.random.Generator) -> None
 def test_paired_bootstrap_sees_a_small_steady_gain(draw: np.random.Generator) -> None:
     base = draw.normal(0, 10, 100)
     mean, low, high = stats.paired_bootstrap(base + 0.1 + draw.normal(0, 0.01, 100), base, draw)
-    assert mean == pytest.approx(0.1, abs=0.01) and 0.09 < low < high < 0.11
+    assert mean == pytest.approx(0.1, abs=0.01)
+    assert 0.09 < low < high < 0.11
     with pytest.raises(UserError, match="same trials"):
         stats.paired_bootstrap(base, base[:5], draw)
 

@@ -87,13 +87,16 @@ def test_noise_enters_by_the_generator_alone(name: str, classes: int) -> None:
     model, batch = tiny(name, classes=classes), windows(1)[0]
     with torch.no_grad():
         one, two, three = (model.observe(batch, {"feat"}, generator(s)).feat for s in (1, 1, 2))
-        assert torch.equal(one, two) and not torch.equal(one, three)
+        assert torch.equal(one, two)
+        assert not torch.equal(one, three)
         states = [model.update(model.start(6), batch.action[:, 0], {"image": batch.obs["image"][:, 0]}, generator(s))
                   for s in (1, 1, 2)]  # fmt: skip
-        assert torch.equal(states[0].z, states[1].z) and not torch.equal(states[0].z, states[2].z)
+        assert torch.equal(states[0].z, states[1].z)
+        assert not torch.equal(states[0].z, states[2].z)
         actions = model.action.sample((6, 4, 5), generator())
         paths = [model.imagine(states[0], actions, generator(s)).feat() for s in (1, 1, 2)]
-        assert torch.equal(paths[0], paths[1]) and not torch.equal(paths[0], paths[2])
+        assert torch.equal(paths[0], paths[1])
+        assert not torch.equal(paths[0], paths[2])
 
 
 def test_a_point_draws_nothing() -> None:
@@ -140,9 +143,11 @@ def test_decoding_and_heads_read_the_features_of_a_state(name: str) -> None:
             row = (some.target["image"][b, r] == roll.frames[b]).flatten(1).all(1).nonzero()[:, 0]
             errors = [(shown[b, t] - some.image_hat[b, r]).abs().max().item() for t in row.tolist()]
             assert min(errors) < 1e-5, "a decoded row stands beside its own target"
-    assert roll.target["image"].min() >= -0.5 and roll.target["image"].max() <= 0.5
+    assert roll.target["image"].min() >= -0.5
+    assert roll.target["image"].max() <= 0.5
     state = filtered(model, batch)[3]
-    assert model.rewards(state).shape == (6,) and ((model.continues(state) > 0) & (model.continues(state) < 1)).all()
+    assert model.rewards(state).shape == (6,)
+    assert ((model.continues(state) > 0) & (model.continues(state) < 1)).all()
     size = model.latent.sample_size + (16 if model.has_memory else 0)
     assert state.feat().shape == (6, size)
 
@@ -253,7 +258,8 @@ def test_five_bits_keep_five_bits_and_noise_fills_the_rest() -> None:
     drawn = model.observe(batch, {"target"}, generator(1)).target["image"]
     still = model.observe(batch, {"target"}).target["image"]
     low = (image // 8).float() / 32 - 0.5
-    assert ((drawn >= low) & (drawn <= low + 1 / 32)).all() and drawn.unique().numel() > 1000
+    assert ((drawn >= low) & (drawn <= low + 1 / 32)).all()
+    assert drawn.unique().numel() > 1000
     torch.testing.assert_close(still, low + 1 / 64)
     eight = replace(model.config, image_bits=8)
     torch.testing.assert_close(tiny("rssm").observe(batch, {"target"}).target["image"], image / 255 - 0.5)

@@ -15,18 +15,23 @@ from isochrone.models.openloop import OpenLoop, gather_rows
 def test_open_loop_against_a_loop() -> None:
     model, batch = made("zhp"), windows(1)[0]
     loop = model.observe(batch, {"open_loop"}, generator()).open_loop
-    assert loop.start.shape == (6, 3) and loop.valid.shape == (6, 3, 4) and loop.z.shape == (6, 3, 4, 8)
-    assert bool(loop.valid.any()) and not bool(loop.valid.all())
+    assert loop.start.shape == (6, 3)
+    assert loop.valid.shape == (6, 3, 4)
+    assert loop.z.shape == (6, 3, 4, 8)
+    assert bool(loop.valid.any())
+    assert not bool(loop.valid.all())
     index = torch.arange(6 * 12.0).reshape(6, 12, 1)  # every row its own number
     for b in range(6):
         for s in range(3):
             t = int(loop.start[b, s])
-            assert 0 <= t < 12 - 4 and loop.origin(index)[b, s, 0] == 12 * b + t
+            assert 0 <= t < 12 - 4
+            assert loop.origin(index)[b, s, 0] == 12 * b + t
             for k in range(1, 5):
                 assert loop.target(index)[b, s, k - 1, 0] == 12 * b + t + k
                 crossed = any(batch.last[b, i] or batch.first[b, i + 1] for i in range(t, t + k))
                 assert bool(loop.valid[b, s, k - 1]) is not crossed
-    assert isinstance(loop[0], OpenLoop) and loop[0].z.shape == (3, 4, 8)
+    assert isinstance(loop[0], OpenLoop)
+    assert loop[0].z.shape == (3, 4, 8)
 
 
 def test_open_loop_starts_cover_every_row_that_has_room() -> None:
@@ -39,7 +44,8 @@ def test_gather_rows() -> None:
     x = torch.arange(24).reshape(2, 4, 3)
     at = torch.tensor([[3, 0], [1, 1]])
     assert gather_rows(x, at).tolist() == [[x[0, 3].tolist(), x[0, 0].tolist()], [x[1, 1].tolist()] * 2]
-    assert gather_rows(x.bool(), at[..., None]).shape == (2, 2, 1, 3) and gather_rows(x[..., 0], at).shape == (2, 2)
+    assert gather_rows(x.bool(), at[..., None]).shape == (2, 2, 1, 3)
+    assert gather_rows(x[..., 0], at).shape == (2, 2)
 
 
 def test_open_loop_needs_room_and_an_rng() -> None:
@@ -62,7 +68,8 @@ def test_some_rows_are_decoded_in_training_and_all_without_an_rng() -> None:
         torch.testing.assert_close(roll.recon, model.decoder(roll.z[:, rows]))
     assert begins == set(range(9))
     for roll in (model.observe(batch, {"recon"}), tiny(decode_rows=0).observe(batch, {"recon"}, generator())):
-        assert roll.recon_rows.tolist() == list(range(12)) and roll.recon.shape[1] == 12
+        assert roll.recon_rows.tolist() == list(range(12))
+        assert roll.recon.shape[1] == 12
     assert tiny(decode_rows=99).observe(batch, {"recon"}, generator()).recon.shape[1] == 12
 
 
@@ -143,7 +150,8 @@ def test_needs_of_zhp() -> None:
     for field, parts in costs.items():
         called.clear()
         roll = model.observe(batch, {field}, generator())
-        assert called == parts and field in roll.fields
+        assert called == parts
+        assert field in roll.fields
     roll = model.observe(batch, {"z"}, generator())
     with pytest.raises(AttributeError, match="rollout holds z, z_in, not 'p': add it to the loss's `reads`"):
         _ = roll.p

@@ -53,7 +53,8 @@ def test_projecting_ahead_changes_nothing() -> None:
 def test_the_cell_takes_any_leading_shape_and_stays_bounded() -> None:
     cell = GRU(5, 7)
     h = cell(torch.randn(2, 3, 4, 5, generator=generator()) * 100, torch.zeros(2, 3, 4, 7))
-    assert h.shape == (2, 3, 4, 7) and h.abs().max() <= 1
+    assert h.shape == (2, 3, 4, 7)
+    assert h.abs().max() <= 1
 
 
 def test_recurrent_weights_start_orthogonal() -> None:
@@ -65,7 +66,8 @@ def test_recurrent_weights_start_orthogonal() -> None:
 @pytest.mark.parametrize("fourier", [0, 9])
 def test_a_perceptron_has_the_layers_it_says(layers: int, fourier: int) -> None:
     net = FourierMLP(5, 4, 16, layers=layers, fourier=fourier)
-    assert net(torch.zeros(2, 3, 5)).shape == (2, 3, 4) and net(torch.zeros(5)).shape == (4,)
+    assert net(torch.zeros(2, 3, 5)).shape == (2, 3, 4)
+    assert net(torch.zeros(5)).shape == (4,)
     kinds = [type(m).__name__ for m in net.net]
     assert kinds == ["Fourier"] * bool(fourier) + ["Linear", "LayerNorm", "SiLU"] * layers + ["Linear"]
     assert net.net[-1].in_features == (16 if layers else 5 + fourier)
@@ -75,7 +77,8 @@ def test_fourier_keeps_x_and_adds_sines_of_it() -> None:
     wave = Fourier(3, 6, 2.0)
     x = torch.randn(8, 3, generator=generator())
     out = wave(x)
-    assert out.shape == (8, wave.out) == (8, 9) and torch.equal(out[:, :3], x)
+    assert out.shape == (8, wave.out) == (8, 9)
+    assert torch.equal(out[:, :3], x)
     torch.testing.assert_close(out[:, 3:], torch.sin(x @ wave.wave.weight.T + wave.wave.bias))
     assert all(p.requires_grad for p in wave.parameters())
 

@@ -34,8 +34,10 @@ def test_every_multiple_of_the_unit_is_taken(kind: str, y: int, x: int) -> None:
     encoder, decoder = pair(kind, y, x)
     image = torch.randint(256, (2, 3, 3, y, x), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     z = encoder(image)
-    assert z.shape == (2, 3, 8) and decoder(z).shape == (2, 3, 3, y, x)
-    assert encoder(image[0, 0]).shape == (8,) and decoder(z[0, 0]).shape == (3, y, x)
+    assert z.shape == (2, 3, 8)
+    assert decoder(z).shape == (2, 3, 3, y, x)
+    assert encoder(image[0, 0]).shape == (8,)
+    assert decoder(z[0, 0]).shape == (3, y, x)
     torch.testing.assert_close(encoder(image[1, 2]), z[1, 2], atol=1e-5, rtol=1e-4)
 
 

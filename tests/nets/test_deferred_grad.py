@@ -98,7 +98,8 @@ def test_it_does_nothing_where_nothing_is_trained(data: tuple[Tensor, Tensor]) -
     h = data[0].clone().requires_grad_()
     with defer_weight_grad(cell, frozen):
         out = rolled(frozen, h, data[1])
-        assert cell.recur._deferred is not None and frozen.recur._deferred is None
+        assert cell.recur._deferred is not None
+        assert frozen.recur._deferred is None
     assert cell.recur._deferred is None
     assert torch.autograd.grad(out.sum(), [h])[0].shape == h.shape
     with torch.no_grad(), defer_weight_grad(cell):

@@ -91,7 +91,8 @@ def test_straight_through_is_the_gradient_of_the_mixed_probabilities(
     raw = randn(6, 15).requires_grad_()
     weight = randn(6, 15, seed=1)
     hot = family.sample(raw, family.noise(6, like=raw, rng=rng()))
-    assert torch.equal(hot.detach().unique(), torch.tensor([0.0, 1.0], dtype=raw.dtype)) and hot.sum() == 18
+    assert torch.equal(hot.detach().unique(), torch.tensor([0.0, 1.0], dtype=raw.dtype))
+    assert hot.sum() == 18
     (ours,) = torch.autograd.grad((hot * weight).sum(), raw)
     probs = 0.9 * raw.unflatten(-1, (3, 5)).softmax(-1) + 0.1 / 5
     (theirs,) = torch.autograd.grad((probs.flatten(-2) * weight).sum(), raw)
@@ -120,7 +121,8 @@ def test_a_point_is_a_unit_gaussian_in_its_kl() -> None:
     one = torch.ones_like(a)
     torch.testing.assert_close(family.dist(a).kl(PointMass(b)), Normal(a, one).kl(Normal(b, one)), **EXACT)
     torch.testing.assert_close(PointMass(a).entropy(), Normal(a, one).entropy(), **EXACT)
-    assert family.noise(3, like=a, rng=rng()) is None and torch.equal(family.sample(a, None), a)
+    assert family.noise(3, like=a, rng=rng()) is None
+    assert torch.equal(family.sample(a, None), a)
 
 
 def test_kl_is_zero_at_itself_and_never_below() -> None:
@@ -135,4 +137,5 @@ def test_one_hot_logits_stay_finite_far_out() -> None:
     mixed, bare = (Categorical(1, 3, u).dist(raw) for u in (0.01, 0.0))
     assert torch.isfinite(mixed.logits).all()
     torch.testing.assert_close(mixed.logits.exp()[0, 0, 1].item(), 0.01 / 3)
-    assert isinstance(bare, OneHot) and bare.mode().tolist() == [[1, 0, 0]]
+    assert isinstance(bare, OneHot)
+    assert bare.mode().tolist() == [[1, 0, 0]]

@@ -91,7 +91,8 @@ def test_only_the_memoryless_one_ignores_h() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_two_input_mlp_is_the_mlp_of_both_inputs(layers: int) -> None:
     net = shaken(TwoInputMLP(7, 5, 4, MLPConfig(6, layers, "layer", "silu")))
-    assert isinstance(net, TwoInputMLP) and net.h is not None
+    assert isinstance(net, TwoInputMLP)
+    assert net.h is not None
     h, e = randn(3, 7), randn(3, 5, seed=1)
     first = torch.cat([h, e], -1) @ torch.cat([net.h.weight, net.e.weight], 1).T
     torch.testing.assert_close(net(h, net.precompute(e)), net.rest(nn.functional.silu(net.norm(first))))

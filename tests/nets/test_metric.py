@@ -31,7 +31,8 @@ def test_the_triangle_inequality_and_no_negative_distance(name: str, seed: int, 
     with torch.no_grad():
         d = metric(name, seed=seed % 7)(x[:, None], x[None])  # (9, 9)
     detour = (d[:, :, None] + d[None]).amin(1)
-    assert d.min() >= 0 and bool((d <= detour + 1e-9 * max(scale, 1)).all())
+    assert d.min() >= 0
+    assert bool((d <= detour + 1e-9 * max(scale, 1)).all())
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -72,7 +73,9 @@ def test_pairs_is_the_table_of_all_distances_with_its_gradient(name: str) -> Non
 def test_poses_broadcast(name: str) -> None:
     made = metric(name)
     a, b = points(0, 6).reshape(2, 3, SIZE), points(1, 3)
-    assert made(a, b).shape == (2, 3) and made(a[:, :, None], b).shape == (2, 3, 3) and made(a[0, 0], b[0]).shape == ()
+    assert made(a, b).shape == (2, 3)
+    assert made(a[:, :, None], b).shape == (2, 3, 3)
+    assert made(a[0, 0], b[0]).shape == ()
     torch.testing.assert_close(made(a, b)[1, 2], made(a[1, 2], b[2]))
 
 
@@ -83,7 +86,8 @@ def test_euclidean_is_the_norm() -> None:
 
 def test_max_coordinate() -> None:
     a, b = torch.tensor([1.0, 5.0, 2.0]), torch.tensor([4.0, 1.0, 3.0])
-    assert MaxCoordinate(3)(a, b) == 3 and MaxCoordinate(3)(b, a) == 4
+    assert MaxCoordinate(3)(a, b) == 3
+    assert MaxCoordinate(3)(b, a) == 4
     assert MaxCoordinate(3)(a, a - 1) == 0, "what leads only down costs nothing"
 
 

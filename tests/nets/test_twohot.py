@@ -29,7 +29,8 @@ def test_a_target_has_two_neighbours_and_averages_to_what_it_says(values: list[f
     weights = two_hot(x, places)
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(x))
     torch.testing.assert_close(weights @ places, x, rtol=1e-9, atol=1e-9)
-    assert ((weights > 0).sum(-1) <= 2).all() and (weights >= 0).all()
+    assert ((weights > 0).sum(-1) <= 2).all()
+    assert (weights >= 0).all()
     for row in weights:
         at = row.nonzero()[:, 0]
         assert len(at) == 1 or int(at[1] - at[0]) == 1
@@ -61,6 +62,8 @@ def test_even_odds_mean_exactly_zero(spaced: str) -> None:
 
 def test_places_are_antisymmetric_and_an_even_number_is_refused() -> None:
     places = bins()
-    assert torch.equal(places, -places.flip(0)) and len(places) == 255 and places[127] == 0
+    assert torch.equal(places, -places.flip(0))
+    assert len(places) == 255
+    assert places[127] == 0
     with pytest.raises(ValueError, match="4 bins; an odd number"):
         bins(4)

@@ -89,7 +89,8 @@ def test_out_of_budget_returns_the_way_to_the_nearest_node(grid, place):
     grid = grid()
     start, goal = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 7.0]])
     plan = solve(grid, place, start, goal, expansions=3, width=1)
-    assert not plan.trace["reached"].any() and plan.trace["length"] == 3
+    assert not plan.trace["reached"].any()
+    assert plan.trace["length"] == 3
     end = walk(grid, place, start, plan, plan.trace["length"])
     assert grid.far[grid.index(end), grid.index(goal)] == grid.far[grid.index(start), grid.index(goal)] - 3
 

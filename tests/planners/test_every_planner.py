@@ -95,7 +95,8 @@ def test_its_cost_is_that_of_its_actions_and_never_rises(solve, place, name, kin
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_the_seed_decides_all(solve, name, kind):
     first, again = solve(name, kind, START, GOAL, seed=7), solve(name, kind, START, GOAL, seed=7)
-    assert torch.equal(first.actions, again.actions) and torch.equal(first.cost, again.cost)
+    assert torch.equal(first.actions, again.actions)
+    assert torch.equal(first.cost, again.cost)
     torch.manual_seed(123)
     torch.rand(5)
     assert torch.equal(solve(name, kind, START, GOAL, seed=7).actions, first.actions)
@@ -117,8 +118,11 @@ def test_no_weight_collects_a_gradient(place, rng, name, kind):
         with mode():
             cost = partial(Reach(distance), goal=place(GOAL))
             plan = build(name, action).plan(model.imagine, place(START), cost, None, rng)
-        assert model.gain.grad is None and model.gain.requires_grad
-        assert not plan.actions.requires_grad and not plan.cost.requires_grad and not plan.trace["cost"].requires_grad
+        assert model.gain.grad is None
+        assert model.gain.requires_grad
+        assert not plan.actions.requires_grad
+        assert not plan.cost.requires_grad
+        assert not plan.trace["cost"].requires_grad
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)

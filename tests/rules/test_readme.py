@@ -34,7 +34,8 @@ def test_every_mark_is_understood() -> None:
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("add-*.md")), ids=lambda p: p.name)
 def test_a_page_on_how_to_add_a_thing_runs(page: Path, tmp_path: Path) -> None:
     found = blocks(page.read_text(encoding="utf-8"))
-    assert found and not [f"{page.name}:{b.line}: {b.fault}" for b in found if b.fault]
+    assert found
+    assert not [f"{page.name}:{b.line}: {b.fault}" for b in found if b.fault]
     for block in found:
         done = run(block, tmp_path)
         assert block.skipped or done.returncode == 0, f"{page.name}:{block.line}\n{done.stdout}\n{done.stderr[-4000:]}"

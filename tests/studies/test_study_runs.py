@@ -47,7 +47,8 @@ def make(root: Path, steps: int = 4, count: int = 2) -> Path:
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None and time.monotonic() < until
+        assert process.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.02)
 
 
