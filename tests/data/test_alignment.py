@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from replaywindows import windows_at
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec, Step
@@ -128,7 +129,7 @@ def test_the_policy_learns_where_episodes_begin(kind):
     policy = count if kind == "function" else Counter()
     carry = collect(env, policy, replay, 61, torch.Generator().manual_seed(0), mode="eval")
     assert len(replay) == 62  # whole rows of 2 environments
-    batch = replay.take([0, 0, 0, 1, 1, 1], [0, 8, 16, 0, 8, 16], 8)
+    batch = windows_at(replay, [0, 0, 0, 1, 1, 1], [0, 8, 16, 0, 8, 16], 8)
     assert torch.equal(batch.action.argmax(-1), batch.obs["state"][..., 2].long() % 3)
     assert carry.agent.shape == (2,)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replaywindows import windows_at
 from ringrows import SMALL, SPEC, assert_window_is_true, episode_at, fill, step_at
 
 from isochrone.core.errors import UserError
@@ -60,7 +61,7 @@ def test_ring_equals_a_list(num_envs, rows, resume_margin, actions, length):
     where = [(env, s) for env, rows_ in enumerate(lists) for s in range(len(rows_) - length + 1)]
     assert replay.starts(length).tolist() == [max(len(rows_) - length + 1, 0) for rows_ in lists]
     if where:
-        batch = replay.take([env for env, _ in where], [s for _, s in where], length)
+        batch = windows_at(replay, [env for env, _ in where], [s for _, s in where], length)
         want = [lists[env][s : s + length] for env, s in where]
         assert [[tuple(r) for r in window] for window in batch.obs["state"].tolist()] == want
 
@@ -101,14 +102,14 @@ def test_a_sampled_batch_is_not_overwritten_by_later_ones():
     replay = Replay(SPEC, 2, 32)
     fill(replay, 32)
     rng = torch.Generator().manual_seed(0)
-    kept, copies = [], []
+    frames, copies = [], []
     for i in range(12):
         image = replay.sample(8, 8, rng).obs["image"]
-        kept.append(image[:, 2:5] if i % 2 else image.numpy())
-        copies.append(np.asarray(kept[-1]).copy())
+        frames.append(image[:, 2:5] if i % 2 else image.numpy())
+        copies.append(np.asarray(frames[-1]).copy())
         for _ in range(3):
             replay.sample(8, 8, rng)
-    for now, then in zip(kept, copies, strict=True):
+    for now, then in zip(frames, copies, strict=True):
         assert np.array_equal(np.asarray(now), then)
     places = {replay.sample(8, 8, rng).obs["image"].data_ptr() for _ in range(30)}
     assert len(places) <= 4  # and they are indeed used again
@@ -134,11 +135,11 @@ def test_lanes_restrict_sampling_and_split_is_disjoint():
 def test_episodes_come_back_whole():
     replay = Replay(SMALL, 2, 13)
     fill(replay, 28)  # rows 15..27 are there: 15-19 and 20-24 are whole, 25-27 is not finished
-    found = list(replay.episodes())
-    assert [(int(e.obs["state"][0, 0]), int(e.obs["state"][0, 1]), len(e)) for e in found] == [
+    episodes = list(replay.episodes())
+    assert [(int(e.obs["state"][0, 0]), int(e.obs["state"][0, 1]), len(e)) for e in episodes] == [
         (env, time, 5) for env in (0, 1) for time in (15, 20)
     ]
-    assert all(e.first.tolist() == [True, False, False, False, False] and e.last[-1] for e in found)
+    assert all(e.first.tolist() == [True, False, False, False, False] and e.last[-1] for e in episodes)
     fill(replay, 3, start=28)  # now 18..30: 15-19 has lost its beginning
     assert [int(e.obs["state"][0, 1]) for e in replay.episodes([1])] == [20, 25]
 
@@ -184,10 +185,6 @@ def test_too_little_data_and_bad_sizes():
     with pytest.raises(UserError, match="no window of 4 rows yet"):
         replay.sample(2, 4, torch.Generator())
     fill(replay, 6)
-    with pytest.raises(UserError, match="leave the stored rows"):
-        replay.take([0], [4], 3)
-    with pytest.raises(UserError, match="envs"):
-        replay.take([2], [0], 3)
     with pytest.raises(UserError, match="at least 1"):
         replay.sample(0, 4, torch.Generator())
     for num_envs, rows, resume_margin in ((0, 10, 0), (2, 1, 0), (2, 10, -1)):

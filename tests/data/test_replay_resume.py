@@ -93,8 +93,8 @@ def test_an_existing_folder_must_fit(tmp_path):
     folder = tmp_path / "ring"
     Replay(SMALL, 2, 10, folder).flush()
     for spec, num_envs, rows, words in (
-        (SPEC, 2, 10, "was made with spec"),
-        (SMALL, 3, 10, "was made with num_envs = 2, this run has 3"),
+        (SPEC, 2, 10, "was written with spec"),
+        (SMALL, 3, 10, "was written with num_envs = 2, this run has 3"),
         (SMALL, 2, 11, "capacity = 10, this run has 11"),
     ):
         with pytest.raises(UserError, match=words):

@@ -19,7 +19,7 @@ def test_every_whole_episode_is_told_once_with_its_sum() -> None:
     replay, watch = Replay(env.spec, 3, 60), Returns()
     collect(env, random_policy(env.spec.action, rng()), replay, 180, rng(1), watch=watch)
     whole = sorted(round(float(e.reward.sum()), 4) for e in replay.episodes())
-    told = sorted(round(x, 4) for x in watch.drain())
+    returns = sorted(round(x, 4) for x in watch.drain())
     # the row after the last recorded one is watched too, and may end one episode more in an environment
     assert 0 <= len(told) - len(whole) <= 3
     assert not [x for x in whole if x not in told]

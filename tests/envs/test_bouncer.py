@@ -27,9 +27,9 @@ def test_registered() -> None:
 
 @BOTH
 def test_both_sides_are_equally_likely(config: BouncerConfig) -> None:
-    world = Bouncer(config, 4000)
-    world.reset(0)
-    side = world.state().side
+    env = Bouncer(config, 4000)
+    env.reset(0)
+    side = env.state().side
     assert set(side.tolist()) == {-1, 1}
     assert abs((side == 1).sum().item() - 2000) < 4 * 32  # four standard deviations of 4000 tosses
     again = Bouncer(config, 4000)
@@ -54,13 +54,13 @@ def test_the_two_futures(config: BouncerConfig) -> None:
 
 
 def test_the_ball_falls_turns_and_comes_back() -> None:
-    world = Bouncer(BouncerConfig(episode_length=40), 2)
-    world.reset(0)
+    env = Bouncer(BouncerConfig(episode_length=40), 2)
+    env.reset(0)
     places = []
     for _ in range(40):
-        state = world.state()
+        state = env.state()
         places.append(((state.position[0, 0] - 28) * state.side[0] + 28, state.position[0, 1]))
-        world.step(idle(2))
+        env.step(idle(2))
     x, y = ([int(v) for v in values] for values in zip(*places, strict=True))
     assert x[:8] == [28] * 8 and y[:8] == list(range(0, 29, 4)) and set(y[8:]) == {28}
     assert x[8:15] == list(range(32, 57, 4)) and x[15:29] == list(range(52, -1, -4)) and x[29] == 4
@@ -68,65 +68,65 @@ def test_the_ball_falls_turns_and_comes_back() -> None:
 
 @pytest.mark.parametrize("speed", range(1, 29))
 def test_every_speed_stays_inside(speed: int) -> None:
-    world = Bouncer(BouncerConfig(speed=speed, episode_length=150))
-    state = world._at(torch.ones(150, dtype=torch.long), torch.arange(150))
+    env = Bouncer(BouncerConfig(speed=speed, episode_length=150))
+    state = env._at(torch.ones(150, dtype=torch.long), torch.arange(150))
     steps = state.position.diff(dim=0).abs()
     assert state.position.min() >= 0 and state.position.max() <= 56 and steps.max() <= speed
 
 
 def test_the_lamp_decides_the_side() -> None:
-    world = Bouncer(MEMORY, 64)
-    image = world.reset(3).obs["image"]
+    env = Bouncer(MEMORY, 64)
+    image = env.reset(3).obs["image"]
     amber = (image[:, 0] == 255) & (image[:, 2] == 0)  # (B, 64, 64)
     assert (amber.sum((1, 2)) == 64).all()
-    told = torch.where(amber[:, :, 32:].any((1, 2)), 1, -1)
-    assert torch.equal(told, world.state().side)
+    side = torch.where(amber[:, :, 32:].any((1, 2)), 1, -1)
+    assert torch.equal(side, env.state().side)
     for _ in range(MEMORY.turn + 1):
-        image = world.step(idle(64)).obs["image"]
+        image = env.step(idle(64)).obs["image"]
     column = (image == 255).all(1).any(1).float().argmax(-1)
-    assert torch.equal(torch.where(column > 28, 1, -1), told)
+    assert torch.equal(torch.where(column > 28, 1, -1), side)
 
 
 @BOTH
 def test_rows_of_episodes_and_frames(config: BouncerConfig, rng: torch.Generator) -> None:
     count = config.episode_length + 1
-    world = Bouncer(config, 3)
-    row = world.reset(1)
+    env = Bouncer(config, 3)
+    row = env.reset(1)
     for _ in range(2):
-        expected = world.frames(world.state().side)
-        assert torch.equal(world.frames(world.state().side, 5), expected[:, :5])
+        expected = env.frames(env.state().side)
+        assert torch.equal(env.frames(env.state().side, 5), expected[:, :5])
         for t in range(count):
             assert torch.equal(row.obs["image"], expected[:, t]) and row.obs["image"].dtype == torch.uint8
-            assert torch.equal(row.obs["image"], world.draw(world.state()))
+            assert torch.equal(row.obs["image"], env.draw(env.state()))
             assert (row.first == (t == 0)).all() and (row.last == (t == count - 1)).all()
             assert not row.terminal.any() and not row.reward.any()
-            assert (world.state().clock == t).all()
-            before = world.state()
-            row = world.step(world.spec.action.sample((3,), rng))
+            assert (env.state().clock == t).all()
+            before = env.state()
+            row = env.step(env.spec.action.sample((3,), rng))
             if t < count - 1:
-                after = world.transition(before)
-                assert torch.equal(world.state().position, after.position)
-                assert torch.equal(world.state().side, before.side)
+                after = env.transition(before)
+                assert torch.equal(env.state().position, after.position)
+                assert torch.equal(env.state().side, before.side)
 
 
 @BOTH
 def test_seeds_actions_and_resume(config: BouncerConfig, rng: torch.Generator) -> None:
-    worlds = [Bouncer(config, 40) for _ in range(3)]
-    first = [world.reset(seed) for world, seed in zip(worlds, (7, 7, 8), strict=True)]
-    sides = [world.state().side for world in worlds]
+    envs = [Bouncer(config, 40) for _ in range(3)]
+    first = [env.reset(seed) for env, seed in zip(envs, (7, 7, 8), strict=True)]
+    sides = [env.state().side for env in envs]
     assert torch.equal(first[0].obs["image"], first[1].obs["image"])
     assert torch.equal(sides[0], sides[1]) and not torch.equal(sides[0], sides[2])
     for _ in range(config.episode_length):  # to a last row
-        worlds[0].step(idle(40))
-        worlds[1].step(worlds[1].spec.action.sample((40,), rng))
-    worlds[2].load_state_dict(worlds[0].state_dict())
+        envs[0].step(idle(40))
+        envs[1].step(envs[1].spec.action.sample((40,), rng))
+    envs[2].load_state_dict(envs[0].state_dict())
     for _ in range(config.episode_length + 3):
-        rows = [world.step(worlds[1].spec.action.sample((40,), rng)) for world in worlds]
+        rows = [env.step(envs[1].spec.action.sample((40,), rng)) for env in envs]
         assert torch.equal(rows[0].obs["image"], rows[1].obs["image"])
         assert torch.equal(rows[0].obs["image"], rows[2].obs["image"]) and torch.equal(rows[0].first, rows[2].first)
-    assert not torch.equal(worlds[0].state().side, sides[0])
-    with pytest.raises(UserError, match="40 worlds, this run has 2"):
-        Bouncer(config, 2).load_state_dict(worlds[0].state_dict())
+    assert not torch.equal(envs[0].state().side, sides[0])
+    with pytest.raises(UserError, match="num_envs = 40, this run 2"):
+        Bouncer(config, 2).load_state_dict(envs[0].state_dict())
 
 
 @pytest.mark.parametrize(

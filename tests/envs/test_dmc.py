@@ -27,7 +27,7 @@ needs = pytest.mark.skipif(not HERE, reason="dm_control is not installed: pip in
 
 @pytest.fixture
 def file(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """envs/dmc.py as a module; where dm_control is missing the file is made to believe that it is there."""
+    """envs/dmc.py as a module; where dm_control is missing the module is patched as if it were installed."""
     module = importlib.import_module("isochrone.envs.dmc")
     monkeypatch.setattr(module, "_installed", lambda package: True)
     monkeypatch.setattr(module.metadata, "version", lambda name: "3.11.0")
@@ -43,7 +43,7 @@ def python(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 # --- without dm_control
 
 
-def test_without_the_extra_a_config_is_read_and_a_world_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_config_is_read_and_making_an_env_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("isochrone.envs.dmc")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     config = factory.make_config("planet", {"env": "dmc:walker-walk"})
@@ -82,7 +82,7 @@ KNOWN = (("ball_in_cup", "catch"), ("cartpole", "swingup"), ("cartpole", "swingu
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "task"),
     [
         ("cartpole-swingup", ("cartpole", "swingup")),
         ("cartpole-swingup_sparse", ("cartpole", "swingup_sparse")),
@@ -92,8 +92,8 @@ KNOWN = (("ball_in_cup", "catch"), ("cartpole", "swingup"), ("cartpole", "swingu
         ("ball_in_cup-catch", ("ball_in_cup", "catch")),
     ],
 )
-def test_names_of_tasks(file: Any, name: str, found: tuple[str, str]) -> None:
-    assert file.find_task(name, KNOWN) == found
+def test_names_of_tasks(file: Any, name: str, task: tuple[str, str]) -> None:
+    assert file.find_task(name, KNOWN) == task
 
 
 @pytest.mark.parametrize("name", ["walker-wlak", "acrobot-swingup", "zebra"])
@@ -139,19 +139,19 @@ def test_rewards_and_frames_are_those_of_a_loop_by_hand(rng: torch.Generator) ->
     rows = [env.reset(5)]
     actions = env.spec.action.sample((4, 2), rng)  # (T, B, A)
     rows += [env.step(action) for action in actions]
-    for world in range(2):
-        hand = suite.load("reacher", "easy", task_kwargs={"random": 5 + world})
+    for i in range(2):
+        hand = suite.load("reacher", "easy", task_kwargs={"random": 5 + i})
         now, reward = hand.reset(), 0.0
         for t in range(5):
             pixels = hand.physics.render(64, 64, camera_id=0)
-            assert np.array_equal(rows[t].obs["image"][world].permute(1, 2, 0).numpy(), pixels)
+            assert np.array_equal(rows[t].obs["image"][i].permute(1, 2, 0).numpy(), pixels)
             state = np.concatenate([np.ravel(x) for x in now.observation.values()])
-            assert np.allclose(rows[t].obs["state"][world].numpy(), state, atol=1e-6)
-            assert float(rows[t].reward[world]) == pytest.approx(reward)
+            assert np.allclose(rows[t].obs["state"][i].numpy(), state, atol=1e-6)
+            assert float(rows[t].reward[i]) == pytest.approx(reward)
             if t < 4:
                 reward = 0.0
                 for _ in range(4):
-                    now = hand.step(actions[t, world].double().numpy())
+                    now = hand.step(actions[t, i].double().numpy())
                     reward += now.reward or 0.0
         hand.physics.free()
     env.close()
@@ -178,15 +178,15 @@ def test_same_seed_same_frames_here_and_in_workers(rng: torch.Generator) -> None
 def test_repeats_and_bounds() -> None:
     table = {"cartpole-swingup": 8, "reacher-easy": 4, "cheetah-run": 4, "finger-spin": 2, "cup-catch": 4}
     for task, repeat in {**table, "walker-walk": 2, "pendulum-swingup": 2}.items():
-        world = SingleDmc(DmcConfig(task=task))
-        assert world.action_repeat == repeat
-        world.close()
-    world = SingleDmc(DmcConfig(action_repeat=3))
-    assert world.action_repeat == 3
-    world._low, world._high = np.array([-2.0]), np.array([6.0])
-    world.step(torch.zeros(1, 1))
-    assert world._env.physics.control()[0] == 2.0  # the middle of the bounds
-    world.close()
+        env = SingleDmc(DmcConfig(task=task))
+        assert env.action_repeat == repeat
+        env.close()
+    env = SingleDmc(DmcConfig(action_repeat=3))
+    assert env.action_repeat == 3
+    env._low, env._high = np.array([-2.0]), np.array([6.0])
+    env.step(torch.zeros(1, 1))
+    assert env._env.physics.control()[0] == 2.0  # the middle of the bounds
+    env.close()
 
 
 @needs
@@ -205,14 +205,14 @@ def test_an_episode_ends_at_the_time_limit() -> None:
 
 @needs
 def test_only_a_task_that_ends_by_itself_is_terminal() -> None:
-    world = SingleDmc(DmcConfig(fast_render=True))
-    world.reset(0)
-    world._env.task.get_termination = lambda physics: 0.0
-    row = world.step(torch.zeros(1, 1))
+    env = SingleDmc(DmcConfig(fast_render=True))
+    env.reset(0)
+    env._env.task.get_termination = lambda physics: 0.0
+    row = env.step(torch.zeros(1, 1))
     assert (
         row.last.all() and row.terminal.all() and float(row.reward[0]) <= 1
     )  # the first of eight repeats was the last
-    world.close()
+    env.close()
 
 
 QUIET = """

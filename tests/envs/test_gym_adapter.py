@@ -161,9 +161,9 @@ def test_no_copies() -> None:
 
 
 def test_shrinking_averages_areas() -> None:
-    picture = torch.zeros(4, 4, 3, dtype=torch.uint8)
-    picture[:2, :2, 0] = torch.tensor([[100, 200], [0, 100]])
-    assert shrink(picture, 2)[:, 0, 0].tolist() == [100, 0, 0]
+    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    image[:2, :2, 0] = torch.tensor([[100, 200], [0, 100]])
+    assert shrink(image, 2)[:, 0, 0].tolist() == [100, 0, 0]
     assert shrink(torch.full((5, 7), 9, dtype=torch.uint8), 3).unique().tolist() == [9]
     assert shrink(torch.full((5, 7, 4), 9, dtype=torch.uint8), 3).shape == (3, 3, 3)
     assert shrink(torch.full((3, 50, 70), 9, dtype=torch.uint8), 8).shape == (3, 8, 8)

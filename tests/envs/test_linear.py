@@ -1,4 +1,4 @@
-"""The linear-Gaussian world: rows, seeds, resume and refusals."""
+"""The linear-Gaussian environment: rows, seeds, resume and refusals."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from isochrone.envs.linear import LinearConfig, LinearEnv
 IDLE = torch.zeros(3, 1)
 
 
-def made(**options: Any) -> LinearEnv:
+def make(**options: Any) -> LinearEnv:
     return LinearEnv(LinearConfig(**{"episode_length": 4, **options}), num_envs=3)
 
 
-def rows(world: LinearEnv, count: int) -> list[Step]:
-    return [world.step(IDLE) for _ in range(count)]
+def rows(env: LinearEnv, count: int) -> list[Step]:
+    return [env.step(IDLE) for _ in range(count)]
 
 
 def test_episodes_begin_and_end_where_they_say() -> None:
-    world = made()
-    steps = [world.reset(0), *rows(world, 9)]
+    env = make()
+    steps = [env.reset(0), *rows(env, 9)]
     assert [bool(s.first.all()) for s in steps] == [True, False, False, False, False] * 2
     assert [bool(s.last.all()) for s in steps] == [False, False, False, False, True] * 2
     assert not any(bool(s.terminal.any()) or bool(s.reward.any()) for s in steps)
@@ -32,9 +32,9 @@ def test_episodes_begin_and_end_where_they_say() -> None:
 
 def test_it_moves_as_its_system_says() -> None:
     """Covariance of the first and second observation over many episodes, against A, Q, H and R."""
-    world = LinearEnv(LinearConfig(system=3), num_envs=40_000)
-    s = world.system
-    first, second = (x.obs["state"].double() for x in (world.reset(1), world.step(torch.zeros(40_000, 1))))
+    env = LinearEnv(LinearConfig(system=3), num_envs=40_000)
+    s = env.system
+    first, second = (x.obs["state"].double() for x in (env.reset(1), env.step(torch.zeros(40_000, 1))))
     torch.testing.assert_close(first.T.cov(), s.h @ s.q @ s.h.T + s.r, atol=0.1, rtol=0.05)
     later = s.h @ (s.a @ s.q @ s.a.T + s.q) @ s.h.T + s.r
     torch.testing.assert_close(second.T.cov(), later, atol=0.1, rtol=0.05)
@@ -42,7 +42,7 @@ def test_it_moves_as_its_system_says() -> None:
 
 
 def test_the_same_seed_is_the_same_run_and_a_saved_one_goes_on() -> None:
-    one, two = made(), made()
+    one, two = make(), make()
     assert torch.equal(one.reset(7).obs["state"], two.reset(7).obs["state"])
     rows(one, 2)
     saved = one.state_dict()
@@ -53,8 +53,8 @@ def test_the_same_seed_is_the_same_run_and_a_saved_one_goes_on() -> None:
 
 def test_wrong_input_is_told() -> None:
     with pytest.raises(UserError, match="must be"):
-        made().step(torch.full((3, 1), 2.0))
-    with pytest.raises(UserError, match="seen = 1"):
-        made(apart=True, states=2, seen=1)
+        make().step(torch.full((3, 1), 2.0))
+    with pytest.raises(UserError, match="obs_size = 1"):
+        make(diagonal=True, states=2, obs_size=1)
     with pytest.raises(UserError, match="same num_envs"):
-        LinearEnv(LinearConfig(), num_envs=2).load_state_dict(made().state_dict())
+        LinearEnv(LinearConfig(), num_envs=2).load_state_dict(make().state_dict())

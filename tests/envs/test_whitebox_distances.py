@@ -8,31 +8,31 @@ from isochrone.core.protocols import GroundTruth
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig, maps
 
 
-def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
+def make(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", maps.names())
 def test_distances_equal_dijkstra(name: str) -> None:
-    w = world(name)
+    w = make(name)
     assert isinstance(w, GroundTruth)
     slow, places = SlowBox(w.map.rows), w.places()
     table = w.table()
     corners = [tuple(int(v) for v in p) for p in (places.position / 2).tolist()]
     for i in range(0, len(corners), max(1, len(corners) // 12)):
-        found = slow.dijkstra((*corners[i], 0, 0))
-        assert table[i].tolist() == [found[c] for c in corners]
+        expected = slow.dijkstra((*corners[i], 0, 0))
+        assert table[i].tolist() == [expected[c] for c in corners]
 
 
 def test_momentum_distances_equal_dijkstra() -> None:
-    w = world("pipes", momentum=True)
+    w = make("pipes", momentum=True)
     slow, places = SlowBox(w.map.rows, momentum=True), w.places()
     corners = [tuple(int(v) for v in p) for p in (places.position / 2).tolist()]
     start, speed = (4, 20), (1, -1)
-    found = slow.dijkstra((*start, *speed))
+    expected = slow.dijkstra((*start, *speed))
     box = w.at(torch.tensor([start]) * 2.0).replace(velocity=torch.tensor([speed]) * 4.0)
     many = box[torch.zeros(len(corners), dtype=torch.long)]
-    assert w.distance(many, places).tolist() == [found[c] for c in corners]
+    assert w.distance(many, places).tolist() == [expected[c] for c in corners]
     rest = slow.dijkstra((*corners[3], 0, 0))
     assert w.table()[3].tolist() == [rest[c] for c in corners]
 
@@ -41,15 +41,15 @@ def test_momentum_distances_equal_dijkstra() -> None:
 @pytest.mark.parametrize("actions", ["discrete", "continuous"])
 def test_named_maps_are_connected(name: str, actions: str) -> None:
     # momentum on one of the two, so that the largest search (half cells x velocities) is left out
-    table = world(name, actions=actions, momentum=actions == "discrete").table()
-    assert actions == "continuous" or torch.isfinite(world(name).table()).all()
+    table = make(name, actions=actions, momentum=actions == "discrete").table()
+    assert actions == "continuous" or torch.isfinite(make(name).table()).all()
     assert torch.isfinite(table).all()
     assert (table.diagonal() == 0).all() and (table + torch.eye(len(table)) > 0).all()
 
 
 @pytest.mark.parametrize("name", ["pipes", "one-way", "medley"])
 def test_triangle_inequality_and_unit_steps(name: str) -> None:
-    w = world(name)
+    w = make(name)
     table, places = w.table(), w.places()
     for middle in range(0, len(table), 7):
         assert (table <= table[:, middle, None] + table[None, middle]).all()
@@ -60,7 +60,7 @@ def test_triangle_inequality_and_unit_steps(name: str) -> None:
 
 def test_places_are_each_once_and_know_their_index() -> None:
     for name in maps.names():
-        w = world(name)
+        w = make(name)
         places = w.places()
         assert len({tuple(p) for p in places.position.tolist()}) == len(places.clock)
         assert w.index(places).tolist() == list(range(len(places.clock)))
@@ -70,9 +70,9 @@ def test_places_are_each_once_and_know_their_index() -> None:
 
 
 def test_one_way_maps_are_lopsided_and_pipes_shorten() -> None:
-    table = world("one-way").table()
+    table = make("one-way").table()
     assert ((table - table.T).abs() >= 4).float().mean() > 0.3
-    w = world("pipes")
+    w = make("pipes")
     a, b = w.cell(1, 2), w.cell(14, 13)
     assert w.distance(a, b).tolist() == [2] and w.distance(b, a).tolist() == [2]
     up, down = w.cell(14, 2), w.cell(1, 13)
@@ -80,7 +80,7 @@ def test_one_way_maps_are_lopsided_and_pipes_shorten() -> None:
 
 
 def test_mouth_of_a_one_way_pipe_is_no_place() -> None:
-    w = world("pipes")
+    w = make("pipes")
     mouth = w.at(torch.tensor([[14.0, 1.0]]) * 4)
     assert w.index(mouth).tolist() == [-1]
     assert torch.isinf(w.distance(w.cell(0, 0), mouth)).all()  # nobody ever rests there
@@ -96,7 +96,7 @@ def test_no_way_is_inf(tmp_path) -> None:
 
 
 def test_continuous_distance_is_chebyshev_in_the_open() -> None:
-    w = world("empty", actions="continuous")
+    w = make("empty", actions="continuous")
     places = w.places()
     apart = (places.position[:, None] - places.position[None]).abs().amax(-1) / 4
     assert torch.equal(w.table(), apart)
@@ -106,5 +106,5 @@ def test_continuous_distance_is_chebyshev_in_the_open() -> None:
 
 
 def test_continuous_distance_from_beside_a_wall() -> None:
-    w = world("maze", actions="continuous")
+    w = make("maze", actions="continuous")
     assert torch.isfinite(w.distance(w.at(torch.tensor([[33.9, 0.0], [2.0, 0.0]])), w.cell(0, 0))).all()

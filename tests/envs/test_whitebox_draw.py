@@ -7,13 +7,13 @@ from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig, maps
 from isochrone.envs.whitebox.draw import texture
 
 
-def world(name: str = "empty", **options: object) -> WhiteBox:
+def make(name: str = "empty", **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, **options), 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", maps.names())
 def test_the_box_is_the_only_bright_thing(name: str) -> None:
-    w = world(name)
+    w = make(name)
     places = w.places()
     frames = w.draw(places)
     assert frames.shape == (len(places.clock), 3, 64, 64)
@@ -29,20 +29,20 @@ def test_the_box_is_the_only_bright_thing(name: str) -> None:
 
 
 def test_table_and_painting_agree() -> None:
-    w = world("medley")
+    w = make("medley")
     places = w.places()
     assert torch.equal(w.draw(places), w.canvas.paint(places.position))
 
 
 def test_occluder_hides_pixel_by_pixel() -> None:
-    w = world("occluder", actions="continuous")
+    w = make("occluder", actions="continuous")
     assert (w.draw(w.cell(7, 5)) == 255).sum() == 0
     assert (w.draw(w.at(torch.tensor([[22.0, 20.0]]))) == 255).sum() == 3 * 4 * 2
     assert (w.draw(w.cell(5, 5)) == 255).sum() == 48
 
 
 def test_continuous_boxes_are_drawn_to_the_nearest_pixel() -> None:
-    w = world("empty", actions="continuous")
+    w = make("empty", actions="continuous")
     frame = w.draw(w.at(torch.tensor([[10.4, 20.6], [60.0, 60.0]])))
     assert (frame[0, :, 21:25, 10:14] == 255).all() and (frame[0] == 255).sum() == 48
     assert (frame[1, :, 60:, 60:] == 255).all()
@@ -50,7 +50,7 @@ def test_continuous_boxes_are_drawn_to_the_nearest_pixel() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"actions": "continuous"}, {"noise": 0.5}])
 def test_drawing_into_a_buffer(options: dict) -> None:
-    w = world("pipes", **options)
+    w = make("pipes", **options)
     places = w.places()
     out = torch.empty(len(places.clock), 3, 64, 64, dtype=torch.uint8)
     frames = w.draw(places, out)
@@ -98,7 +98,7 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
 
 
 def test_the_noise_is_the_window_of_the_pattern() -> None:
-    w = world("empty", noise=1.0)
+    w = make("empty", noise=1.0)
     pattern = texture(torch.Generator().manual_seed(0))
     assert torch.equal(pattern[:, :63], pattern[:, 128:]) and torch.equal(pattern[:, :, :63], pattern[:, :, 128:])
     state = w.cell(0, 0).replace(noise=torch.tensor([[127, 5, 0]]))

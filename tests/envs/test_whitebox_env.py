@@ -33,26 +33,26 @@ def test_registered() -> None:
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_step_is_transition_then_draw(options: dict, rng: torch.Generator) -> None:
-    world = WhiteBox(WhiteBoxConfig(**options, episode_length=50), 5)
-    assert isinstance(world, VecEnv) and isinstance(world, GroundTruth)
-    row = world.reset(3)
+    env = WhiteBox(WhiteBoxConfig(**options, episode_length=50), 5)
+    assert isinstance(env, VecEnv) and isinstance(env, GroundTruth)
+    row = env.reset(3)
     assert row.obs["image"].shape == (5, 3, 64, 64) and row.obs["image"].dtype == torch.uint8
     assert row.first.all() and not row.last.any() and not row.terminal.any() and (row.reward == 0).all()
     for _ in range(20):
-        action = world.spec.action.sample((5,), rng)
-        before = world.state()
-        expected = world.transition(before, action)
-        row = world.step(action)
-        assert equal(world.state(), expected)
-        assert torch.equal(row.obs["image"], world.draw(expected))
+        action = env.spec.action.sample((5,), rng)
+        before = env.state()
+        expected = env.transition(before, action)
+        row = env.step(action)
+        assert equal(env.state(), expected)
+        assert torch.equal(row.obs["image"], env.draw(expected))
         assert not row.first.any()
 
 
 def test_rows_of_an_episode(rng: torch.Generator) -> None:
-    world = WhiteBox(WhiteBoxConfig(map="empty", episode_length=3), 2)
-    rows = [world.reset(0)]
+    env = WhiteBox(WhiteBoxConfig(map="empty", episode_length=3), 2)
+    rows = [env.reset(0)]
     for _ in range(7):
-        rows.append(world.step(world.spec.action.sample((2,), rng)))
+        rows.append(env.step(env.spec.action.sample((2,), rng)))
     assert [bool(r.first[0]) for r in rows] == [True, False, False, False] * 2
     assert [bool(r.last[0]) for r in rows] == [False, False, False, True] * 2
     assert not any(r.terminal.any() for r in rows)
@@ -60,11 +60,11 @@ def test_rows_of_an_episode(rng: torch.Generator) -> None:
 
 def test_the_action_of_a_last_row_is_ignored() -> None:
     def run(action: int) -> BoxState:
-        world = WhiteBox(WhiteBoxConfig(episode_length=1), 4)
-        world.reset(1)
-        world.step(torch.eye(5)[[0] * 4])
-        world.step(torch.eye(5)[[action] * 4])
-        return world.state()
+        env = WhiteBox(WhiteBoxConfig(episode_length=1), 4)
+        env.reset(1)
+        env.step(torch.eye(5)[[0] * 4])
+        env.step(torch.eye(5)[[action] * 4])
+        return env.state()
 
     assert equal(run(1), run(4))
 
@@ -85,24 +85,24 @@ def test_seeds_and_exact_resume(options: dict) -> None:
         one, two = a.step(action), c.step(action)
         assert torch.equal(one.obs["image"], two.obs["image"]) and torch.equal(one.first, two.first)
         assert equal(a.state(), c.state())
-    with pytest.raises(UserError, match="6 worlds, this run has 2"):
+    with pytest.raises(UserError, match="num_envs = 6, this run 2"):
         WhiteBox(config, 2).load_state_dict(saved)
 
 
 def test_frames_are_never_overwritten(rng: torch.Generator) -> None:
-    world = WhiteBox(WhiteBoxConfig(map="empty"), 3)
-    image = world.reset(0).obs["image"]
+    env = WhiteBox(WhiteBoxConfig(map="empty"), 3)
+    image = env.reset(0).obs["image"]
     copy = image.clone()
     for _ in range(5):
-        world.step(world.spec.action.sample((3,), rng))
+        env.step(env.spec.action.sample((3,), rng))
     assert torch.equal(image, copy)
 
 
 def test_starts(rng: torch.Generator) -> None:
-    world = WhiteBox(WhiteBoxConfig(map="pipes"), 4000)
-    world.reset(0)
-    seen = world.index(world.state())
-    assert (seen >= 0).all() and len(seen.unique()) == len(world.places().clock)
+    env = WhiteBox(WhiteBoxConfig(map="pipes"), 4000)
+    env.reset(0)
+    index = env.index(env.state())
+    assert (index >= 0).all() and len(index.unique()) == len(env.places().clock)
     fixed = WhiteBox(WhiteBoxConfig(map="pipes", start="3,12"), 4)
     fixed.reset(0)
     assert (fixed.state().position == torch.tensor([12.0, 48.0])).all()
@@ -124,19 +124,19 @@ def test_bad_starts(start: str, message: str) -> None:
 
 
 def test_set_state() -> None:
-    world = WhiteBox(WhiteBoxConfig(map="four-rooms"), 2)
-    world.reset(0)
-    state = world.at(torch.tensor([[0, 0], [4, 8]]))
-    world.set_state(state)
-    assert equal(world.state(), state)
-    world.step(torch.eye(5)[[4, 2]])
-    assert world.state().position.tolist() == [[4, 0], [4, 12]]
+    env = WhiteBox(WhiteBoxConfig(map="four-rooms"), 2)
+    env.reset(0)
+    state = env.at(torch.tensor([[0, 0], [4, 8]]))
+    env.set_state(state)
+    assert equal(env.state(), state)
+    env.step(torch.eye(5)[[4, 2]])
+    assert env.state().position.tolist() == [[4, 0], [4, 12]]
     with pytest.raises(UserError, match="lies in a wall"):
-        world.set_state(world.at(torch.tensor([[0, 0], [28, 0]])))
+        env.set_state(env.at(torch.tensor([[0, 0], [28, 0]])))
     with pytest.raises(UserError, match="lies in a wall"):
-        world.set_state(world.at(torch.tensor([[0, 0], [61, 0]])))
+        env.set_state(env.at(torch.tensor([[0, 0], [61, 0]])))
     with pytest.raises(UserError, match=r"must be \(2, 2\)"):
-        world.set_state(world.at(torch.tensor([[0, 0]])))
+        env.set_state(env.at(torch.tensor([[0, 0]])))
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_set_state() -> None:
     ],
 )
 def test_illegal_actions(actions: str, bad: list[float]) -> None:
-    world = WhiteBox(WhiteBoxConfig(actions=actions), 2)  # type: ignore[arg-type]
-    world.reset(0)
-    good = world.spec.action.idle((1,))
+    env = WhiteBox(WhiteBoxConfig(actions=actions), 2)  # type: ignore[arg-type]
+    env.reset(0)
+    good = env.spec.action.idle((1,))
     with pytest.raises(UserError, match="is not legal: must be"):
-        world.step(torch.cat((good, torch.tensor([bad]))))
+        env.step(torch.cat((good, torch.tensor([bad]))))
     with pytest.raises(UserError, match=r"must be \(2, "):
-        world.step(good)
+        env.step(good)
 
 
 def test_no_worlds() -> None:

@@ -43,29 +43,29 @@ def test_line_numbers_count_the_empty_lines_above() -> None:
 
 
 def test_small_drawings_are_centred_in_walls() -> None:
-    found = maps.read("..\n.~\n")
-    assert found.rows[6] == "#" * 16
-    assert found.rows[7] == "#" * 7 + ".." + "#" * 7
-    assert found.rows[8] == "#" * 7 + ".~" + "#" * 7
-    assert found.cells() == [(7, 7), (8, 7), (7, 8), (8, 8)]
+    drawing = maps.read("..\n.~\n")
+    assert drawing.rows[6] == "#" * 16
+    assert drawing.rows[7] == "#" * 7 + ".." + "#" * 7
+    assert drawing.rows[8] == "#" * 7 + ".~" + "#" * 7
+    assert drawing.cells() == [(7, 7), (8, 7), (7, 8), (8, 8)]
 
 
 def test_pipes_are_read() -> None:
-    found = maps.read("A.b\n...\nB.A")
+    drawing = maps.read("A.b\n...\nB.A")
     left, top = 6, 6
-    assert found.pipes == {
+    assert drawing.pipes == {
         (left, top): (left + 2, top + 2),
         (left + 2, top + 2): (left, top),
         (left + 2, top): (left, top + 2),
     }
-    assert found.entrances() == {(left + 2, top)}
+    assert drawing.entrances() == {(left + 2, top)}
 
 
 def test_map_files(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("....\r\n.##.\r\n....\r\n")
-    world = WhiteBox(WhiteBoxConfig(map_file=str(file)), 2)
-    assert world.map.name == "mine" and len(world.places().clock) == 10
+    env = WhiteBox(WhiteBoxConfig(map_file=str(file)), 2)
+    assert env.map.name == "mine" and len(env.places().clock) == 10
     with pytest.raises(UserError, match="cannot be read"):
         maps.load("empty", str(tmp_path / "none.txt"))
     with pytest.raises(UserError, match="cannot be read"):

@@ -49,8 +49,8 @@ def test_the_best_return_is_the_best_of_all_sequences(task: str, file: str, rng:
     over = torch.zeros(24, dtype=torch.bool)
     for _ in range(2):  # and from the middle of an episode
         over = over | w.step(w.spec.action.sample((24,), rng)).last
-    found = best_of_all(w, w.state(), 3)
-    assert torch.equal(w.best_return()[~over], found[~over]) and not over.all()
+    best = best_of_all(w, w.state(), 3)
+    assert torch.equal(w.best_return()[~over], best[~over]) and not over.all()
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from isochrone.envs.whitebox import BoxState, WhiteBox, WhiteBoxConfig, maps
 
 
-def world(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
+def make(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
 
 
@@ -35,7 +35,7 @@ def cell(state: BoxState) -> tuple[float, float]:
 @pytest.mark.parametrize("name", maps.names())
 @pytest.mark.parametrize("momentum", [False, True])
 def test_every_transition_equals_the_reference(name: str, momentum: bool) -> None:
-    w = world(name, momentum=momentum)
+    w = make(name, momentum=momentum)
     slow = SlowBox(w.map.rows, momentum)
     nodes = slow.nodes()
     table = torch.tensor(nodes, dtype=torch.float32)
@@ -43,15 +43,15 @@ def test_every_transition_equals_the_reference(name: str, momentum: bool) -> Non
     for action in range(5):
         one_hot = torch.eye(5)[action].expand(len(nodes), -1)
         new = w.transition(state, one_hot)
-        told = [slow.step(node, action) for node in nodes]
-        expected = torch.tensor([node for node, _ in told], dtype=torch.float32)
+        moves = [slow.step(node, action) for node in nodes]
+        expected = torch.tensor([node for node, _ in moves], dtype=torch.float32)
         assert torch.equal(new.position, expected[:, :2] * 2)
         assert torch.equal(new.velocity, expected[:, 2:] * 4)
-        assert w.teleported(state, one_hot, new).tolist() == [piped for _, piped in told]
+        assert w.teleported(state, one_hot, new).tolist() == [piped for _, piped in moves]
 
 
 def test_moves_walls_and_noop() -> None:
-    w = world("two-rooms")
+    w = make("two-rooms")
     middle = w.cell(6, 7)
     assert cell(act(w, middle, "right")) == (7, 7)  # the gap
     assert cell(act(w, w.cell(6, 6), "right")) == (6, 6)  # the wall
@@ -62,7 +62,7 @@ def test_moves_walls_and_noop() -> None:
 
 
 def test_two_way_and_one_way_pipes() -> None:
-    w = world("pipes")
+    w = make("pipes")
     before = w.cell(1, 2)
     after = act(w, before, "up")
     assert cell(after) == (14, 14)
@@ -97,7 +97,7 @@ def test_zones(tmp_path) -> None:
 
 
 def test_momentum_glides_and_stops_at_walls() -> None:
-    w = world("empty", momentum=True)
+    w = make("empty", momentum=True)
     state = act(w, w.cell(4, 4), "right")
     assert cell(state) == (5, 4) and state.velocity.tolist() == [[4, 0]]
     state = act(w, state, "stay", "stay")
@@ -111,7 +111,7 @@ def test_momentum_glides_and_stops_at_walls() -> None:
 
 
 def test_any_leading_shape() -> None:
-    w = world("pipes", 3)
+    w = make("pipes", 3)
     state = w.reset(0) and w.state()
     grid = BoxState(*(torch.stack([x, x]) for x in (state.position, state.velocity, state.clock, state.noise)))
     action = w.spec.action.sample((2, 3), torch.Generator().manual_seed(0))
@@ -133,7 +133,7 @@ def overlaps(position: Tensor, cells: list[tuple[int, int]]) -> Tensor:
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(maps.names()), st.booleans(), st.integers(0, 1 << 30), st.floats(0.1, 3.0))
 def test_continuous_never_enters_walls_nor_defies_doors(name: str, momentum: bool, seed: int, spread: float) -> None:
-    w = world(name, 32, actions="continuous", momentum=momentum)
+    w = make(name, 32, actions="continuous", momentum=momentum)
     w.reset(seed)
     rng = torch.Generator().manual_seed(seed)
     walls = [(x, y) for x in range(16) for y in range(16) if w.map[x, y] == "#"]
@@ -149,14 +149,14 @@ def test_continuous_never_enters_walls_nor_defies_doors(name: str, momentum: boo
         piped = w.teleported(state, heading, new)
         assert (step.abs() <= 8 + 1e-4)[~piped].all()
         for (dx, dy), cells in doors.items():
-            held = overlaps(state.position, cells).any(1) & overlaps(new.position, cells).any(1) & ~piped
-            assert (step[held] * torch.tensor([dx, dy]).float() >= -1e-4).all()
-            assert (step[held] * torch.tensor([abs(dy), abs(dx)]).float() == 0).all()
+            on_door = overlaps(state.position, cells).any(1) & overlaps(new.position, cells).any(1) & ~piped
+            assert (step[on_door] * torch.tensor([dx, dy]).float() >= -1e-4).all()
+            assert (step[on_door] * torch.tensor([abs(dy), abs(dx)]).float() == 0).all()
         state = new
 
 
 def test_continuous_moves_slides_and_stops() -> None:
-    w = world("two-rooms", actions="continuous")
+    w = make("two-rooms", actions="continuous")
 
     def go(x: float, y: float, dx: float, dy: float) -> list[float]:
         return (
@@ -176,7 +176,7 @@ def test_continuous_moves_slides_and_stops() -> None:
 
 
 def test_continuous_pipes_and_zones() -> None:
-    w = world("pipes", actions="continuous")
+    w = make("pipes", actions="continuous")
     state = w.at(torch.tensor([[5.0, 8.5]]))
     up = torch.tensor([[0.0, -1.0]])
     new = w.transition(state, up)
@@ -184,14 +184,14 @@ def test_continuous_pipes_and_zones() -> None:
     still = torch.tensor([[0.1, 0.1]])
     stirred = w.transition(new, still)
     assert not w.teleported(new, still, stirred)[0] and stirred.position[0, 0] == pytest.approx(56.4)
-    z = world("zones", actions="continuous")
+    z = make("zones", actions="continuous")
     right = torch.tensor([[1.0, 0.0]])
     assert z.transition(z.at(torch.tensor([[20.0, 12.0]])), right).position.tolist() == [[22, 12]]
     assert z.transition(z.at(torch.tensor([[20.0, 44.0]])), right).position.tolist() == [[28, 44]]
 
 
 def test_continuous_momentum() -> None:
-    w = world("empty", actions="continuous", momentum=True)
+    w = make("empty", actions="continuous", momentum=True)
     state = w.transition(w.at(torch.tensor([[10.0, 10.0]])), torch.tensor([[0.5, 0.0]]))
     assert state.position.tolist() == [[12, 10]] and state.velocity.tolist() == [[2, 0]]
     state = w.transition(state, torch.tensor([[1.0, 0.25]]))
@@ -203,7 +203,7 @@ def test_continuous_momentum() -> None:
 def test_lattice_points_move_alike_in_both_action_spaces() -> None:
     """Full-speed axis moves from the grid are the discrete moves (maps without slow zones)."""
     for name in ("pipes", "one-way", "maze", "islands"):
-        d, c = world(name), world(name, actions="continuous")
+        d, c = make(name), make(name, actions="continuous")
         state = d.places()
         for action, push in enumerate([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)]):
             a = d.transition(state, torch.eye(5)[action].expand(len(state.clock), -1))

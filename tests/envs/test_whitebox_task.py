@@ -12,7 +12,7 @@ from isochrone.envs.whitebox.draw import NOISE_PEAK, background
 from isochrone.envs.whitebox.task import GOAL, HAZARD, ITEM
 
 TASKS = ("reach", "avoid", "collect")
-# (options, digest of 30 rows of 4 worlds), written down before there were tasks
+# (options, digest of 30 rows of 4 environments), recorded before there were tasks
 BEFORE: list[tuple[dict, str]] = [
     ({"map": "pipes"}, "78f38e4fd42d3953"),
     ({"map": "medley", "momentum": True}, "7e2c87c7595f099b"),
@@ -22,7 +22,7 @@ BEFORE: list[tuple[dict, str]] = [
 ]
 
 
-def world(task: str, name: str = "four-rooms", count: int = 8, **options: object) -> WhiteBox:
+def make(task: str, name: str = "four-rooms", count: int = 8, **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, task=task, **options), count)  # type: ignore[arg-type]
 
 
@@ -46,17 +46,17 @@ def coloured(image: torch.Tensor, colour: tuple[int, int, int]) -> torch.Tensor:
 def test_without_a_task_not_a_bit_has_changed(options: dict, digest: str) -> None:
     w = WhiteBox(WhiteBoxConfig(**options, episode_length=7), 4)
     rng = torch.Generator().manual_seed(5)
-    seen, row = hashlib.sha256(), w.reset(11)
+    digests, row = hashlib.sha256(), w.reset(11)
     for _ in range(30):
         s = w.state()
         assert s.task is None
         parts = [row.reward, row.first, row.last, row.terminal, s.position, s.velocity, s.clock, s.noise]
-        if "noise" not in options:  # the pattern is made by a Fourier transform, whose last bits the machine decides
+        if "noise" not in options:  # the pattern comes from a Fourier transform, whose last bits the machine decides
             parts.append(row.obs["image"])
         for part in parts:
-            seen.update(part.numpy().tobytes())
+            digests.update(part.numpy().tobytes())
         row = w.step(w.spec.action.sample((4,), rng))
-    assert seen.hexdigest()[:16] == digest
+    assert digests.hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -66,7 +66,7 @@ def test_without_a_task_not_a_bit_has_changed(options: dict, digest: str) -> Non
     ids=str,
 )
 def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) -> None:
-    """Reward and end of every row, told again from positions alone."""
+    """Reward and end of every row, computed again from positions alone."""
     w = WhiteBox(WhiteBoxConfig(**options, task=task, episode_length=60, hazards=6), 64)  # type: ignore[arg-type]
     row, paid, ended = w.reset(2), 0, 0
     before = marks(w)
@@ -97,7 +97,7 @@ def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) 
 
 
 def test_staying_at_the_goal_pays() -> None:
-    w = world("reach", "empty", 1, start="3,3", goal="5,3", episode_length=5)
+    w = make("reach", "empty", 1, start="3,3", goal="5,3", episode_length=5)
     row = w.reset(0)
     rewards, last = row.reward.tolist(), []
     for action in (4, 4, 0, 1, 2):
@@ -109,7 +109,7 @@ def test_staying_at_the_goal_pays() -> None:
 
 
 def test_a_last_row_may_be_terminal_at_the_time_limit() -> None:
-    w = world("collect", "corridor", 1, start="3,7", items=1, episode_length=1)
+    w = make("collect", "corridor", 1, start="3,7", items=1, episode_length=1)
     w.reset(0)
     here = w.state().replace(task=TaskState(torch.tensor([[7 * 16 + 4]]), torch.tensor([[True]])))
     w.set_state(here)
@@ -127,7 +127,7 @@ def test_no_other_thing_has_the_colour_of_a_mark(name: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"noise": 1.0}, {"actions": "continuous"}], ids=str)
 def test_marks_stick_out_under_the_box(options: dict) -> None:
-    w = world("reach", "empty", 3, goal="5,4", **options)
+    w = make("reach", "empty", 3, goal="5,4", **options)
     w.reset(0)
     far, near, on = (w.cell(*cell).position for cell in ((12, 12), (6, 4), (5, 4)))
     w.set_state(w.at(torch.cat((far, near, on))))  # the marks stay
@@ -144,7 +144,7 @@ def test_marks_stick_out_under_the_box(options: dict) -> None:
 
 
 def test_marks_at_the_rim_and_beside_an_occluder() -> None:
-    w = world("collect", "occluder", 1, items=3)
+    w = make("collect", "occluder", 1, items=3)
     cells = torch.tensor([[0, 255, 5 * 16 + 5]])
     frame = w.draw(w.cell(12, 3).replace(task=TaskState(cells, torch.ones(1, 3, dtype=torch.bool))))
     mark = coloured(frame, ITEM)[0]
@@ -153,19 +153,19 @@ def test_marks_at_the_rim_and_beside_an_occluder() -> None:
 
 
 def test_a_taken_item_vanishes() -> None:
-    w = world("collect", "corridor", 1, items=2, start="2,7")
+    w = make("collect", "corridor", 1, items=2, start="2,7")
     w.reset(0)
     cells = torch.tensor([[7 * 16 + 4, 7 * 16 + 9]])
     w.set_state(w.state().replace(task=TaskState(cells, torch.ones(1, 2, dtype=torch.bool))))
-    seen = []
+    shown = []
     for action in (4, 4, 4, 4):
         row = w.step(torch.eye(5)[[action]])
-        seen.append((int(coloured(row.obs["image"], ITEM).sum()), float(row.reward)))
-    assert seen == [(68, 0), (36, 1), (36, 0), (36, 0)]  # beside the first one the box covers a column of it
+        shown.append((int(coloured(row.obs["image"], ITEM).sum()), float(row.reward)))
+    assert shown == [(68, 0), (36, 1), (36, 0), (36, 0)]  # beside the first one the box covers a column of it
 
 
 def test_hazards_have_their_colour_and_leave_a_way() -> None:
-    w = world("avoid", "maze", 200, hazards=12, episode_length=300)
+    w = make("avoid", "maze", 200, hazards=12, episode_length=300)
     w.reset(1)
     assert (w.best_return() > 0).all()
     task, image = marks(w), w.draw(w.state())
@@ -180,7 +180,7 @@ def test_hazards_have_their_colour_and_leave_a_way() -> None:
 
 
 def test_fewer_hazards_where_there_is_no_room() -> None:
-    w = world("avoid", "corridor", 50, start="0,7", goal="12,7", hazards=5)
+    w = make("avoid", "corridor", 50, start="0,7", goal="12,7", hazards=5)
     w.reset(0)
     assert (marks(w).left.sum(-1) == 4).all()  # the goal, and the three cells behind it
     assert (w.best_return() == 100 - 12 + 1).all()
@@ -234,7 +234,7 @@ def test_a_goal_behind_a_wall_and_a_map_without_room(tmp_path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_seeds_purity_and_exact_resume(task: str, rng: torch.Generator) -> None:
-    a, b, c = (world(task, "cabin", 6, episode_length=9, hazards=2) for _ in range(3))
+    a, b, c = (make(task, "cabin", 6, episode_length=9, hazards=2) for _ in range(3))
     assert torch.equal(a.reset(7).obs["image"], b.reset(7).obs["image"])
     c.reset(8)
     assert torch.equal(marks(a).cells, marks(b).cells) and not torch.equal(marks(a).cells, marks(c).cells)
@@ -254,18 +254,18 @@ def test_seeds_purity_and_exact_resume(task: str, rng: torch.Generator) -> None:
         assert all(torch.equal(rows[0].obs["image"], r.obs["image"]) for r in rows)
         assert all(torch.equal(rows[0].reward, r.reward) for r in rows)
     with pytest.raises(UserError, match="other marks than task 'none'"):
-        world("none", "cabin", 6).load_state_dict(saved)
+        make("none", "cabin", 6).load_state_dict(saved)
 
 
 def test_states_with_and_without_marks() -> None:
-    w, plain = world("avoid", "pipes", 2), world("none", "pipes", 2)
+    w, plain = make("avoid", "pipes", 2), make("none", "pipes", 2)
     w.reset(0)
     states = BoxState.stack([w.state(), w.transition(w.state(), torch.eye(5)[[1, 2]])], 1)
     assert states.task is not None and states.task.cells.shape == (2, 2, 4) and states[0].task is not None
     places = w.places()
     assert places.task is None and torch.equal(w.draw(places), plain.draw(places))
     assert torch.equal(w.table(), plain.table()) and not w.reward(places, places).any()
-    for other, many in ((plain, "'none' has no"), (world("avoid", "pipes", 2, hazards=5), "'avoid' has 6")):
+    for other, many in ((plain, "'none' has no"), (make("avoid", "pipes", 2, hazards=5), "'avoid' has 6")):
         with pytest.raises(UserError, match=f"state has 4 marked cells per box, task {many}"):
             other.set_state(w.state())
 

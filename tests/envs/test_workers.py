@@ -1,4 +1,4 @@
-"""A pool of workers: the same rows as in one process, and nothing false where something fails."""
+"""A pool of workers: the same rows as in one process, and failures are reported and recovered from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rogue import CALM, HANG, KILL, RAISE, WAIT, Rogue, Stillborn, broken, crowd, refused, uneven
+from replaywindows import windows_at
+from rogue import CALM, HANG, KILL, RAISE, WAIT, Rogue, Unstartable, broken, crowd, refused, uneven
 from tree import ROOT
 
 from isochrone.core.errors import UserError
@@ -41,7 +42,7 @@ def assert_same(a: Step, b: Step) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_rows_are_those_of_stepping_the_worlds_here(workers: int, rng: torch.Generator) -> None:
+def test_the_rows_are_those_of_stepping_the_environments_here(workers: int, rng: torch.Generator) -> None:
     pool, alone = Pool(Rogue, 5, workers), [Rogue(i) for i in range(5)]
     assert isinstance(pool, VecEnv) and pool.spec == alone[0].spec
     for seed in (3, 3, 40):
@@ -57,7 +58,7 @@ def test_the_rows_are_those_of_stepping_the_worlds_here(workers: int, rng: torch
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_world_that_raises_begins_a_new_episode(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_environment_that_raises_begins_a_new_episode(workers: int, caplog: pytest.LogCaptureFixture) -> None:
     pool = Pool(Rogue, 3, workers)
     replay = Replay(pool.spec, 3, 12)
     row, reset = pool.reset(7), None
@@ -71,10 +72,12 @@ def test_a_world_that_raises_begins_a_new_episode(workers: int, caplog: pytest.L
     assert reset is not None
     assert reset.first.tolist() == [False, True, False] and not reset.last.any() and reset.reward[1] == 0
     count = read(reset.obs["state"])
-    assert count.time.tolist() == [3, 0, 3] and int(count.world[1]) == (seed_of(7, 1, 1) or 0) % 4096 != 8
-    assert [r.getMessage() for r in caplog.records] == ["world 1 failed and begins a new episode: ValueError: boom"]
-    # Row 2 was recorded as an ordinary row; that nothing leads from it to row 3 is said by row 3 being a first one.
-    batch = replay.take([1], [0], 10)
+    assert count.time.tolist() == [3, 0, 3] and int(count.env[1]) == (seed_of(7, 1, 1) or 0) % 4096 != 8
+    assert [r.getMessage() for r in caplog.records] == [
+        "environment 1 failed and begins a new episode: ValueError: boom"
+    ]
+    # Row 2 was recorded as an ordinary row; no transition leads to row 3, because row 3 is a first row.
+    batch = windows_at(replay, [1], [0], 10)
     assert batch.first[0].nonzero().flatten().tolist()[:2] == [0, 3] and not batch.last[0, :3].any()
     assert batch.connected(1)[0, :4].tolist() == [True, True, False, True]
     assert [len(e) for e in replay.episodes([1])] == [len(e) for e in replay.episodes([1]) if e.last[-1]]
@@ -87,46 +90,46 @@ def test_three_failures_in_a_row_stop(workers: int) -> None:
     pool.reset(0)
     for what in (RAISE, CALM) * 3 + (RAISE, RAISE):
         assert pool.step(act(CALM, what)).first[1] == (what == RAISE)
-    with pytest.raises(UserError, match=r"(?s)world 1 failed 3 times.*raise ValueError.*boom"):
+    with pytest.raises(UserError, match=r"(?s)environment 1 failed 3 times.*raise ValueError.*boom"):
         pool.step(act(CALM, RAISE))
     with pytest.raises(UserError, match="closed"):
         pool.reset(0)
 
 
-def test_a_world_that_cannot_begin_stops() -> None:
-    pool = Pool(Stillborn, 1)
+def test_an_environment_that_cannot_begin_stops() -> None:
+    pool = Pool(Unstartable, 1)
     pool.reset(77)
-    with pytest.raises(UserError, match=r"(?s)world 0 failed 3 times.*no life with seed"):
+    with pytest.raises(UserError, match=r"(?s)environment 0 failed 3 times.*cannot start with seed"):
         pool.reset(78)
 
 
 def test_a_worker_that_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    pool = Pool(Rogue, 3, 2)  # worlds 0 and 1, world 2
+    pool = Pool(Rogue, 3, 2)  # environments 0 and 1, environment 2
     pool.reset(0)
     with caplog.at_level(logging.WARNING, "isochrone"):
         row = pool.step(act(CALM, KILL, CALM))
         assert row.first.tolist() == [True, True, False] and not row.last.any() and (row.reward[:2] == 0).all()
         assert read(row.obs["state"]).time.tolist() == [0, 0, 1]
         pool.step(act(CALM, CALM, CALM))
-        os.kill(pool._seats[1].process.pid or 0, signal.SIGKILL)  # while it is idle
+        os.kill(pool._workers[1].process.pid or 0, signal.SIGKILL)  # while it is idle
         row = pool.step(act(CALM, CALM, CALM))
         assert row.first.tolist() == [False, False, True] and read(row.obs["state"]).time.tolist() == [2, 2, 0]
         pool.timeout = 2.0
         row = pool.step(act(CALM, CALM, HANG))
         assert row.first.tolist() == [False, False, True] and read(row.obs["state"]).time.tolist() == [3, 3, 0]
         assert_same(pool.step(act(CALM, CALM, CALM))[:2], pool._row()[:2])
-    said = [r.getMessage() for r in caplog.records]
-    assert said[0].startswith("the worker of worlds 0, 1 was killed by signal 9")
+    messages = [r.getMessage() for r in caplog.records]
+    assert messages[0].startswith("the worker of environments 0, 1 was killed by signal 9")
     assert (
-        said[1] == "world 1 failed and begins a new episode: its worker was killed by signal 9"
+        messages[1] == "environment 1 failed and begins a new episode: its worker was killed by signal 9"
     )  # 0 had nothing to do
-    assert any("world 2 gave no answer within 2 s" in line for line in said)
+    assert any("environment 2 gave no answer within 2 s" in line for line in messages)
     pool.close()
 
 
 def test_close_gives_everything_back() -> None:
-    pool = Pool(Rogue, 2, 8)  # no more workers than worlds
-    processes, block = [seat.process for seat in pool._seats], SHARED / pool._memory[0].name
+    pool = Pool(Rogue, 2, 8)  # no more workers than environments
+    processes, block = [worker.process for worker in pool._workers], SHARED / pool._memory[0].name
     assert len(processes) == 2 and (block.exists() or not SHARED.exists())
     with pytest.raises(UserError, match="not been reset"):
         pool.step(act(CALM, CALM))
@@ -162,23 +165,23 @@ def test_an_interrupted_step_is_not_mistaken_for_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "worlds", "message"),
+    ("make", "num_envs", "message"),
     [
         (refused, 1, "^size = -0: must be at least 1$"),
-        (broken, 1, "(?s)worker of world 0 failed.*no such simulator"),
-        (lambda world: Rogue(world), 1, "at the top of a module"),
-        (uneven, 2, "worlds of a pool differ"),
-        (crowd, 1, "world 0 holds 2"),
+        (broken, 1, "(?s)worker of environment 0 failed.*no such simulator"),
+        (lambda number: Rogue(number), 1, "at the top of a module"),
+        (uneven, 2, "environments of a pool differ"),
+        (crowd, 1, "environment 0 of the pool has num_envs = 2"),
     ],
 )
-def test_what_cannot_be_made_is_told_at_once(make, worlds: int, message: str) -> None:
+def test_bad_environments_are_refused_at_once(make, num_envs: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Pool(make, worlds, worlds)
+        Pool(make, num_envs, num_envs)
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 1.0), (1, -1, 1.0), (1, 1, 0.0)])
 def test_numbers_out_of_range(numbers: tuple[int, int, float]) -> None:
-    with pytest.raises(UserError, match="at least 1 world"):
+    with pytest.raises(UserError, match="at least 1 environment"):
         Pool(Rogue, *numbers)
 
 
@@ -191,7 +194,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
     pool = Pool(Rogue, 2, 2)
     pool.reset(0)
-    print(pool._memory[0].name, *[seat.process.pid for seat in pool._seats], flush=True)
+    print(pool._memory[0].name, *[worker.process.pid for worker in pool._workers], flush=True)
     while True:
         pool.step(torch.eye(5)[[4, 4]])
 """

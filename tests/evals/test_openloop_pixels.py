@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from perfect import compute
+from replaywindows import windows_at
 from tinyworld import counted, counter, generator, tiny, windows, world
 from torch import Tensor, nn
 
@@ -79,7 +80,7 @@ def whole(size: int = 8) -> Batch:
     env = Counter(CounterConfig(length=30, actions=5, size=size), num_envs=6)
     replay = Replay(env.spec, 6, 24)
     collect(env, random_policy(env.spec.action, generator()), replay, 6 * 24, generator(1))
-    return replay.take(list(range(6)), [0] * 6, 24)
+    return windows_at(replay, list(range(6)), [0] * 6, 24)
 
 
 def test_knowing_the_recording_predicts_frames_and_rewards() -> None:

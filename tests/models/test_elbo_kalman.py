@@ -80,19 +80,19 @@ class Full:
 
 
 def spread_of(cov: Tensor, full: bool) -> Tensor:
-    """The raw numbers that a covariance is told by."""
+    """The raw parameters of a covariance."""
     if full:
         return torch.linalg.cholesky(cov).flatten(-2)
     std = cov.diagonal(dim1=-2, dim2=-1).sqrt()
-    return torch.log(torch.expm1(std - 0.01))  # softplus and floor undone
+    return torch.log(torch.expm1(std - 0.01))  # inverse of softplus and min_std
 
 
 class Prior(nn.Module):
     """The system's own transition: x = A s_{t-1} comes from the model's loop, so the mean is x."""
 
-    def __init__(self, world: LinearGaussian, full: bool) -> None:
+    def __init__(self, system: LinearGaussian, full: bool) -> None:
         super().__init__()
-        self.register_buffer("spread", spread_of(world.q, full))
+        self.register_buffer("spread", spread_of(system.q, full))
         self.head = nn.Linear(1, 1, **DOUBLE)  # the model asks it for its dtype
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,26 +105,26 @@ class Plugged(nn.Module):
     It sees x = A s_{t-1}, hence F_t A^-1 x.
     """
 
-    def __init__(self, world: LinearGaussian, f: Tensor, d: Tensor, v: Tensor, full: bool) -> None:
+    def __init__(self, system: LinearGaussian, f: Tensor, d: Tensor, v: Tensor, full: bool) -> None:
         super().__init__()
-        self.maps = f @ torch.linalg.inv(world.a)  # (T, S, S)
-        self.told = torch.cat([d, spread_of(v, full).expand(len(d), -1, -1)], -1)  # (B, T, R)
+        self.maps = f @ torch.linalg.inv(system.a)  # (T, S, S)
+        self.params = torch.cat([d, spread_of(v, full).expand(len(d), -1, -1)], -1)  # (B, T, R)
         self.at = 0
 
     def ahead(self, embed: Tensor) -> Tensor:
         self.at = 0
-        return self.told.expand(len(embed), -1, -1)
+        return self.params.expand(len(embed), -1, -1)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, params: Tensor) -> Tensor:
         size = x.shape[-1]
-        mean = x @ self.maps[self.at].T + told[..., :size]
+        mean = x @ self.maps[self.at].T + params[..., :size]
         self.at += 1
-        return torch.cat([mean, told[..., size:]], -1)
+        return torch.cat([mean, params[..., size:]], -1)
 
 
-def model_of(world: LinearGaussian, full: bool = False) -> SSM:
+def model_of(system: LinearGaussian, full: bool = False) -> SSM:
     """Our SSM with the system's own transition and emission."""
-    size, seen = world.sizes
+    size, obs_size = system.sizes
     config = SsmConfig(
         stoch=size,
         hidden=size,
@@ -132,28 +132,28 @@ def model_of(world: LinearGaussian, full: bool = False) -> SSM:
         norm="none",
         prior_layers=0,
         head_layers=0,
-        embed=seen,
+        embed=obs_size,
         symlog=False,
         min_std=0.01,
     )
-    made = SSM(config, Spec({"state": (seen,)}, ActionSpec("continuous", 1))).double()
+    model = SSM(config, Spec({"state": (obs_size,)}, ActionSpec("continuous", 1))).double()
     with torch.no_grad():
-        made.dynamics.inputs.z.weight.copy_(world.a)
-        made.decoder.parts["state"].head.weight.copy_(world.h)
-        made.decoder.parts["state"].head.bias.zero_()
-        made.encoder.parts["state"].head.weight.copy_(torch.eye(seen))
-        made.encoder.parts["state"].head.bias.zero_()
-    made.latent = Full(size) if full else Cubature(size, 0.01)
-    made.prior = Prior(world, full)  # type: ignore[assignment]
-    return made
+        model.dynamics.inputs.z.weight.copy_(system.a)
+        model.decoder.parts["state"].head.weight.copy_(system.h)
+        model.decoder.parts["state"].head.bias.zero_()
+        model.encoder.parts["state"].head.weight.copy_(torch.eye(obs_size))
+        model.encoder.parts["state"].head.bias.zero_()
+    model.latent = Full(size) if full else Cubature(size, 0.01)
+    model.prior = Prior(system, full)  # type: ignore[assignment]
+    return model
 
 
-def elbo(model: Any, seen: Tensor) -> float:
+def elbo(model: Any, obs: Tensor) -> float:
     """ELBO per step of one sequence (T, D), by the losses that train: -(vectors + kl), and the Gaussian's constant."""
-    size, (length, width) = model.config.stoch, seen.shape
+    size, (length, width) = model.config.stoch, obs.shape
     count = 2 * length * size
     no = torch.zeros(count, length, dtype=torch.bool)
-    batch = Batch({"state": seen.expand(count, -1, -1)}, torch.zeros(count, length, 1), torch.zeros(count, length), no, no, no)  # fmt: skip  # noqa: E501
+    batch = Batch({"state": obs.expand(count, -1, -1)}, torch.zeros(count, length, 1), torch.zeros(count, length), no, no, no)  # fmt: skip  # noqa: E501
     with torch.no_grad():
         roll = model.observe(batch, {"target", "vectors_hat", "posterior", "prior"}, rng(0))
         terms = [registry.get("loss", name)(model, roll).item() for name in ("vectors", "kl")]
@@ -163,47 +163,47 @@ def elbo(model: Any, seen: Tensor) -> float:
 SYSTEMS = [(seed, 1 + seed % 3, seed % 2 == 0) for seed in range(20)]
 
 
-@pytest.mark.parametrize(("seed", "size", "apart"), SYSTEMS)
-def test_the_exact_conditional_closes_the_gap_and_a_filter_does_not(seed: int, size: int, apart: bool) -> None:
+@pytest.mark.parametrize(("seed", "size", "diagonal"), SYSTEMS)
+def test_the_exact_conditional_closes_the_gap_and_a_filter_does_not(seed: int, size: int, diagonal: bool) -> None:
     """20 random systems. Diagonal ones run on our own Gaussian, the others on a full covariance."""
-    world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
-    _, seen = world.simulate(1, T, rng(100 + seed))
-    exact = log_likelihood(world, seen).item() / T
-    model = model_of(world, full=not apart)
+    system = LinearGaussian.random(size, size + seed % 2, rng(seed), diagonal)
+    _, obs = system.simulate(1, T, rng(100 + seed))
+    exact = log_likelihood(system, obs).item() / T
+    model = model_of(system, full=not diagonal)
     gaps = {}
     for ahead in (True, False):
-        model.posterior = Plugged(world, *conditionals(world, seen, ahead), full=not apart)  # type: ignore[assignment]
-        gaps[ahead] = exact - elbo(model, seen[0])
+        model.posterior = Plugged(system, *conditionals(system, obs, ahead), full=not diagonal)  # type: ignore[assignment]
+        gaps[ahead] = exact - elbo(model, obs[0])
     assert abs(gaps[True]) < 1e-9
     assert gaps[False] > -1e-12
     print(f"filtering gap {gaps[False]:.4f} nats per step")
 
 
-@pytest.mark.parametrize(("seed", "size", "apart"), SYSTEMS)
-def test_it_is_never_above_the_likelihood(seed: int, size: int, apart: bool) -> None:
+@pytest.mark.parametrize(("seed", "size", "diagonal"), SYSTEMS)
+def test_it_is_never_above_the_likelihood(seed: int, size: int, diagonal: bool) -> None:
     """Random linear posteriors of our own network, constant spread: the cubature stays exact."""
-    world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
-    _, seen = world.simulate(3, T, rng(200 + seed))
-    exact = log_likelihood(world, seen) / T
-    model = model_of(world)
+    system = LinearGaussian.random(size, size + seed % 2, rng(seed), diagonal)
+    _, obs = system.simulate(3, T, rng(200 + seed))
+    exact = log_likelihood(system, obs) / T
+    model = model_of(system)
     with torch.no_grad():
         for trial in range(3):
             for i, p in enumerate(model.posterior.parameters()):
                 p.copy_(torch.randn(p.shape, generator=rng(trial + 10 * i), **DOUBLE) * 0.5)
             model.posterior.rest.head.weight[size:] = 0
             for row in range(3):
-                assert elbo(model, seen[row]) < exact[row].item()
+                assert elbo(model, obs[row]) < exact[row].item()
 
 
 def test_the_filter_has_a_real_gap() -> None:
-    """Where states are remembered and seen badly, what comes later matters: print the gap over all systems."""
+    """Where states are remembered and obs badly, what comes later matters: print the gap over all systems."""
     gaps = []
-    for seed, size, apart in SYSTEMS:
-        world = LinearGaussian.random(size, size + seed % 2, rng(seed), apart)
-        _, seen = world.simulate(1, T, rng(100 + seed))
-        model = model_of(world, full=not apart)
-        model.posterior = Plugged(world, *conditionals(world, seen, False), full=not apart)  # type: ignore[assignment]
-        gaps.append(log_likelihood(world, seen).item() / T - elbo(model, seen[0]))
+    for seed, size, diagonal in SYSTEMS:
+        system = LinearGaussian.random(size, size + seed % 2, rng(seed), diagonal)
+        _, obs = system.simulate(1, T, rng(100 + seed))
+        model = model_of(system, full=not diagonal)
+        model.posterior = Plugged(system, *conditionals(system, obs, False), full=not diagonal)  # type: ignore[assignment]
+        gaps.append(log_likelihood(system, obs).item() / T - elbo(model, obs[0]))
     print(f"gap of p(s_t | s_t-1, o_t): {min(gaps):.4f} to {max(gaps):.4f}, mean {sum(gaps) / 20:.4f} nats per step")
     assert sum(gaps) / len(gaps) > 0.005
 
@@ -214,59 +214,59 @@ def test_the_filter_has_a_real_gap() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_kalman_filter_is_the_joint_gaussian(seed: int) -> None:
     """All observations are one big normal; its covariance is written down directly."""
-    world = LinearGaussian.random(2, 3, rng(seed))
-    _, seen = world.simulate(5, T, rng(seed + 50))
-    joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), covariance(world, T))
-    torch.testing.assert_close(log_likelihood(world, seen), joint.log_prob(seen.flatten(1)))
+    system = LinearGaussian.random(2, 3, rng(seed))
+    _, obs = system.simulate(5, T, rng(seed + 50))
+    joint = td.MultivariateNormal(torch.zeros(3 * T, **DOUBLE), covariance(system, T))
+    torch.testing.assert_close(log_likelihood(system, obs), joint.log_prob(obs.flatten(1)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_expected_elbo_of_a_filter_is_the_mean_over_sequences(seed: int) -> None:
-    world = LinearGaussian.random(2, 2, rng(seed), apart=True)
-    f, _, v = conditionals(world, torch.zeros(1, 1, 2, **DOUBLE), False)
-    gain = v[0] @ world.h.T
-    made = LinearFilter(f[0], gain, torch.linalg.cholesky(v[0]))
-    model = model_of(world)
-    _, seen = world.simulate(400, T, rng(seed + 70))
+    system = LinearGaussian.random(2, 2, rng(seed), diagonal=True)
+    f, _, v = conditionals(system, torch.zeros(1, 1, 2, **DOUBLE), False)
+    gain = v[0] @ system.h.T
+    filter_ = LinearFilter(f[0], gain, torch.linalg.cholesky(v[0]))
+    model = model_of(system)
+    _, obs = system.simulate(400, T, rng(seed + 70))
     found = []
-    for row in seen:
-        model.posterior = Plugged(world, *conditionals(world, row[None], False), full=False)  # type: ignore[assignment]
+    for row in obs:
+        model.posterior = Plugged(system, *conditionals(system, row[None], False), full=False)  # type: ignore[assignment]
         found.append(elbo(model, row))
     found = torch.tensor(found, **DOUBLE)
     error = found.std() / 20
-    assert abs(found.mean() - made.elbo(world, T)) < 4 * error
+    assert abs(found.mean() - filter_.elbo(system, T)) < 4 * error
 
 
 def test_the_best_filter_beats_the_one_step_conditional_and_stays_below_the_truth() -> None:
     for seed in range(3):
-        world = LinearGaussian.random(2, 2, rng(seed))
-        f, _, v = conditionals(world, torch.zeros(1, 1, 2, **DOUBLE), False)
-        plain = LinearFilter(f[0], v[0] @ world.h.T, torch.linalg.cholesky(v[0])).elbo(world, 20)
-        best = LinearFilter.best(world, 20, rounds=4).elbo(world, 20)
-        truth = log_likelihood(world, world.simulate(4000, 20, rng(seed))[1]).mean() / 20
+        system = LinearGaussian.random(2, 2, rng(seed))
+        f, _, v = conditionals(system, torch.zeros(1, 1, 2, **DOUBLE), False)
+        plain = LinearFilter(f[0], v[0] @ system.h.T, torch.linalg.cholesky(v[0])).elbo(system, 20)
+        best = LinearFilter.best(system, 20, rounds=4).elbo(system, 20)
+        truth = log_likelihood(system, system.simulate(4000, 20, rng(seed))[1]).mean() / 20
         assert plain < best < truth + 0.05
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])
 def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
     """Our posterior, learned by our losses in the true system, against the best one optimised directly."""
-    world = LinearGaussian.random(1 + seed // 2, 2 + seed // 2, rng(seed), apart=True)
-    model = model_of(world)
-    model.latent = Gaussian(world.sizes[0], 0.01)
+    system = LinearGaussian.random(1 + seed // 2, 2 + seed // 2, rng(seed), diagonal=True)
+    model = model_of(system)
+    model.latent = Gaussian(system.sizes[0], 0.01)
     learner = torch.optim.Adam([*model.posterior.parameters(), *model.encoder.parameters()], 0.03)
     falls = torch.optim.lr_scheduler.LinearLR(learner, 1, 0.02, 400)
     draw, terms = rng(seed + 5), [registry.get("loss", name) for name in ("vectors", "kl")]
     for _ in range(400):
-        _, seen = world.simulate(64, T, draw)
+        _, obs = system.simulate(64, T, draw)
         no = torch.zeros(64, T, dtype=torch.bool)
-        batch = Batch({"state": seen}, torch.zeros(64, T, 1), torch.zeros(64, T), no, no, no)
+        batch = Batch({"state": obs}, torch.zeros(64, T, 1), torch.zeros(64, T), no, no, no)
         roll = model.observe(batch, {"target", "vectors_hat", "posterior", "prior"}, draw)
         learner.zero_grad()
         sum(term(model, roll) for term in terms).backward()
         learner.step()
         falls.step()
-    env = LinearEnv(LinearConfig(states=world.sizes[0], seen=world.sizes[1], episode_length=T - 1))
-    env.system = world
+    env = LinearEnv(LinearConfig(states=system.sizes[0], obs_size=system.sizes[1], episode_length=T - 1))
+    env.system = system
     found = bounds(model.float(), env, rng(9))
     print(f"learned {found['gap']:.4f}, best {found['best_filter_gap']:.4f} nats per step below ln p")
     assert -0.01 < found["gap_to_best_filter"] < 0.05

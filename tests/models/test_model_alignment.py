@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from replaywindows import windows_at
 from tinyworld import generator, tiny
 
 from isochrone.core import registry
@@ -57,7 +58,7 @@ def test_each_row_leads_to_the_next_by_its_own_action(name: str, replay: Replay)
 @pytest.mark.parametrize("name", MODELS)
 def test_filtering_meets_the_action_that_led_to_the_frame(name: str, replay: Replay) -> None:
     model = tiny(name, replay.spec)
-    calls, batch = watched(model), replay.take([0], [0], 5)
+    calls, batch = watched(model), windows_at(replay, [0], [0], 5)
     assert bool(batch.first[0, 0])
     state = model.start(1)
     for t in range(5):

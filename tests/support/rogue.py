@@ -1,4 +1,4 @@
-"""A counter that misbehaves when an action tells it to: what a pool of workers must survive."""
+"""A counter that misbehaves on certain actions, for tests of a pool of workers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import Step
 from isochrone.envs.counter import Counter, CounterConfig
 
-CALM, RAISE, KILL, HANG, WAIT = range(5)  # the last two keep quiet for an hour, or just a little
+CALM, RAISE, KILL, HANG, WAIT = range(5)  # the last two wait for an hour, or for 10 ms
 
 
 class Rogue(Counter):
-    """One world. Its state says (seed % 4096, episode, time, last action), so episodes also differ by their seed."""
+    """One environment. Its state is (seed % 4096, episode, time, last action), so it also depends on the seed."""
 
-    def __init__(self, world: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(CounterConfig(length=5, size=4), 1)
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin anew."""
+        """Begin an episode."""
         super().reset(seed)
         self._count[:, 0] = (seed or 0) % 4096
         return self._row(torch.ones_like(self._last))
 
     def step(self, action: torch.Tensor) -> Step:
-        """Count on, or do what the action says; after a `last` row the action is ignored as always."""
+        """Count on, or fail as the action requires; after a `last` row the action is ignored as always."""
         what = int(action.argmax(-1)[0])
         if not self._last[0]:
             if what == RAISE:
@@ -42,30 +42,30 @@ class Rogue(Counter):
         return super().step(action)
 
 
-class Stillborn(Rogue):
-    """Begins no episode but the one of its own choice."""
+class Unstartable(Rogue):
+    """Fails on every reset but those with seed None or 77."""
 
     def reset(self, seed: int | None = None) -> Step:
         if seed not in (None, 77):
-            raise ValueError(f"no life with seed {seed}")
+            raise ValueError(f"cannot start with seed {seed}")
         return super().reset(seed)
 
 
-def refused(world: int) -> Rogue:
-    """Says that its options are wrong."""
-    raise UserError(f"size = -{world}: must be at least 1")
+def refused(number: int) -> Rogue:
+    """Refuses its options."""
+    raise UserError(f"size = -{number}: must be at least 1")
 
 
-def broken(world: int) -> Rogue:
+def broken(number: int) -> Rogue:
     """Cannot be made."""
     raise ValueError("no such simulator")
 
 
-def uneven(world: int) -> Counter:
-    """World 1 shows larger images than world 0."""
-    return Counter(CounterConfig(size=4 + world), 1)
+def uneven(number: int) -> Counter:
+    """Environment 1 has larger images than environment 0."""
+    return Counter(CounterConfig(size=4 + number), 1)
 
 
-def crowd(world: int) -> Counter:
-    """Two worlds where one is asked for."""
+def crowd(number: int) -> Counter:
+    """num_envs = 2 where 1 is required."""
     return Counter(CounterConfig(), 2)

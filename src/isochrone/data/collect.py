@@ -115,7 +115,8 @@ def random_policy(spec: ActionSpec, rng: torch.Generator, hold_steps: float = 1.
     """Uniform random actions, each repeated for `hold_steps` steps on average (1: a new one every step).
 
     Persistence covers more ground: n steps of a walk that turns every k steps reach about sqrt(n k) away. The length of
-    a stretch is geometric, so that nothing beats against the episode length; every episode begins with a fresh action.
+    a stretch is geometric, so it has no period that interferes with the episode length; every episode begins with a
+    fresh action.
     """
     if hold_steps < 1:
         raise UserError(f"random policy: hold_steps = {hold_steps}, must be at least 1")

@@ -156,18 +156,8 @@ class Replay:
         env = np.searchsorted(ends, draw, side="right")  # (B)
         return self._windows(env, draw - np.concatenate([[0], ends])[env], length)
 
-    def take(self, env: Sequence[int], start: Sequence[int], length: int) -> Batch:
-        """The windows that begin `start` rows after the oldest stored row of `env`; (B) each."""
-        rings, offsets = np.asarray(env, np.int64), np.asarray(start, np.int64)
-        if ((rings < 0) | (rings >= self.num_envs)).any():
-            raise UserError(f"replay: envs {rings.tolist()} must lie in 0..{self.num_envs - 1}")
-        if ((offsets < 0) | (offsets + length > self.stored()[rings])).any():
-            raise UserError(
-                f"replay: windows of {length} rows at {offsets.tolist()} leave the stored rows of their environments"
-            )
-        return self._windows(rings, offsets, length)
-
     def _windows(self, env: np.ndarray, start: np.ndarray, length: int) -> Batch:
+        """The windows that begin `start` rows after the oldest stored row of `env`; (B) each."""
         begin = (self._total - self.stored())[env] + start  # (B) row number
         index = (begin[:, None] + np.arange(length)) % self._length + (env * self._length)[:, None]  # (B, T) flat row
         columns = {name: self._gather(field, index) for name, field in self.fields.items()}

@@ -38,7 +38,7 @@ class Store:
                 _same(about, read_about(self.folder), self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._maps = {name: self._map(name, dtype, shape, fresh) for name, (dtype, shape) in shapes.items()}
-            if fresh:  # written last: a folder without it was never finished and is made anew
+            if fresh:  # written last: a folder without it is incomplete and is created again
                 (self.folder / "cursor.json").unlink(missing_ok=True)
                 save_json(self.folder / "replay.json", about)
             elif (self.folder / "cursor.json").exists():
@@ -102,7 +102,7 @@ def _same(want: dict[str, Any], have: dict[str, Any], folder: Path) -> None:
     for key, value in want.items():
         if have.get(key) != value:
             raise UserError(
-                f"replay: {folder} was made with {key} = {have.get(key)}, this run has {value}; use another folder"
+                f"replay: {folder} was written with {key} = {have.get(key)}, this run has {value}; use another folder"
             )
 
 
@@ -110,7 +110,7 @@ class Buffers:
     """Output arrays used again once nothing refers to them any more.
 
     A buffer is lent as a fresh view; a tensor made from the view (and anything that shares its memory) keeps the view
-    alive. When the view has died, nobody can see the memory, and it may be lent again.
+    alive. When the view is freed, nothing refers to the memory, and it is lent again.
     """
 
     def __init__(self, keep: int = 4) -> None:

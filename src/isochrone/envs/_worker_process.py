@@ -22,73 +22,73 @@ from typing import Any
 import torch
 
 from isochrone.core.errors import UserError
-from isochrone.envs.local_envs import Make, Worlds, arrays
+from isochrone.envs.local_envs import LocalEnvs, MakeEnv, arrays
 
 GRACE = 5.0  # seconds for a worker to end
 
 
 def serve(pipe: Connection) -> None:
-    """The life of a worker: make worlds, then obey until told to close or until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; ending is the parent's to decide
-    worlds, shared = None, None
+    """The main loop of a worker: make the environments, then run commands until 'close' or until the pipe breaks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when workers end
+    envs, shared = None, None
     try:
-        make, mine, environ = pipe.recv()
+        make, indices, environ = pipe.recv()
         os.environ.clear()
         os.environ.update({"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", **environ})
         torch.set_num_threads(1)
-        worlds = Worlds(make, mine)
-        pipe.send(("ready", (tuple(worlds.spec.obs.items()), dataclasses.astuple(worlds.spec.action))))
-        word, name, count = pipe.recv()
-        if word == "rows":
+        envs = LocalEnvs(make, indices)
+        pipe.send(("ready", (tuple(envs.spec.obs.items()), dataclasses.astuple(envs.spec.action))))
+        command, name, num_envs = pipe.recv()
+        if command == "rows":
             shared = SharedMemory(name)
-            worlds.rows = arrays(worlds.spec, count, shared.buf)
-            _obey(pipe, worlds)
+            envs.rows = arrays(envs.spec, num_envs, shared.buf)
+            _run_commands(pipe, envs)
     except UserError as error:
-        _tell(pipe, ("refused", str(error)))
-    except Exception:  # also when the parent is gone: then nobody hears this either
-        _tell(pipe, ("lost", f"failed:\n{traceback.format_exc()}"))
-    if worlds is not None:
-        worlds.close()
-        worlds.rows.clear()
+        _send(pipe, ("refused", str(error)))
+    except Exception:  # includes a broken pipe: the parent is gone, and this message is lost too
+        _send(pipe, ("lost", f"failed:\n{traceback.format_exc()}"))
+    if envs is not None:
+        envs.close()
+        envs.rows.clear()
     if shared is not None:
         shared.close()
 
 
-def _obey(pipe: Connection, worlds: Worlds) -> None:
+def _run_commands(pipe: Connection, envs: LocalEnvs) -> None:
     while True:
-        name, number, seed = pipe.recv()
-        if name == "close":
+        command, number, seed = pipe.recv()
+        if command == "close":
             return
-        crashes = worlds.step() if name == "step" else worlds.reset(seed) if name == "reset" else worlds.revive(seed)
+        crashes = envs.step() if command == "step" else envs.reset(seed) if command == "reset" else envs.restart(seed)
         pipe.send(("done", number, [tuple(crash) for crash in crashes]))
 
 
-def _tell(pipe: Connection, message: tuple) -> None:
+def _send(pipe: Connection, message: tuple) -> None:
     try:
         pipe.send(message)
     except OSError:
-        return  # nobody listens any more
+        return  # the other end is closed
 
 
-class Seat:
-    """The place of one worker: the worlds it holds, and the process that holds them now."""
+class WorkerHandle:
+    """The parent's end of one worker: the numbers of its environments, and the process that runs them at present."""
 
-    def __init__(self, make: Make, mine: Sequence[int]) -> None:
-        self.make, self.mine = make, tuple(mine)
+    def __init__(self, make: MakeEnv, indices: Sequence[int]) -> None:
+        self.make, self.indices = make, tuple(indices)
         self.start()
 
     def start(self) -> None:
-        """Begin a process; it answers ('ready', its spec), ('refused', why) or ('lost', why)."""
+        """Start a process; its first answer is ('ready', its spec), ('refused', why) or ('lost', why)."""
         context: Any = mp.get_context("forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn")
         context.set_forkserver_preload(["torch"])
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.pipe, child_pipe = context.Pipe()
+        self.process = context.Process(target=serve, args=(child_pipe,), daemon=True)
         self.process.start()
-        theirs.close()  # or the death of the worker would not close the pipe
+        child_pipe.close()  # otherwise the pipe would stay open when the worker dies
         try:
-            self.pipe.send((self.make, self.mine, dict(os.environ)))
+            self.pipe.send((self.make, self.indices, dict(os.environ)))
         except OSError:
-            return  # it died at once; whoever waits for its answer will see that
+            return  # it died at once: `receive` reports that
         except Exception as error:
             self.end()
             raise UserError(
@@ -97,8 +97,8 @@ class Seat:
             ) from error
 
     def send(self, message: tuple) -> None:
-        """Never fails: a dead worker is noticed where its answer is read."""
-        _tell(self.pipe, message)
+        """Send a command. Never fails: `receive` reports a dead worker."""
+        _send(self.pipe, message)
 
     def receive(self) -> tuple:
         """The next answer, or ('lost', why)."""
@@ -110,7 +110,7 @@ class Seat:
             return "lost", f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
 
     def end(self) -> None:
-        """Kill what still runs."""
+        """Kill the process if it still runs, and close the pipe."""
         self.process.kill()
         self.process.join()
         self.pipe.close()

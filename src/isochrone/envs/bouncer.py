@@ -1,14 +1,14 @@
-"""A ball that goes left or right: why a world model needs a part that draws lots and a part that remembers.
+"""A ball that goes left or right: why a world model needs a stochastic part and a memory.
 
 ========  ==========================================================================================================
-split     the ball falls from the top to the middle, then goes left or right by chance. Nothing before says which, so
-          one future that is the mean of both is a ball on either side, or on none
-memory    a lamp at the upper left or right lights up on the first rows and says where the ball will go; then nothing
-          does for `delay` rows, and what is seen no longer holds what is known
+split     the ball falls from the top to the middle, then goes left or right at random. No frame before shows the
+          side, so a deterministic prediction, the mean of both futures, shows a ball on both sides or on none
+memory    a lamp at the upper left or right is lit on the first rows, on the side to which the ball will go; the next
+          `delay` rows do not show the side, so the frame alone no longer determines the future
 ========  ==========================================================================================================
 
-The ball moves sideways at constant speed and comes back from the walls. The two episodes that are possible are each
-other's mirror image. Actions change nothing and the reward is always 0.
+The ball moves sideways at constant speed and comes back from the walls. The two possible episodes are mirror
+images of each other. Actions change nothing and the reward is always 0.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class BouncerConfig:
 
     name: ClassVar[str] = "bouncer"
     shorthand: ClassVar[str] = "variant"
-    variant: Literal["split", "memory"] = option("split", "the side is a matter of chance, or of memory")
+    variant: Literal["split", "memory"] = option(
+        "split", "the side is random (split), or shown by a lamp at the start (memory)"
+    )
     episode_length: int = option(32, "actions until an episode is cut off", ge=1)
     speed: int = option(4, "px per step, sideways and (split) down", ge=1, le=MIDDLE)
     cue: int = option(2, "of memory: rows on which the lamp is lit", ge=1)
-    delay: int = option(12, "of memory: rows without any hint between the lamp and the first move sideways", ge=1)
+    delay: int = option(12, "of memory: rows between the lamp and the first move sideways", ge=1)
 
     @property
     def turn(self) -> int:
@@ -59,7 +61,7 @@ class BouncerConfig:
 
 @dataclass(frozen=True)
 class BouncerState(Struct):
-    """The truth about B balls (or any other leading shape). For measuring only: `side` is known from the first row."""
+    """The true state of B balls (or any other leading shape). For evaluation only: `side` is set from the start."""
 
     side: Int[Tensor, "*B"]  # -1: the ball will go (or went) left, 1: right
     position: Float[Tensor, "*B 2"]  # px, (x, y) of the ball's top left corner, in [0, 56]
@@ -68,7 +70,7 @@ class BouncerState(Struct):
 
 @register("env", "bouncer")
 class Bouncer:
-    """B balls, all stepped together (`VecEnv`), with the truth at hand: `state`, `transition`, `draw` and `frames`."""
+    """B balls, all stepped together (`VecEnv`), with their true state: `state`, `transition`, `draw` and `frames`."""
 
     Config = BouncerConfig
 
@@ -77,7 +79,7 @@ class Bouncer:
     ) -> None:
         """
         Raises:
-            UserError: an option out of range, an episode that ends before the ball turns, or fewer than one world.
+            UserError: an option out of range, an episode that ends before the ball turns, or num_envs below 1.
         """
         self.config: BouncerConfig = validate(config or BouncerConfig())
         check_num_envs(num_envs)
@@ -91,14 +93,14 @@ class Bouncer:
     # --- VecEnv ----------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin an episode in every world. The same seed gives the same run; None goes on with the random numbers."""
+        """Begin an episode in every environment. The same seed gives the same run; None continues the generator."""
         if seed is not None:
             self._rng.manual_seed(seed)
         self._state = self._fresh()
         return self._row(torch.ones_like(self._last))
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
-        """Let the balls move. A world whose last row was `last` begins anew instead.
+        """Move the balls. An environment whose last row was `last` begins a new episode instead.
 
         Raises:
             UserError: wrong shape or not one-hot.
@@ -153,7 +155,7 @@ class Bouncer:
         return torch.maximum(frame, lamp * (state.clock < self.config.cue)[..., None, None, None])
 
     def frames(self, side: Int[Tensor, "B"], steps: int | None = None) -> UInt8[Tensor, "B T 3 64 64"]:
-        """What an episode shows on its first T = `steps` rows (None: all, episode_length + 1), if the ball goes there.
+        """The first T = `steps` frames of an episode (None: all, episode_length + 1) in which the ball goes to `side`.
 
         Args:
             side: -1 or 1 for each episode.
@@ -181,11 +183,11 @@ class Bouncer:
         """Go on exactly where `state_dict` was taken.
 
         Raises:
-            UserError: saved with another number of worlds.
+            UserError: saved with another num_envs.
         """
         if saved["side"].shape != (self.num_envs,):
             raise UserError(
-                f"saved state holds {len(saved['side'])} worlds, this run has {self.num_envs}: use the same num_envs"
+                f"saved state has num_envs = {len(saved['side'])}, this run {self.num_envs}: use the same num_envs"
             )
         self._state = self._at(saved["side"].to(self.device).clone(), saved["clock"].to(self.device).clone())
         self._last = self._state.clock >= self.config.episode_length

@@ -1,7 +1,6 @@
-"""An environment that counts: every row says which world, episode, time and last action it belongs to.
+"""An environment that counts: every row contains its environment, episode, time and last action.
 
-Its only use is to prove alignment: whatever collects, stores, samples or models rows can read back where each came
-from.
+It is for tests of alignment: code that collects, stores, samples or models rows can check where each row comes from.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ class CounterConfig:
 
     name: ClassVar[str] = "counter"
     shorthand: ClassVar[str] = "length"
-    length: int = option(7, "shortest episode, in actions; worlds and episodes differ by up to 2 more", ge=1)
+    length: int = option(7, "shortest episode, in actions; environments and episodes differ by up to 2 more", ge=1)
     actions: int = option(5, "number of discrete actions", ge=2)
     size: int = option(64, "pixels per side of the image", ge=1)
 
 
 class Count(NamedTuple):
-    """What a row says about itself."""
+    """The numbers that a row contains."""
 
-    world: Int[Tensor, "..."]
+    env: Int[Tensor, "..."]
     episode: Int[Tensor, "..."]  # counted from 0
     time: Int[Tensor, "..."]  # actions since the episode began
     action: Int[Tensor, "..."]  # the action that led here; -1 on a first row
@@ -45,10 +44,10 @@ def read(state: Float[Tensor, "... 4"]) -> Count:
 
 @register("env", "counter")
 class Counter:
-    """B counters. Episode e of world b has length + (b + e) % 3 actions; odd episodes end as terminal.
+    """B counters. Episode e of environment b has length + (b + e) % 3 actions; odd episodes end as terminal.
 
-    `state` is (world, episode, time, last action); `image` shows the last three, modulo 256, in its three channels (the
-    action plus one). The reward for arriving at time t by action a is t + a / 10.
+    `state` is (environment, episode, time, last action); `image` shows the last three, modulo 256, in its three
+    channels (the action plus one). The reward for arriving at time t by action a is t + a / 10.
     """
 
     Config = CounterConfig
@@ -66,18 +65,18 @@ class Counter:
         self.reset()
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin with episode 0 everywhere; nothing here is random, so the seed changes nothing."""
-        world = torch.arange(self.num_envs, device=self.device)
-        self._count = torch.stack((world, world * 0, world * 0, world * 0 - 1), -1)
+        """Begin with episode 0 everywhere; nothing is random, so the seed has no effect."""
+        env = torch.arange(self.num_envs, device=self.device)
+        self._count = torch.stack((env, env * 0, env * 0, env * 0 - 1), -1)
         return self._row(torch.ones_like(self._last))
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
-        """Count on; a world whose last row was `last` begins its next episode and ignores the action."""
+        """Count on; an environment whose last row was `last` begins its next episode and ignores the action."""
         self.spec.action.check(action, self.num_envs)
         first = self._last
-        world, episode, time, _ = self._count.unbind(-1)
-        on = torch.stack((world, episode, time + 1, action.argmax(-1)), -1)
-        anew = torch.stack((world, episode + 1, torch.zeros_like(time), torch.full_like(time, -1)), -1)
+        env, episode, time, _ = self._count.unbind(-1)
+        on = torch.stack((env, episode, time + 1, action.argmax(-1)), -1)
+        anew = torch.stack((env, episode + 1, torch.zeros_like(time), torch.full_like(time, -1)), -1)
         self._count = torch.where(first[:, None], anew, on)
         return self._row(first)
 
@@ -85,8 +84,8 @@ class Counter:
         """Nothing to close."""
 
     def _row(self, first: Tensor) -> Step:
-        world, episode, time, action = self._count.unbind(-1)
-        last = time >= self.config.length + (world + episode) % 3
+        env, episode, time, action = self._count.unbind(-1)
+        last = time >= self.config.length + (env + episode) % 3
         self._last = last
         colour = (torch.stack((episode, time, action + 1), -1) % 256).to(torch.uint8)
         image = colour[:, :, None, None].expand(-1, -1, self.config.size, self.config.size).contiguous()

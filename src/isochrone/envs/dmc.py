@@ -55,18 +55,18 @@ class DmcConfig:
     camera: int = option(0, "which of the task's cameras draws (-1: the free one)", ge=-1)
     fast_render: bool = option(False, "no shadows: several times faster where they are drawn in software")
     state: bool = option(False, "also observe 'state', the task's own observations as one vector")
-    workers: int = option(0, "processes the worlds are dealt to (0: all in this one)", ge=0)
+    workers: int = option(0, "processes that share the environments (0: all in this one)", ge=0)
     timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
 
 
 @register("env", "dmc")
 class Dmc(Pool):
-    """DeepMind Control from pixels (needs the extra dmc): B worlds of one task.
+    """DeepMind Control from pixels (needs the extra dmc): B environments of one task.
 
     Observations are images (3, size, size) and, if asked for, 'state'.
 
     Actions in [-1, 1] are scaled to the task's bounds. An episode is `last` after 1000 raw steps, and `terminal` only
-    where the task itself ends with discount 0. World i of `reset(seed)` is seeded with seed + i. Close it.
+    where the task itself ends with discount 0. `reset(seed)` seeds environment i with seed + i. Call `close`.
     """
 
     Config = DmcConfig
@@ -84,7 +84,7 @@ class Dmc(Pool):
 
 
 class SingleDmc:
-    """One world. `number` is its place in the pool and changes nothing: the seed makes the difference."""
+    """One environment. `number` is its number in the pool; it has no effect, since only the seeds differ."""
 
     num_envs = 1
 
@@ -111,14 +111,14 @@ class SingleDmc:
         self._clock, self._over = 0, False
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin anew. A seed loads the task again: some draw their model from it, not only the start."""
+        """Begin an episode. A seed loads the task again: some tasks draw their model from it, not only the start."""
         if seed is not None:
             self.close()
             self._load(seed)
         return self._begin()
 
     def step(self, action: Float[Tensor, "1 A"]) -> Step:
-        """Apply the action `action_repeat` times, or until the episode ends; after a `last` row begin anew instead."""
+        """Apply the action `action_repeat` times, or until the episode ends; after a `last` row begin an episode."""
         if self._over:
             return self._begin()
         unit = (action[0].double().numpy() + 1) / 2
@@ -135,7 +135,7 @@ class SingleDmc:
         return self._row(now, total, terminal=now.last() and now.discount == 0)
 
     def close(self) -> None:
-        """Give the graphics context back now: at the interpreter's exit it is too late and noisy."""
+        """Free the graphics context now: at the interpreter's exit it is too late and prints errors."""
         env, camera, self._env, self._camera = self._env, self._camera, None, None
         if camera is not None:
             camera.scene.free()
@@ -161,7 +161,7 @@ class SingleDmc:
             _ = env.physics.contexts
         except Exception as error:
             raise _cannot_draw(f"the graphics context cannot be made ({error})") from error
-        # one for the world's life: physics.render makes a scene for every frame, which takes longer than to draw it
+        # made once per environment: physics.render makes a scene for every frame, which takes longer than to draw it
         self._camera = self._lens(env.physics, size, size, self.config.camera)
 
     def _row(self, now: Any, reward: float, terminal: bool) -> Step:
@@ -178,20 +178,20 @@ def flat(observation: Mapping[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
 
 
-def find_task(name: str, known: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+def find_task(name: str, tasks: tuple[tuple[str, str], ...]) -> tuple[str, str]:
     """(domain, task) of 'domain-task'; 'domain_task' and PlaNet's 'cup' are understood too.
 
     Raises:
         UserError: there is no such task; names the nearest.
     """
-    wanted = name.replace("-", "_")
+    task_name = name.replace("-", "_")
     for short, long in DOMAINS.items():
-        if wanted.startswith(f"{short}_"):
-            wanted = long + wanted.removeprefix(short)
-    for domain, task in known:
-        if wanted == f"{domain}_{task}":
+        if task_name.startswith(f"{short}_"):
+            task_name = long + task_name.removeprefix(short)
+    for domain, task in tasks:
+        if task_name == f"{domain}_{task}":
             return domain, task
-    raise UserError(f"no task '{name}' in DeepMind Control{did_you_mean(name, ['-'.join(pair) for pair in known])}")
+    raise UserError(f"no task '{name}' in DeepMind Control{did_you_mean(name, ['-'.join(pair) for pair in tasks])}")
 
 
 # --- dm_control itself
@@ -206,7 +206,7 @@ def _suite() -> tuple[Any, Any]:
         )
     if sys.platform == "linux":
         _choose_drawer()
-    # Contexts then stay in the thread that made them; the helper threads outlive the interpreter's exit with a noise.
+    # Contexts then stay in the thread that made them; the helper threads outlive the interpreter and print errors.
     os.environ.setdefault("DISABLE_RENDER_THREAD_OFFLOADING", "1")
     try:
         from dm_control import suite  # pyright: ignore[reportMissingImports]
@@ -225,12 +225,12 @@ def _installed(package: str) -> bool:
 
 def _choose_drawer() -> None:
     """MUJOCO_GL = egl, or osmesa where only that is installed; what the user set stays, and is checked."""
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if not wanted:
-        wanted = next((name for name, (files, _) in DRAWERS.items() if _loads(files)), "egl")
-    if wanted in DRAWERS and not _loads(DRAWERS[wanted][0]):
-        raise _cannot_draw(f"{DRAWERS[wanted][0][0]} is missing", wanted)
-    os.environ["MUJOCO_GL"] = wanted
+    drawer = os.environ.get("MUJOCO_GL", "").lower()
+    if not drawer:
+        drawer = next((name for name, (files, _) in DRAWERS.items() if _loads(files)), "egl")
+    if drawer in DRAWERS and not _loads(DRAWERS[drawer][0]):
+        raise _cannot_draw(f"{DRAWERS[drawer][0][0]} is missing", drawer)
+    os.environ["MUJOCO_GL"] = drawer
 
 
 def _loads(files: tuple[str, ...]) -> bool:
@@ -245,7 +245,7 @@ def _loads(files: tuple[str, ...]) -> bool:
 
 def _cannot_draw(why: str, drawer: str = "") -> UserError:
     drawer = drawer or os.environ.get("MUJOCO_GL", "")
-    mend = "unset MUJOCO_GL, or set it to egl or osmesa"
+    hint = "unset MUJOCO_GL, or set it to egl or osmesa"
     if drawer in DRAWERS:
-        mend = f"install the system packages {DRAWERS[drawer][1]} (Debian, Ubuntu)"
-    return UserError(f"no frames with MUJOCO_GL={drawer}: {why}; {mend}")
+        hint = f"install the system packages {DRAWERS[drawer][1]} (Debian, Ubuntu)"
+    return UserError(f"no frames with MUJOCO_GL={drawer}: {why}; {hint}")

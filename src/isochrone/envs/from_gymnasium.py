@@ -1,7 +1,7 @@
 """Any Gymnasium environment with pixels, or rendered to pixels, as a `VecEnv`.
 
 Rows follow core/types: the row of an episode's end shows its final observation, and the next row (whose action is
-ignored) begins the next episode. That is Gymnasium's NEXT_STEP autoreset, which is asked for by name.
+ignored) begins the next episode. That is Gymnasium's NEXT_STEP autoreset, which is requested by name.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class GymConfig:
     size: int = option(64, "pixels per side of the image", ge=1)
     action_repeat: int = option(1, "how often each action is applied; rewards add up", ge=1)
     episode_length: int | None = option(None, "actions until an episode is cut off (none: the environment's own)", ge=1)
-    workers: int = option(0, "processes the environments are dealt to (0: all in this one)", ge=0)
+    workers: int = option(0, "processes that share the environments (0: all in this one)", ge=0)
     timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
 
 
 class Pixels(gymnasium.Wrapper):
-    """One environment seen as a uint8 image (3, size, size), with repeated actions and a length limit."""
+    """One environment whose observation is a uint8 image (3, size, size), with repeated actions and a length limit."""
 
     def __init__(self, env: gymnasium.Env, config: GymConfig, key: str | None, rendered: bool) -> None:
         super().__init__(env)
@@ -52,7 +52,7 @@ class Pixels(gymnasium.Wrapper):
         self.observation_space = spaces.Box(0, 255, (3, config.size, config.size), np.uint8)
         self.clock = 0
 
-    def _see(self, obs: Any) -> np.ndarray:
+    def _image(self, obs: Any) -> np.ndarray:
         pixels = self.env.render() if self.rendered else obs if self.key is None else obs[self.key]
         if not isinstance(pixels, np.ndarray) or pixels.ndim not in (2, 3):
             raise UserError(f"environment '{self.config.id}' rendered {type(pixels).__name__}: need an rgb array")
@@ -61,7 +61,7 @@ class Pixels(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         obs, _ = self.env.reset(seed=seed, options=options)
         self.clock = 0
-        return self._see(obs), {}
+        return self._image(obs), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         obs, total, terminated, truncated = None, 0.0, False, False
@@ -72,11 +72,11 @@ class Pixels(gymnasium.Wrapper):
                 break
         self.clock += 1
         truncated = truncated or (self.config.episode_length is not None and self.clock >= self.config.episode_length)
-        return self._see(obs), total, terminated, truncated, {}
+        return self._image(obs), total, terminated, truncated, {}
 
 
 def shrink(pixels: UInt8[Tensor, "..."], size: int) -> UInt8[Tensor, "3 Y X"]:
-    """A (Y, X), (Y, X, C) or (C, Y, X) picture as (3, size, size), by area averaging; without alpha, grey tripled."""
+    """A (Y, X), (Y, X, C) or (C, Y, X) image as (3, size, size), by area averaging; without alpha, grey tripled."""
     image = pixels[..., None] if pixels.dim() == 2 else pixels
     if image.shape[-1] in (1, 3, 4):
         image = image.permute(2, 0, 1)
@@ -92,7 +92,7 @@ class GymEnv:
     """B copies of a Gymnasium environment, stepped one after the other in this process or by `workers` at once.
 
     Discrete actions arrive one-hot, Box actions in [-1, 1] are scaled to the environment's bounds. With workers an
-    environment that fails begins a new episode (envs/workers.py). A worker knows only what an import registers: write
+    environment that fails begins a new episode (envs/env_pool.py). A worker process imports only this package: write
     'package.module:Id-v0' for an environment of your own.
     """
 
@@ -109,7 +109,7 @@ class GymEnv:
         self._pool: Pool | None = None
         _headless()
         if config.workers:
-            self._pool = Pool(partial(_alone, config), num_envs, config.workers, config.timeout, device)
+            self._pool = Pool(partial(_single, config), num_envs, config.workers, config.timeout, device)
             self.spec = self._pool.spec
             return
         key, rendered, space = _inspect(config)
@@ -127,7 +127,7 @@ class GymEnv:
         self._last = torch.zeros(num_envs, dtype=torch.bool)
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin anew; world i is seeded with seed + i."""
+        """Begin an episode in every environment; environment i is seeded with seed + i."""
         if self._pool is not None:
             return self._pool.reset(seed)
         obs, _ = self._envs.reset(seed=seed)
@@ -136,7 +136,7 @@ class GymEnv:
         return self._row(obs, np.zeros(self.num_envs), yes, ~yes, ~yes)
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
-        """Act everywhere; a world whose last row was `last` begins anew and ignores its action.
+        """Step every environment; one whose last row was `last` begins a new episode and ignores its action.
 
         Raises:
             UserError: the action is not legal, or the same environment failed three times in a row in its worker.
@@ -168,13 +168,13 @@ class GymEnv:
 
 
 def _headless() -> None:
-    """Where there is no screen pygame need not look for one: it complains on stderr, once per environment."""
+    """Without a screen, keep pygame from looking for one: it prints a warning for every environment."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-def _alone(config: GymConfig, world: int) -> GymEnv:
-    """One environment in its worker; the world's number shows in its seed only."""
+def _single(config: GymConfig, number: int) -> GymEnv:
+    """One environment of a worker; `number` has no effect, since only the seeds differ."""
     return GymEnv(dataclasses.replace(config, workers=0))
 
 
@@ -185,29 +185,29 @@ def _inspect(config: GymConfig) -> tuple[str | None, bool, spaces.Discrete | spa
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise UserError(f"environment '{config.id}' cannot be made: {error}") from error
     try:
-        seen, space = env.observation_space, env.action_space
+        obs_space, space = env.observation_space, env.action_space
         modes = env.metadata.get("render_modes", [])
     finally:
         env.close()
     if not isinstance(space, (spaces.Discrete, spaces.Box)):
         raise UserError(f"environment '{config.id}' takes {type(space).__name__} actions: need Discrete or Box")
-    if _is_image(seen):
+    if _is_image(obs_space):
         return None, False, space
-    if isinstance(seen, spaces.Dict):
-        for key in (*IMAGE_KEYS, *seen):
-            if key in seen.spaces and _is_image(seen[key]):
+    if isinstance(obs_space, spaces.Dict):
+        for key in (*IMAGE_KEYS, *obs_space):
+            if key in obs_space.spaces and _is_image(obs_space[key]):
                 return key, False, space
     if "rgb_array" not in modes:
         raise UserError(
-            f"environment '{config.id}' has no pixels: its observation is {seen} and it cannot render 'rgb_array'; "
-            "choose one with image observations or that render mode"
+            f"environment '{config.id}' has no pixels: its observation is {obs_space} and it cannot render "
+            "'rgb_array'; choose one with image observations or that render mode"
         )
     _try_render(config.id)
     return None, True, space
 
 
 def _try_render(name: str) -> None:
-    """Drawing often needs a further package; find out now, not in the middle of a run."""
+    """Rendering often needs a further package: fail now, not in the middle of a run."""
     try:
         env = gymnasium.make(name, render_mode="rgb_array")
         env.reset()

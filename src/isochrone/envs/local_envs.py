@@ -1,7 +1,7 @@
-"""One-world environments stepped one after the other. A world that raises is made anew; the others do not notice.
+"""Single environments stepped one after the other. One that raises is created again; the others are not affected.
 
-Rows are written into arrays that hold every world of a pool and may lie in memory shared by several processes. All
-here is the same whether the worlds live in this process or in a worker's (envs/workers.py), so the rows are too.
+Rows are written into arrays that hold every environment of a pool and may lie in memory shared by several processes.
+This code is the same in the parent process and in a worker (envs/_worker_process.py), so the rows are the same too.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
 from isochrone.core.types import Spec, Step
 
-LIMIT = 3  # crashes of one world without a successful step between, after which a restart mends nothing
-_ALIGN = 64  # bytes; every array begins on a cache line of its own
+LIMIT = 3  # failures of one environment without a successful step between, after which the pool gives up
+_ALIGN = 64  # bytes; every array begins on its own cache line
 
-Make = Callable[[int], VecEnv]
-"""Number of the world -> an environment with num_envs = 1."""
+MakeEnv = Callable[[int], VecEnv]
+"""Number in the pool -> an environment with num_envs = 1."""
 
 
 class Crash(NamedTuple):
-    """One failure of one world, with its traceback as text."""
+    """One failure of one environment, with its traceback as text."""
 
-    world: int
-    story: str
+    env: int
+    traceback: str
 
 
-def columns(spec: Spec, worlds: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def columns(spec: Spec, num_envs: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     """name -> (dtype, shape) of every array. 'image' is uint8, every other observation float32."""
-    found = {f"obs/{name}": ("u1" if name == "image" else "f4", (worlds, *shape)) for name, shape in spec.obs.items()}
-    found |= {"action": ("f4", (worlds, spec.action.size)), "reward": ("f4", (worlds,))}
-    found |= {name: ("?", (worlds,)) for name in ("first", "last", "terminal")}
-    # How often a world was made anew since the last reset, and whether its simulator is at work just now.
-    return found | {"births": ("i8", (worlds,)), "busy": ("?", (worlds,))}
+    layout = {f"obs/{name}": ("u1" if name == "image" else "f4", (num_envs, *x)) for name, x in spec.obs.items()}
+    layout |= {"action": ("f4", (num_envs, spec.action.size)), "reward": ("f4", (num_envs,))}
+    layout |= {name: ("?", (num_envs,)) for name in ("first", "last", "terminal")}
+    # restarts: how often an environment was created again since the last reset; busy: its simulator is running now.
+    return layout | {"restarts": ("i8", (num_envs,)), "busy": ("?", (num_envs,))}
 
 
-def room(spec: Spec, worlds: int) -> int:
+def bytes_of(spec: Spec, num_envs: int) -> int:
     """Bytes that `arrays` needs."""
-    return sum(_padded(dtype, shape) for dtype, shape in columns(spec, worlds).values())
+    return sum(_padded(dtype, shape) for dtype, shape in columns(spec, num_envs).values())
 
 
-def arrays(spec: Spec, worlds: int, buffer: Any) -> dict[str, np.ndarray]:
-    """The arrays of `columns`, laid one behind the other into `buffer`."""
+def arrays(spec: Spec, num_envs: int, buffer: Any) -> dict[str, np.ndarray]:
+    """The arrays of `columns`, one behind the other in `buffer`."""
     out, at = {}, 0
-    for name, (dtype, shape) in columns(spec, worlds).items():
+    for name, (dtype, shape) in columns(spec, num_envs).items():
         out[name] = np.ndarray(shape, dtype, buffer, at)
         at += _padded(dtype, shape)
     return out
@@ -59,102 +59,102 @@ def _padded(dtype: str, shape: tuple[int, ...]) -> int:
     return -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGN) * _ALIGN
 
 
-def seed_of(seed: int | None, world: int, births: int) -> int | None:
-    """World i is seeded with seed + i; after a crash with a number drawn from that, so that no episode is repeated."""
-    if seed is None or births == 0:
-        return None if seed is None else seed + world
-    return int(np.random.SeedSequence((seed + world, births)).generate_state(1)[0])
+def seed_of(seed: int | None, env: int, restarts: int) -> int | None:
+    """Environment i gets seed + i; after a failure a number drawn from that, so that no episode is repeated."""
+    if seed is None or restarts == 0:
+        return None if seed is None else seed + env
+    return int(np.random.SeedSequence((seed + env, restarts)).generate_state(1)[0])
 
 
-class Worlds:
-    """Some worlds of a pool. `rows` is where they write and find their actions; set it before the first `reset`.
+class LocalEnvs:
+    """Some environments of a pool, by number. They read actions from `rows` and write into it: set it before `reset`.
 
     Raises:
-        UserError: an environment refuses its options, or holds more than one world.
+        UserError: an environment refuses its options, or has num_envs > 1.
     """
 
-    def __init__(self, make: Make, mine: Sequence[int]) -> None:
-        self.make, self.mine = make, tuple(mine)
+    def __init__(self, make: MakeEnv, indices: Sequence[int]) -> None:
+        self.make, self.indices = make, tuple(indices)
         self.envs: dict[int, VecEnv] = {}
         try:
-            for world in self.mine:
-                self.envs[world] = self._made(world)
+            for index in self.indices:
+                self.envs[index] = self._make(index)
         except BaseException:
             self.close()
             raise
-        self.spec: Spec = self.envs[self.mine[0]].spec
+        self.spec: Spec = self.envs[self.indices[0]].spec
         self.rows: dict[str, np.ndarray] = {}
         self.seed: int | None = None
 
     def reset(self, seed: int | None) -> list[Crash]:
-        """Begin an episode everywhere. Returns what failed on the way; such a world tried again with another seed."""
-        self.rows["births"][list(self.mine)] = 0
-        return self.revive(seed)
+        """Begin an episode in every environment. Returns the failures; after one, the next try has another seed."""
+        self.rows["restarts"][list(self.indices)] = 0
+        return self.restart(seed)
 
-    def revive(self, seed: int | None) -> list[Crash]:
-        """Take over from worlds that were reset with `seed` and are gone: as `reset`, but `births` goes on counting."""
+    def restart(self, seed: int | None) -> list[Crash]:
+        """As `reset` with this seed, but `restarts` goes on counting; for environments whose worker was lost."""
         self.seed = seed
-        return [crash for world in self.mine for crash in self._guarded(world, self._begin)]
+        return [crash for env in self.indices for crash in self._with_restarts(env, self._begin)]
 
     def step(self) -> list[Crash]:
-        """Take `rows['action']` everywhere. A world that fails begins a new episode: its row is a `first` row."""
-        return [crash for world in self.mine for crash in self._guarded(world, self._act)]
+        """Step every environment by `rows['action']`. One that fails begins a new episode: its row is a `first` row."""
+        return [crash for env in self.indices for crash in self._with_restarts(env, self._act)]
 
     def close(self) -> None:
-        """Close every environment; one that cannot be closed is left to its fate."""
+        """Close every environment; errors on closing are ignored."""
         while self.envs:
             self._drop(next(iter(self.envs)))
 
-    def _guarded(self, world: int, do: Callable[[int], Step]) -> list[Crash]:
+    def _with_restarts(self, index: int, call: Callable[[int], Step]) -> list[Crash]:
         crashes: list[Crash] = []
-        self.rows["busy"][world] = True
+        self.rows["busy"][index] = True
         while len(crashes) < LIMIT:
             try:
-                self._write(world, do(world))
+                self._write(index, call(index))
                 break
             except UserError:
-                raise  # bad input stays bad, however often the world is made
+                raise  # bad input: creating the environment again would not help
             except Exception:
-                crashes.append(Crash(world, traceback.format_exc()))
-                self.rows["births"][world] += 1
-                do = self._remake
-        self.rows["busy"][world] = False
+                crashes.append(Crash(index, traceback.format_exc()))
+                self.rows["restarts"][index] += 1
+                call = self._make_and_begin
+        self.rows["busy"][index] = False
         return crashes
 
-    def _act(self, world: int) -> Step:
-        return self.envs[world].step(torch.from_numpy(self.rows["action"][world : world + 1].copy()))
+    def _act(self, index: int) -> Step:
+        return self.envs[index].step(torch.from_numpy(self.rows["action"][index : index + 1].copy()))
 
-    def _begin(self, world: int) -> Step:
-        seed: Any = seed_of(self.seed, world, int(self.rows["births"][world]))
-        return self.envs[world].reset(seed)
+    def _begin(self, index: int) -> Step:
+        seed: Any = seed_of(self.seed, index, int(self.rows["restarts"][index]))
+        return self.envs[index].reset(seed)
 
-    def _remake(self, world: int) -> Step:
-        self._drop(world)
-        self.envs[world] = self._made(world)
-        return self._begin(world)
+    def _make_and_begin(self, index: int) -> Step:
+        self._drop(index)
+        self.envs[index] = self._make(index)
+        return self._begin(index)
 
-    def _made(self, world: int) -> VecEnv:
-        env = self.make(world)
+    def _make(self, index: int) -> VecEnv:
+        env = self.make(index)
         if env.num_envs != 1:
-            raise UserError(f"a pool is made of one-world environments, but world {world} holds {env.num_envs}")
+            raise UserError(f"environment {index} of the pool has num_envs = {env.num_envs}: must be 1")
         return env
 
-    def _drop(self, world: int) -> None:
-        env = self.envs.pop(world, None)
+    def _drop(self, index: int) -> None:
+        env = self.envs.pop(index, None)
         try:
             if env is not None:
                 env.close()
         except Exception:
-            return  # it has just crashed; what it cannot give back is lost either way
+            return  # it has just failed; nothing more can be released
 
-    def _write(self, world: int, row: Step) -> None:
-        found = {f"obs/{name}": row.obs[name] for name in self.spec.obs} | {
-            name: getattr(row, name) for name in ("reward", "first", "last", "terminal")
-        }
-        for name, value in found.items():
-            array, slot = value.cpu().numpy(), self.rows[name][world : world + 1]
+    def _write(self, index: int, row: Step) -> None:
+        values = {f"obs/{name}": row.obs[name] for name in self.spec.obs}
+        values |= {name: getattr(row, name) for name in ("reward", "first", "last", "terminal")}
+        for name, value in values.items():
+            array, slot = value.cpu().numpy(), self.rows[name][index : index + 1]
             if array.dtype != slot.dtype or array.shape != slot.shape:
                 raise UserError(
-                    f"world {world} gave {name} as {array.dtype} {array.shape}: must be {slot.dtype} {slot.shape}"
+                    f"environment {index} returned {name} as {array.dtype} {array.shape}: "
+                    f"must be {slot.dtype} {slot.shape}"
                 )
             slot[...] = array

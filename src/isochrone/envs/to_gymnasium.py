@@ -1,4 +1,4 @@
-"""The way back: the white box as a Gymnasium environment, and any of our vector environments as a Gymnasium one.
+"""The white box as a Gymnasium environment, and the conversion of action spaces that it needs.
 
 Importing this file registers 'isochrone/WhiteBox-v0'::
 
@@ -49,25 +49,25 @@ class WhiteBoxEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # pyright: ignore[reportIncompatibleVariableOverride]  # gymnasium declares it so
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
-        known = [f.name for f in dataclasses.fields(WhiteBoxConfig)]
+        names = [f.name for f in dataclasses.fields(WhiteBoxConfig)]
         for key in options:
-            if key not in known:
-                raise UserError(f"unknown option '{key}' of the white box{did_you_mean(key, known)}")
+            if key not in names:
+                raise UserError(f"unknown option '{key}' of the white box{did_you_mean(key, names)}")
         self.render_mode = render_mode
-        self.world = WhiteBox(WhiteBoxConfig(**options))
-        self.action_space = action_space(self.world.spec.action)
-        c, y, x = self.world.spec.image
+        self.whitebox = WhiteBox(WhiteBoxConfig(**options))
+        self.action_space = action_space(self.whitebox.spec.action)
+        c, y, x = self.whitebox.spec.image
         self.observation_space = spaces.Box(0, 255, (y, x, c), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Begin an episode; without a seed the random numbers go on."""
+        """Begin an episode; without a seed the generator continues."""
         super().reset(seed=seed)
-        self.world.reset(int(self.np_random.integers(2**31)))
+        self.whitebox.reset(int(self.np_random.integers(2**31)))
         return self._frame(), self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One action."""
-        row = self.world.step(to_action(self.world.spec.action, action, 1))
+        row = self.whitebox.step(to_action(self.whitebox.spec.action, action, 1))
         ends = bool(row.terminal[0]), bool(row.last[0] & ~row.terminal[0])
         return self._frame(), float(row.reward[0]), *ends, self._info()
 
@@ -76,10 +76,10 @@ class WhiteBoxEnv(gymnasium.Env):
         return self._frame() if self.render_mode == "rgb_array" else None
 
     def _frame(self) -> np.ndarray:
-        return np.ascontiguousarray(self.world.draw(self.world.state())[0].permute(1, 2, 0).cpu().numpy())
+        return np.ascontiguousarray(self.whitebox.draw(self.whitebox.state())[0].permute(1, 2, 0).cpu().numpy())
 
     def _info(self) -> dict[str, Any]:
-        return {"position": self.world.state().position[0].cpu().numpy().copy()}
+        return {"position": self.whitebox.state().position[0].cpu().numpy().copy()}
 
 
 if WHITEBOX_ID not in gymnasium.registry:

@@ -1,4 +1,4 @@
-"""The white-box world: maps, physics, pixels and the truth about them."""
+"""The white-box environment: maps, physics, pixels and ground truth."""
 
 from isochrone.envs.whitebox.env import WhiteBox
 from isochrone.envs.whitebox.state import BoxState, TaskState, WhiteBoxConfig

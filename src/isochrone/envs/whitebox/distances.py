@@ -1,7 +1,7 @@
 """True distances: breadth-first search over the environment's real `transition`, once per environment, cached.
 
-What counts. A goal is reached when the box is at the goal's place, at any velocity. Discrete worlds: exact, over all
-half-cell places and (with momentum) all velocities. Continuous worlds: the search uses the nine full-speed actions
+A goal is reached when the box is at the goal's place, at any velocity. With discrete actions: exact, over all
+half-cell places and (with momentum) all velocities. With continuous actions the search uses the nine full-speed actions
 (each axis -1, 0 or 1) from the lattice points; since speed is bounded per axis these are the fastest directions, and
 the answer is exact for lattice points in the open and an upper bound of the true optimum round corners. A box between
 lattice points is treated as the nearest free one.
@@ -67,7 +67,7 @@ class Distances:
         return (state.position[..., None, :] - self.place_positions).norm(dim=-1).argmin(-1)
 
     def _find(self, position: Float[Tensor, "*B 2"]) -> Int[Tensor, "*B"]:
-        """The node nearest to each position (discrete worlds: exactly there, or -1)."""
+        """The node nearest to each position (discrete actions: exactly there, or -1)."""
         node = self._node[number(position)]
         if self.discrete or bool((node >= 0).all()):
             return node
@@ -82,15 +82,15 @@ class Distances:
         if self.momentum:
             swift = (state.velocity / SPEED).round().long() + 1
             row = start * 9 + swift[..., 1] * 3 + swift[..., 0]
-        known = (start >= 0) & (end >= 0)
-        found = self._all()[row.clamp(min=0), end.clamp(min=0)].float()
-        return torch.where(known & (found >= 0), found, torch.inf)
+        valid = (start >= 0) & (end >= 0)
+        steps = self._all()[row.clamp(min=0), end.clamp(min=0)].float()
+        return torch.where(valid & (steps >= 0), steps, torch.inf)
 
     def table(self) -> Float[Tensor, "C C"]:
         """Fewest actions from every place (at rest) to every place."""
         rows = self._rests * 9 + 4 if self.momentum else self._rests
-        found = self._all()[rows][:, self._rests].float()
-        return torch.where(found >= 0, found, torch.inf)
+        steps = self._all()[rows][:, self._rests].float()
+        return torch.where(steps >= 0, steps, torch.inf)
 
     def _all(self) -> Int[Tensor, "S N"]:
         """Fewest actions from every node (times nine velocities with momentum) to every node; -1: no way."""
@@ -107,7 +107,7 @@ class Distances:
         return fewest_moves(reached, nexts)
 
     def _successors(self) -> Int[Tensor, "S A"]:
-        """The state that each action leads to, by the world's own transition."""
+        """The state that each action leads to, by the environment's own transition."""
         where, device = self.where[self._nodes], self.where.device
         velocities = self.velocities if self.momentum else torch.zeros(1, 2, device=device)
         box = at_rest(where.repeat_interleave(len(velocities), 0))

@@ -1,4 +1,4 @@
-"""Pixels of the white-box world: a still background, moving noise if asked for, and the box on top.
+"""Pixels of the white-box environment: a still background, optional moving noise, and the box on top.
 
 The box is the only white thing: walls, doors and pipe ends are faint, and noise never exceeds 160 of 255. The marks of
 a task are coloured and stick out by a pixel, so that a box on a mark wears a frame of its colour. On the half-cell
@@ -76,9 +76,8 @@ class Canvas:
         self.noise = noise
         self._lines: Tensor | None = None  # (3 * 191 * 128, 64) every 64 px piece of every line of the pattern
         if noise > 0:
-            pattern = (
-                texture(torch.Generator().manual_seed(0)) * noise
-            )  # the pattern is part of the world, as the map is
+            # The pattern belongs to the environment, as the map does: its seed is fixed.
+            pattern = texture(torch.Generator().manual_seed(0)) * noise
             lines = pattern.round().to(torch.uint8).unfold(2, SIZE, 1)  # (3, 191, 128, 64)
             self._lines = lines.reshape(-1, SIZE).to(device)
             line = torch.arange(3)[:, None] * (NOISE_PERIOD + SIZE - 1) + torch.arange(SIZE)
@@ -107,7 +106,7 @@ class Canvas:
         return frames.view(*numbers.shape, 3, SIZE, SIZE)
 
     def _canvas(self, count: int, out: Tensor | None) -> UInt8[Tensor, "N 3 64 64"]:
-        """Memory to draw on: the caller's, or some that nobody else holds."""
+        """Memory to draw on: the caller's `out`, or memory that nothing else refers to."""
         if out is not None:
             return out.view(count, 3, SIZE, SIZE)
         if self.background.device.type == "cpu":

@@ -34,9 +34,9 @@ from isochrone.envs.whitebox.state import (
     DISCRETE,
     BoxState,
     WhiteBoxConfig,
-    alike,
     at_rest,
     pack,
+    same_shape,
     unpack,
 )
 from isochrone.envs.whitebox.task import make
@@ -44,7 +44,7 @@ from isochrone.envs.whitebox.task import make
 
 @register("env", "whitebox")
 class WhiteBox:
-    """B white boxes (`GroundTruth`). The true state and all that follows from it are for measuring only.
+    """B white boxes (`GroundTruth`). The true state and everything computed from it are for evaluation only.
 
     Discrete actions move by a cell (4 px), continuous ones by 4 px times (dx, dy); half of it in a slow zone, twice in
     a fast one. With momentum an action adds 4 px per step to the velocity, each axis stays within 4 px per step, and an
@@ -59,7 +59,7 @@ class WhiteBox:
     ) -> None:
         """
         Raises:
-            UserError: unknown or wrong map, a start that is no free cell, or fewer than one world.
+            UserError: unknown or wrong map, a start that is no free cell, or num_envs below 1.
         """
         config = config or WhiteBoxConfig()
         check_num_envs(num_envs)
@@ -90,7 +90,7 @@ class WhiteBox:
     # --- VecEnv ----------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None = None) -> Step:
-        """Begin an episode in every world. The same seed gives the same run; None goes on with the random numbers."""
+        """Begin an episode in every environment. The same seed gives the same run; None continues the generator."""
         if seed is not None:
             self._rng.manual_seed(seed)
         self._state = self._begin()
@@ -98,7 +98,7 @@ class WhiteBox:
         return self._row(yes, ~yes)
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
-        """Act in every world. A world whose last row was `last` begins anew instead, and its action is ignored.
+        """Step every environment. One whose last row was `last` begins a new episode and ignores its action.
 
         Raises:
             UserError: wrong shape, NaN, out of range or not one-hot (unless config.check is off).
@@ -138,7 +138,7 @@ class WhiteBox:
         """Put the boxes somewhere; the next row continues from there. Without marks in `state` the old ones stay.
 
         Raises:
-            UserError: another number of boxes than worlds, a box in a wall, or the marks of another task.
+            UserError: another number of boxes than num_envs, a box in a wall, or the marks of another task.
         """
         if state.position.shape != (self.num_envs, 2):
             raise UserError(f"state holds positions {tuple(state.position.shape)}: must be ({self.num_envs}, 2)")
@@ -148,16 +148,16 @@ class WhiteBox:
             raise UserError(f"position {state.position[~free][0].tolist()} px lies in a wall: choose a free place")
         if state.task is None:
             state = state.replace(task=self._state.task)
-        elif not alike(state.task, self._state.task):
+        elif not same_shape(state.task, self._state.task):
             many = "no" if self.task is None else len(self.task.worth)
             raise UserError(
                 f"state has {state.task.cells.shape[-1]} marked cells per box, task '{self.config.task}' has {many}: "
-                "take the state from a world with the same task, hazards and items"
+                "take the state from an environment with the same task, hazards and items"
             )
         self._state, self._last = state, None
 
     def transition(self, state: BoxState, action: Float[Tensor, "*B A"]) -> BoxState:
-        """The state after one action: pure, for any leading shape, whatever the world's own state."""
+        """The state after one action: pure, for any leading shape, independent of the environment's own state."""
         position, velocity, _ = self._move(state, action)
         marks = state.task if self.task is None or state.task is None else self.task.after(state.task, position)
         return BoxState(position, velocity, state.clock + 1, self._drift(state.noise), marks)
@@ -216,7 +216,7 @@ class WhiteBox:
         return self.at(torch.tensor([self.map.resting(column, row)]) * float(PX))
 
     def displacement(self, a: BoxState, b: BoxState) -> Float[Tensor, "*B"]:
-        """How far the box is seen to move between two states: Euclidean px."""
+        """Distance in the image between the box of two states: Euclidean px."""
         return (a.position - b.position).norm(dim=-1)
 
     def teleported(self, state: BoxState, action: Float[Tensor, "*B A"], next: BoxState) -> Bool[Tensor, "*B"]:
@@ -239,14 +239,14 @@ class WhiteBox:
         """Go on exactly where `state_dict` was taken.
 
         Raises:
-            UserError: saved with another number of worlds, or with another task.
+            UserError: saved with another num_envs, or with another task.
         """
         if saved["last"].shape != (self.num_envs,):
             raise UserError(
-                f"saved state holds {len(saved['last'])} worlds, this run has {self.num_envs}: use the same num_envs"
+                f"saved state has num_envs = {len(saved['last'])}, this run {self.num_envs}: use the same num_envs"
             )
         state = unpack(saved, self.device)
-        if not alike(state.task, self._state.task):
+        if not same_shape(state.task, self._state.task):
             raise UserError(f"saved state has other marks than task '{self.config.task}': use the same task options")
         self._state = state
         last = saved["last"].to(self.device).clone()
@@ -279,7 +279,7 @@ class WhiteBox:
         return position, velocity, piped
 
     def _drift(self, noise: Int[Tensor, "*B 3"]) -> Int[Tensor, "*B 3"]:
-        """The noise window wanders by -2..2 px per axis; its seed makes that reproducible and is never seen."""
+        """The noise window wanders by -2..2 px per axis; its seed makes that reproducible and is not visible."""
         if self.config.noise == 0:
             return noise
         seed = (noise[..., 2] * 1103515245 + 12345) & 0x7FFFFFFF

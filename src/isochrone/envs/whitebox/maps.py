@@ -134,10 +134,10 @@ def read(text: str, name: str = "drawing", source: str | None = None) -> Map:
     body = ["#" * left + line + "#" * (CELLS - width - left) for line in lines]
     rows = tuple([blank] * top + body + [blank] * (CELLS - height - top))
     pipes, letters = _pipes(rows, left, top - skipped, source)
-    found = Map(name, rows, pipes, letters)
-    if not set(found.cells()) - found.entrances():
+    drawing = Map(name, rows, pipes, letters)
+    if not set(drawing.cells()) - drawing.entrances():
         raise UserError(f"{source} has no free cell: draw at least one '.'")
-    return found
+    return drawing
 
 
 def _check_shape(lines: list[str], skipped: int, source: str) -> None:

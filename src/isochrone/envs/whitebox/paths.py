@@ -1,7 +1,7 @@
 """Fewest moves between the places of a map, also round cells that must not be stepped on.
 
-The box makes the five discrete moves from rest, by the same table as the world does. `truth` answers for the world as
-it is, with momentum and real-valued actions; this answers for many goals, each with cells of its own in the way.
+The box makes the five discrete moves from rest, by the same table as the environment. `distances` covers momentum and
+continuous actions; this module handles many goals at once, each with its own blocked cells.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Paths:
 
     @property
     def apart(self) -> Int[Tensor, "N 256"]:
-        """Fewest moves from every node to every cell; -1: no way. Found once."""
+        """Fewest moves from every node to every cell; -1: no way. Computed once."""
         if self._apart is None:
             self._apart = self.fewest(self.of_cell)
         return self._apart
@@ -59,7 +59,7 @@ def fewest_moves(
 
     `through`: the states from which a way may lead on to that goal.
     """
-    found = torch.where(reached, 0, -1).to(torch.int16)
+    moves = torch.where(reached, 0, -1).to(torch.int16)
     for d in range(1, len(nexts) + 1):
         wider = reached.clone()
         for a in range(nexts.shape[1]):
@@ -69,6 +69,6 @@ def fewest_moves(
         new = wider & ~reached
         if not bool(new.any()):
             break
-        found[new] = d
+        moves[new] = d
         reached = wider
-    return found
+    return moves

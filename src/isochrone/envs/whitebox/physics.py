@@ -96,16 +96,16 @@ class Physics:
         near, far = low[..., 1 - axis], high[..., 1 - axis]  # the one or two cells across the way
         met = self._at(direction, cell, near, axis), self._at(direction, cell, far, axis)
         stopped = met[0] | met[1]
-        held = torch.zeros_like(stopped)
+        blocked = torch.zeros_like(stopped)
         if self.doors:  # while it touches a door, the box can only go the door's way
             for along in (low[..., axis], high[..., axis]):
-                held = held | self._at(direction, along, near, axis) | self._at(direction, along, far, axis)
+                blocked = blocked | self._at(direction, along, near, axis) | self._at(direction, along, far, axis)
         wall = torch.where(d > 0, cell - 2, cell) * float(PX)  # where the box stops
-        new = torch.where(held, here, torch.where(stopped, wall, ahead))
-        clear = ~(held | stopped) | (d == 0)
+        new = torch.where(blocked, here, torch.where(stopped, wall, ahead))
+        clear = ~(blocked | stopped) | (d == 0)
         new = torch.where(d == 0, here, new)
         if corner:
-            side = self._round(position, delta, axis, side, stopped & ~held & (met[0] != met[1]), met[0])
+            side = self._round(position, delta, axis, side, stopped & ~blocked & (met[0] != met[1]), met[0])
         return torch.stack((new, side) if axis == 0 else (side, new), -1), clear
 
     def _round(self, position: Tensor, delta: Tensor, axis: int, side: Tensor, caught: Tensor, first: Tensor) -> Tensor:
@@ -250,5 +250,5 @@ def push_table(device: torch.device) -> Int[Tensor, "9 5"]:
 
 def after_table(table: Lattice, velocities: Float[Tensor, "9 2"]) -> Int[Tensor, "P9"]:
     """The velocity number that is left after each move: an axis that met something stands still."""
-    kept = (velocities[None] * table.free / SPEED).round().long() + 1  # (P, 9, 2)
-    return (kept[..., 1] * 3 + kept[..., 0]).flatten()
+    after = (velocities[None] * table.free / SPEED).round().long() + 1  # (P, 9, 2)
+    return (after[..., 1] * 3 + after[..., 0]).flatten()

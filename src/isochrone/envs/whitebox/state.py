@@ -1,4 +1,4 @@
-"""Options of the white-box world, its two action spaces, and the state of its boxes and of their tasks."""
+"""Options of the white-box environment, its two action spaces, and the state of its boxes and of their tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTINUOUS = ActionSpec("continuous", 2, ("dx", "dy"), noop=0)
 
 @dataclass(frozen=True)
 class WhiteBoxConfig:
-    """Options of the white-box world."""
+    """Options of the white-box environment."""
 
     name: ClassVar[str] = "whitebox"
     shorthand: ClassVar[str] = "map"
@@ -36,7 +36,7 @@ class WhiteBoxConfig:
     goal: str = option("random", "of reach and avoid: 'random' per episode, or a cell 'column,row'")
     hazards: int = option(3, "of avoid: cells per episode that end it", ge=1, le=32)
     items: int = option(
-        3, "of collect: cells per episode to be visited; so few that the best order is known", ge=1, le=5
+        3, "of collect: cells per episode to be visited; at most 5, so that the best order can be computed", ge=1, le=5
     )
 
 
@@ -50,11 +50,11 @@ class TaskState(Struct):
 
 @dataclass(frozen=True)
 class BoxState(Struct):
-    """Everything there is to know about B boxes (or any other leading shape, such as B episodes of T rows).
+    """The full state of B boxes (or any other leading shape, such as B episodes of T rows).
 
-    The first two fields are physical, the others tick along.
+    The first two fields are physical; clock, noise and task follow rules of their own.
 
-    Without momentum the velocity is always 0. With it, velocity is the push so far: what one step moves in the open.
+    Without momentum the velocity is always 0. With it, the velocity is what one step moves in the open.
     """
 
     position: Float[Tensor, "*B 2"]  # px, (x, y) of the top left corner, in [0, 60]
@@ -70,8 +70,8 @@ def at_rest(position: Float[Tensor, "*B 2"]) -> BoxState:
     return BoxState(position, torch.zeros_like(position), clock, clock.new_zeros(*clock.shape, 3))
 
 
-def alike(a: TaskState | None, b: TaskState | None) -> bool:
-    """Are there equally many marks for equally many boxes?"""
+def same_shape(a: TaskState | None, b: TaskState | None) -> bool:
+    """Do both have the same number of marks for the same number of boxes?"""
     return a is b if a is None or b is None else a.cells.shape == b.cells.shape
 
 
@@ -82,7 +82,7 @@ def pack(state: BoxState) -> dict[str, Tensor]:
 
 
 def unpack(saved: Mapping[str, Tensor], device: torch.device) -> BoxState:
-    """The state that `pack` took apart; other names in `saved` are passed over."""
+    """The state that `pack` stored; other names in `saved` are ignored."""
     parts: dict[str, dict[str, Tensor]] = {"state": {}, "task": {}}
     for name, value in saved.items():
         head, _, field = name.partition(".")

@@ -9,7 +9,7 @@ collect    items. Arriving on one is worth 1 and takes it; the last one ends the
 The box is on a cell when its centre lies strictly inside, that is when it is off by less than half a cell on each axis.
 A move in a fast zone or through a pipe arrives only where it ends.
 
-Marks are drawn anew for every episode, from the world's own random numbers, and lie on open cells (``.``, ``~``, ``+``)
+Marks are drawn for every episode from the environment's own generator, and lie on open cells (``.``, ``~``, ``+``)
 other than the start. The goal and every item can be reached from the start; hazards never cut off the goal, and there
 are fewer of them where the map has no room. An episode begins only where something can be reached.
 """
@@ -134,8 +134,8 @@ class Task:
 
     def _cut(self, start: Tensor, goal: Tensor, cells: Tensor, left: Tensor) -> Bool[Tensor, "B"]:
         """Is there no way from start to goal that never arrives on a marked cell?"""
-        found = self.paths.fewest(self.paths.of_cell[goal], self.shut(cells, left))  # (N, B)
-        return found.gather(0, self.paths.of_cell[start][None])[0] < 0
+        moves = self.paths.fewest(self.paths.of_cell[goal], self.shut(cells, left))  # (N, B)
+        return moves.gather(0, self.paths.of_cell[start][None])[0] < 0
 
     def shut(self, cells: Int[Tensor, "B M"], left: Bool[Tensor, "B M"]) -> Bool[Tensor, "B N"]:
         """The nodes on marked cells."""
@@ -173,7 +173,7 @@ class Task:
 def _draw(
     fits: Bool[Tensor, "B 256"], count: int, rng: torch.Generator
 ) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
-    """`count` different cells out of those that fit, and whether there were that many."""
-    lots = torch.rand(fits.shape, generator=rng, device=fits.device).masked_fill(~fits, -1.0)
-    best = lots.topk(count, dim=-1)
+    """`count` different cells drawn from those that fit, and whether there were that many."""
+    scores = torch.rand(fits.shape, generator=rng, device=fits.device).masked_fill(~fits, -1.0)
+    best = scores.topk(count, dim=-1)
     return best.indices, best.values >= 0
