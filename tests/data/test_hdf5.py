@@ -77,9 +77,9 @@ def test_episodes_are_spread_over_environments(recording, on_disk, tmp_path):
     assert replay.capacity == 40
     assert len(replay) == 64
     want = {n: episode(DISCRETE, n, n) for n in (5, 40, 2, 17)}
-    found = list(replay.episodes())
-    assert sorted(len(e) for e in found) == [2, 5, 17, 40]
-    assert all(same(e, want[len(e)]) for e in found)
+    episodes = list(replay.episodes())
+    assert sorted(len(e) for e in episodes) == [2, 5, 17, 40]
+    assert all(same(e, want[len(e)]) for e in episodes)
     assert load_into(recording).num_envs == 4
     if on_disk:
         with pytest.raises(UserError, match="already holds 64 rows"):

@@ -122,8 +122,8 @@ def test_lanes_restrict_sampling_and_split_is_disjoint():
     assert len(holdout) == 2
     assert not set(train) & set(holdout)
     assert sorted(train + holdout) == list(range(10))
-    seen = replay.sample(300, 4, torch.Generator().manual_seed(0), envs=train).obs["state"][..., 0]
-    assert set(seen.unique().tolist()) == set(train)
+    envs = replay.sample(300, 4, torch.Generator().manual_seed(0), envs=train).obs["state"][..., 0]
+    assert set(envs.unique().tolist()) == set(train)
     assert split_envs(10, 0.2) == (train, holdout)
     assert split_envs(2, 0.001)[1]
     with pytest.raises(UserError, match="at least 2 environments"):

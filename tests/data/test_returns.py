@@ -21,8 +21,8 @@ def test_every_whole_episode_is_told_once_with_its_sum() -> None:
     whole = sorted(round(float(e.reward.sum()), 4) for e in replay.episodes())
     returns = sorted(round(x, 4) for x in watch.drain())
     # the row after the last recorded one is watched too, and may end one episode more in an environment
-    assert 0 <= len(told) - len(whole) <= 3
-    assert not [x for x in whole if x not in told]
+    assert 0 <= len(returns) - len(whole) <= 3
+    assert not [x for x in whole if x not in returns]
     assert watch.drain() == []
 
 
