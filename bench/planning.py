@@ -24,7 +24,7 @@ from isochrone.core.config import override, parse_flags
 from isochrone.core.protocols import PredictsReward
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.planners.cem import CEM
-from isochrone.planners.cost import Reach, Return
+from isochrone.planners.cost import ReachCost, ReturnCost
 
 TARGET = 0.6
 
@@ -61,7 +61,7 @@ def task(name: str, options: dict[str, str], device: str) -> tuple[Any, Any, Any
     with torch.no_grad():
         noop = spec.action.idle((1,), device)
         state, goal = (model.update(model.start(1), noop, frame) for frame in frames)
-    cost = Return(model.rewards) if predicts_reward else Reach(partial(model.distance, space="p"))
+    cost = ReturnCost(model.rewards) if predicts_reward else ReachCost(partial(model.distance, space="p"))
     return model, state, partial(cost, goal=goal), spec.action
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.losses.elbo import Kl, balanced
+from isochrone.losses.elbo import Kl, balanced_kl
 from isochrone.models.statespace import RSSM
 from isochrone.recipes.dreamer import SIZE_12M, SIZE_S
 
@@ -69,7 +69,7 @@ def ours(size: str, compile: str) -> Callable[[Tensor, Tensor], Tensor]:
         batch = Batch({}, action, empty, first, first, first)
         h, z, raw = model.unroll(batch, embed, rng)
         q, p = model.latent.dist(raw), model.latent.dist(model.prior(h))
-        return balanced(q, p, settings, torch.ones_like(first)) + z.square().mean() + h.square().mean()
+        return balanced_kl(q, p, settings, torch.ones_like(first)) + z.square().mean() + h.square().mean()
 
     return loss
 

@@ -13,7 +13,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.protocols import AgentComponent
 from isochrone.core.types import ActionSpec, Struct
 from isochrone.planners.cem import CEM
-from isochrone.planners.cost import Reach
+from isochrone.planners.cost import ReachCost
 from isochrone.planners.gradient import Gradient
 
 BOX = ActionSpec("continuous", 2)
@@ -122,7 +122,7 @@ def test_weights_are_held_while_planning_and_free_afterwards():
 
 
 def test_weights_are_free_again_after_a_failure():
-    mpc = agent(cost=Reach(lambda s, g: torch.zeros(1)))
+    mpc = agent(cost=ReachCost(lambda s, g: torch.zeros(1)))
     with pytest.raises(UserError):
         mpc.act({"state": START}, mpc.start(3, {"state": GOAL}))
     assert mpc.model.gain.requires_grad

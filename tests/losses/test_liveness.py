@@ -138,7 +138,7 @@ def fresh(name: str, **changes: Any) -> TrainingObjective:
 def test_every_term_of_the_recipe_is_alive_at_the_start(name: str) -> None:
     found = liveness(fresh(name), windows())
     assert found.faults == []
-    assert len(found.table().splitlines()) == len(found.pulses) == len(registry.get("recipe", name)().loss)
+    assert len(found.table().splitlines()) == len(found.probes) == len(registry.get("recipe", name)().loss)
 
 
 def test_every_term_of_zhp_is_alive_after_a_hundred_steps() -> None:
@@ -155,7 +155,7 @@ def test_every_term_of_zhp_is_alive_after_a_hundred_steps() -> None:
     after = liveness(total, windows())
     assert after.faults == []
     for name in ("recon_multi_box", "jepa"):
-        assert sum(after.pulses[name].values) < sum(before.pulses[name].values), f"{name} does not fall"
+        assert sum(after.probes[name].values) < sum(before.probes[name].values), f"{name} does not fall"
 
 
 def test_the_verdict_repeats() -> None:

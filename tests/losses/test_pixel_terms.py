@@ -46,7 +46,7 @@ def slow_multi_box(guess: Tensor, truth: Tensor, cfg: Boxes) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    "cfg", [Boxes(), Boxes(scales=2, decay=0.25, beta=1.0, cap=1.5, box=5), Boxes(beta=0.0), Boxes(floor=1e-6)]
+    "cfg", [Boxes(), Boxes(scales=2, decay=0.25, beta=1.0, cap=1.5, box=5), Boxes(beta=0.0), Boxes(min_local_mean=1e-6)]
 )
 def test_multi_box_is_the_formula(shape: tuple[int, ...], cfg: Boxes) -> None:
     rng = generator(3)
@@ -110,7 +110,7 @@ def test_beside_a_latent_loss_every_box_is_decoded_within_a_pixel_and_by_the_mea
 
 def test_without_its_floor_the_weight_makes_an_l1_that_prefers_black() -> None:
     """Why `floor` is not the 1e-6 of the notes: on a scene that is nearly all black, the median is black."""
-    _, bright = latent_fit(lambda g, t: multi_box(g, t, Boxes(floor=1e-6)).mean(), 160)
+    _, bright = latent_fit(lambda g, t: multi_box(g, t, Boxes(min_local_mean=1e-6)).mean(), 160)
     assert bright < 0.1
 
 

@@ -15,7 +15,7 @@ from isochrone.core.tensors import as_float
 from isochrone.core.types import Batch, Rollout
 from isochrone.losses.pixels import centre_of_mass
 from isochrone.losses.reductions import charbonnier, huber, masked_mean, norm, sse, truncated
-from isochrone.losses.smoothness import Displacement, Motion, Ruler, Smooth, gate, penalty
+from isochrone.losses.smoothness import Displacement, DisplacementRead, Motion, Smooth, gate, penalty
 
 NONE = torch.nn.Identity()  # these terms ask nothing of the model
 SMOOTH, RANK = registry.get("loss", "z_smooth"), registry.get("loss", "displacement_rank")
@@ -226,7 +226,7 @@ def test_displacement_read_is_its_formula() -> None:
     batch, _ = seen()
     model = Ruled(8).double()
     z = torch.randn(6, 12, 8, generator=generator(), dtype=torch.float64)
-    ours = READ(model, Rollout(batch, {"z": z}, generator(9)), Ruler(frames=31, eps=1.5))
+    ours = READ(model, Rollout(batch, {"z": z}, generator(9)), DisplacementRead(frames=31, eps=1.5))
     pick = torch.randperm(72, generator=generator(9))[:31]
     where = centre_of_mass(as_float(batch.obs["image"].flatten(0, 1)[pick]))[0].double()
     flat, costs = z.flatten(0, 1)[pick], []

@@ -8,13 +8,13 @@ import torch
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec
 from isochrone.planners.astar import AStar
-from isochrone.planners.cost import Reach
+from isochrone.planners.cost import ReachCost
 
 
 def solve(grid, place, start, goal, distance=None, **options):
     options = {"horizon": 24, "expansions": 400, "width": 4} | options
     planner = AStar(AStar.Config(**options), grid.action)
-    cost = partial(Reach(distance or grid.distance), goal=place(goal))
+    cost = partial(ReachCost(distance or grid.distance), goal=place(goal))
     return planner.plan(grid.imagine, place(start), cost, None, torch.Generator())
 
 

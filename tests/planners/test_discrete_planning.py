@@ -9,7 +9,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec
 from isochrone.planners.cem import CEM
 from isochrone.planners.common import score
-from isochrone.planners.cost import Reach
+from isochrone.planners.cost import ReachCost
 from isochrone.planners.gradient import Gradient
 from isochrone.planners.gumbel import Gumbel
 from isochrone.planners.shooting import Shooting
@@ -29,7 +29,7 @@ def task(grid, place):
     """(grid, start state, bound cost, best cost of all sequences)"""
     grid = grid()
     start, goal = problems(grid)
-    reach = partial(Reach(grid.distance), goal=place(goal))
+    reach = partial(ReachCost(grid.distance), goal=place(goal))
 
     def cost(states, actions):  # of two paths that arrive together, the one with more no-ops
         return reach(states, actions) - 0.01 * actions[..., 4].mean(-1)
@@ -61,7 +61,7 @@ def test_shooting_finds_the_best_of_all(task, rng):
 def test_relaxed_planners_find_it_where_the_slope_is_honest(grid, place, rng, kind):
     grid = grid("........\n" * 5)
     start, goal = problems(grid)
-    cost = partial(Reach(grid.straight), goal=place(goal))
+    cost = partial(ReachCost(grid.straight), goal=place(goal))
     every = grid.every(HORIZON).expand(len(start), -1, -1, -1)
     best = score(grid.imagine, place(start), cost, every).amin(1)
     config = kind.Config(horizon=HORIZON, restarts=8, iterations=80)
@@ -80,7 +80,7 @@ def test_gumbel_plans_round_walls(grid, place, rng):
         here = grid.distance(states, aim)
         return here + ((states.p - states.p.detach()) * slope(grid, place, states, aim, here)).sum(-1)
 
-    cost = partial(Reach(distance), goal=place(goal))
+    cost = partial(ReachCost(distance), goal=place(goal))
     every = grid.every(HORIZON).expand(len(start), -1, -1, -1)
     best = score(grid.imagine, place(start), cost, every).amin(1)
     config = Gumbel.Config(horizon=HORIZON, restarts=12, iterations=120)
@@ -112,6 +112,6 @@ def test_gumbel_refuses_continuous_actions():
 def test_gradient_says_when_no_gradient_arrives(grid, place, rng):
     grid = grid()
     start, goal = problems(grid)
-    cost = partial(Reach(grid.distance), goal=place(goal))  # a table look-up
+    cost = partial(ReachCost(grid.distance), goal=place(goal))  # a table look-up
     with pytest.raises(UserError, match="no gradient reaches the actions.*cem"):
         Gradient(Gradient.Config(), grid.action).plan(grid.imagine, place(start), cost, None, rng)

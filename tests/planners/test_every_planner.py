@@ -16,7 +16,7 @@ from isochrone.core.config import override
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Planner
 from isochrone.core.types import ActionSpec, Plan
-from isochrone.planners.cost import Reach
+from isochrone.planners.cost import ReachCost
 
 KINDS = {"discrete": ActionSpec("discrete", 5, noop=4), "continuous": ActionSpec("continuous", 2)}
 SMALL = {"horizon": 4, "candidates": 64, "iterations": 8, "elites": 8, "restarts": 4, "expansions": 40}
@@ -59,7 +59,7 @@ def solve(place):
         planner = build(name, KINDS[kind], **changes)
         model = Plane(place, KINDS[kind])
         rng = torch.Generator().manual_seed(seed)
-        return planner.plan(model.imagine, place(start), partial(Reach(distance), goal=place(goal)), warm, rng)
+        return planner.plan(model.imagine, place(start), partial(ReachCost(distance), goal=place(goal)), warm, rng)
 
     return run
 
@@ -88,7 +88,7 @@ def test_it_fits_the_protocol(name, kind):
 def test_its_cost_is_that_of_its_actions_and_never_rises(solve, place, name, kind):
     plan = solve(name, kind, START, GOAL)
     states = Plane(place, KINDS[kind]).imagine(place(START), plan.actions[:, None])
-    torch.testing.assert_close(Reach(distance)(states, plan.actions[:, None], place(GOAL))[:, 0], plan.cost)
+    torch.testing.assert_close(ReachCost(distance)(states, plan.actions[:, None], place(GOAL))[:, 0], plan.cost)
     assert (plan.trace["cost"].diff(dim=0) <= 0).all()
 
 
@@ -116,7 +116,7 @@ def test_no_weight_collects_a_gradient(place, rng, name, kind):
     model = Plane(place, action)
     for mode in (torch.enable_grad, torch.no_grad):
         with mode():
-            cost = partial(Reach(distance), goal=place(GOAL))
+            cost = partial(ReachCost(distance), goal=place(GOAL))
             plan = build(name, action).plan(model.imagine, place(START), cost, None, rng)
         assert model.gain.grad is None
         assert model.gain.requires_grad
@@ -139,7 +139,7 @@ def test_a_broken_model_yields_legal_actions_and_an_infinite_price(place, rng, n
     def imagine(state, actions):
         return place(torch.full((*actions.shape[:3], 2), torch.nan) + actions.sum(-1, keepdim=True))
 
-    plan = build(name, action).plan(imagine, place(START), partial(Reach(distance), goal=place(GOAL)), None, rng)
+    plan = build(name, action).plan(imagine, place(START), partial(ReachCost(distance), goal=place(GOAL)), None, rng)
     assert action.contains(plan.actions)
     assert (plan.cost == torch.inf).all()
 
@@ -166,7 +166,7 @@ def test_every_action_is_legal(name, kind, seed, batch, horizon, scale, warm):
     guess = Plan(torch.randn(batch, 3, action.size, generator=gen) * 3, torch.zeros(batch)) if warm else None
     planner = build(name, action, horizon=horizon, candidates=16, iterations=3, elites=4, expansions=8)
     model = Plane(place, action)
-    plan = planner.plan(model.imagine, place(start), partial(Reach(distance), goal=place(goal)), guess, gen)
+    plan = planner.plan(model.imagine, place(start), partial(ReachCost(distance), goal=place(goal)), guess, gen)
     assert plan.actions.shape == (batch, horizon, action.size)
     assert action.contains(plan.actions)
 
@@ -226,7 +226,7 @@ def test_a_state_without_tensors_is_refused(rng):
 
 def test_gradient_plans_inside_inference_mode(place, rng):
     action = KINDS["continuous"]
-    cost, model = partial(Reach(distance), goal=place(GOAL)), Plane(place, action)
+    cost, model = partial(ReachCost(distance), goal=place(GOAL)), Plane(place, action)
     with torch.inference_mode():
         plan = build("gradient", action, iterations=60).plan(model.imagine, place(START + 0), cost, None, rng)
     assert plan.cost.max() < 1.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from isochrone.core.errors import UserError
-from isochrone.planners.cost import Reach
+from isochrone.planners.cost import ReachCost
 
 # One row, three candidates, four steps; the goal is 0. Arrives early and stays; passes through; never arrives.
 TRACK = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [2.0, 1.0, 0.0, 1.0], [3.0, 3.0, 2.0, 2.0]]])
@@ -30,21 +30,21 @@ def distance(a, b):
     [("path", [0.25, 1.0, 2.5]), ("final", [0.0, 1.0, 2.0]), ("first", [1.0, 2.0, 4.0 + 2.0])],
 )
 def test_kinds(states, goal, kind, expected):
-    torch.testing.assert_close(Reach(distance, kind)(states, ACTIONS, goal), torch.tensor([expected]))
+    torch.testing.assert_close(ReachCost(distance, kind)(states, ACTIONS, goal), torch.tensor([expected]))
 
 
 def test_each_row_has_its_own_goal(place):
     states = place(torch.zeros(2, 1, 3, 2))
     goal = place(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
-    assert Reach(distance)(states, torch.zeros(2, 1, 3, 2), goal).tolist() == [[5.0], [1.0]]
+    assert ReachCost(distance)(states, torch.zeros(2, 1, 3, 2), goal).tolist() == [[5.0], [1.0]]
 
 
 def test_what_costs_refuse(states):
     with pytest.raises(UserError, match="no reach cost of kind 'finl'; did you mean 'final'"):
-        Reach(distance, "finl")
+        ReachCost(distance, "finl")
     with pytest.raises(UserError, match="reach radius = -1"):
-        Reach(distance, radius=-1.0)
+        ReachCost(distance, radius=-1.0)
     with pytest.raises(UserError, match="needs a goal; got None"):
-        Reach(distance)(states, ACTIONS, None)
+        ReachCost(distance)(states, ACTIONS, None)
     with pytest.raises(UserError, match=r"distance returned \(1, 3\)"):
-        Reach(lambda a, b: torch.zeros(1, 3))(states, ACTIONS, states[:, 0, 0])
+        ReachCost(lambda a, b: torch.zeros(1, 3))(states, ACTIONS, states[:, 0, 0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isochrone.core.errors import UserError
-from isochrone.planners.cost import Return
+from isochrone.planners.cost import ReturnCost
 
 REWARD = torch.tensor([[[1.0, 2.0, 4.0], [0.0, 8.0, -1.0]]])  # (B, N, H)
 ALIVE = torch.tensor([[[1.0, 0.5, 0.0], [0.25, 1.0, 1.0]]])
@@ -14,7 +14,7 @@ ACTIONS = torch.zeros(1, 2, 3, 2)
 
 
 def cost(**settings) -> list[list[float]]:
-    return Return(lambda states: states[0], **settings)((REWARD, ALIVE), ACTIONS, None).tolist()
+    return ReturnCost(lambda states: states[0], **settings)((REWARD, ALIVE), ACTIONS, None).tolist()
 
 
 def test_it_is_minus_the_sum() -> None:

@@ -70,7 +70,7 @@ def test_the_live_picture_fits_80_columns():
     sink.tick(1201)
     picture = io.StringIO()
     shown = RichConsole(file=picture, width=80)
-    shown.print(sink.picture())
+    shown.print(sink.render())
     sink.close()
     text = picture.getvalue()
     assert "step 1201/20000" in text and "left 6:57" in text and "probe" in text and "jepa" in text

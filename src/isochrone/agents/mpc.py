@@ -19,7 +19,7 @@ from isochrone.core.protocols import Cost, HasDistance, Planner, PredictsContinu
 from isochrone.core.registry import register
 from isochrone.core.types import Plan, Spec, Struct, choose
 from isochrone.planners.common import shift_plan
-from isochrone.planners.cost import Reach, Return
+from isochrone.planners.cost import ReachCost, ReturnCost
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,18 @@ class MPC:
                 raise UserError(
                     f"agent.objective = {c.objective}: model '{name}' has no distance; set agent.objective = reward"
                 )
-            return Reach(partial(model.distance, space=c.objective), c.reach_cost)
+            return ReachCost(partial(model.distance, space=c.objective), c.reach_cost)
         if not isinstance(model, PredictsReward):
             raise UserError(
                 f"agent.objective = reward: model '{name}' predicts no rewards; set it to p, or choose model = rssm"
             )
         if not c.use_continue:
-            return Return(model.rewards, None, c.discount)
+            return ReturnCost(model.rewards, None, c.discount)
         if not isinstance(model, PredictsContinue):
             raise UserError(
                 f"agent.use_continue = true: model '{name}' does not predict whether episodes continue; set it to false"
             )
-        return Return(model.rewards, model.continues, c.discount)
+        return ReturnCost(model.rewards, model.continues, c.discount)
 
     @torch.no_grad()
     def start(

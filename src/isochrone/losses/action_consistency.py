@@ -1,4 +1,4 @@
-"""What an action does: to belief (h), and to the pose (odometry)."""
+"""Losses on the effect of an action: on h, and on the pose (odometry)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from isochrone.losses.reductions import Robust, masked_mean, robust, sse
 
 ATTACHED_H = {"encoder_attached": {"encoder"}}
 ATTACHED_P = {"encoder_attached": {"encoder", "pose"}, "predictor_attached": {"predictor", "z2h"}}
-SUMMED = "with pose=summed p is the sum of its own steps, so this loss is zero whatever the weights"
+SUMMED = "with pose=summed p is the sum of the steps, so this loss is zero whatever the weights"
 
 
 @dataclass(frozen=True)
 class ActionDelta:
-    """Which side of the equation is held."""
+    """Which side of the equation is stopped."""
 
-    hold: Literal["change", "state"] = option("change", "with both sides live, a constant change is a free minimum")
+    hold: Literal["change", "state"] = option(
+        "change", "the stopped side; with neither stopped, a constant change would be a minimum"
+    )
 
 
 @loss(
@@ -104,7 +106,7 @@ def additivity_dp(model, roll, cfg) -> Tensor:
 
 @dataclass(frozen=True)
 class Steps(Robust):
-    """The longest sum, and the penalty's rounding."""
+    """The longest sum, and the length below which the error is squared."""
 
     steps: int = option(8, "K: sums of 2..K steps are compared", ge=2)
 
@@ -130,10 +132,10 @@ def rollout_kstep_p(model, roll, cfg) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How much of each tail is left out."""
+class TrimmedMean:
+    """The trimmed mean of the step lengths."""
 
-    trim: float = option(0.1, "share of steps dropped at either end", ge=0, lt=0.5)
+    trim: float = option(0.1, "fraction of the steps left out at either end", ge=0, lt=0.5)
 
 
 @loss(
@@ -143,17 +145,17 @@ class Scale:
     reads={"p", "dp"},
     uses={"model.metric"},
     source="docs/background.md, The original losses",
-    settings=Scale,
+    settings=TrimmedMean,
 )
 def scale_dp(model, roll, cfg) -> Tensor:
     """(trimmed mean of d_p(p, p + dp) over steps whose frame changed - 1)^2: one action is the unit."""
     images = roll.batch.obs["image"].flatten(2)
     moving = (images[:, 1:] != images[:, :-1]).any(-1) & roll.batch.connected(1)  # (B, T-1)
-    here = stop_gradient(roll.p[:, :-1], "the step's length is judged, not its origin")
-    size = frozen(model.metric)(here, here + roll.dp)
+    start = stop_gradient(roll.p[:, :-1], "only the step is trained, not its start")
+    size = frozen(model.metric)(start, start + roll.dp)
     count = int(moving.sum())
     if count == 0:
         return size.sum() * 0
     cut = int(cfg.trim * count)
-    kept = size[moving].sort().values[cut : count - cut]
-    return (kept.mean() - 1).square()
+    trimmed = size[moving].sort().values[cut : count - cut]
+    return (trimmed.mean() - 1).square()

@@ -1,4 +1,4 @@
-"""What keeps z from collapsing: VICReg with augmentations that keep position."""
+"""VICReg against the collapse of z, with augmentations that keep position."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ MOVES_THINGS = ("crop", "shift", "translate", "flip", "rotate", "cutout")
 
 @dataclass(frozen=True)
 class Vicreg:
-    """Weights inside the term (Bardes et al. 2022, section 4.2), and the augmentations."""
+    """Weights of the three parts (Bardes et al. 2022, section 4.2), and the augmentations."""
 
     invariance: float = option(25.0, "two views of one frame agree", ge=0)
     variance: float = option(25.0, "every coordinate of z spreads to 1", ge=0)
     covariance: float = option(1.0, "coordinates do not repeat each other", ge=0)
     augment: tuple[str, ...] = option(KEEPS_POSITION, "any of noise, blur, brightness, contrast")
-    rows: int = option(64, "frames per batch, each from a window of its own", ge=2)
-    strength: float = option(0.1, "their size, as a share of the full range", ge=0, le=0.5)
+    rows: int = option(64, "frames per batch, each from another window", ge=2)
+    strength: float = option(0.1, "their size, as a fraction of the full range", ge=0, le=0.5)
 
     def check(self, path: str) -> None:
         for name in self.augment:
             if name in MOVES_THINGS:
                 raise UserError(
-                    f"{path}augment = '{name}': it moves things in the picture, and z would be taught that place "
-                    f"does not matter; choose from {', '.join(KEEPS_POSITION)}"
+                    f"{path}augment = '{name}': it moves objects in the image, and z would learn to ignore "
+                    f"their position; choose from {', '.join(KEEPS_POSITION)}"
                 )
             if name not in KEEPS_POSITION:
                 raise UserError(f"{path}augment = '{name}': choose from {', '.join(KEEPS_POSITION)}")
 
 
 def augment(image: Float[Tensor, "N C Y X"], cfg: Vicreg, rng: torch.Generator) -> Float[Tensor, "N C Y X"]:
-    """A view of each frame with everything still in its place. Noise is drawn on the generator's device."""
+    """A view of each frame in which nothing has moved. Noise is sampled on the generator's device."""
 
     def draw(*shape: int) -> Tensor:
         return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image.device) * cfg.strength

@@ -26,13 +26,13 @@ PLANET = "Hafner et al. 2019 (PlaNet)"
 
 
 class HalfSquares(torch.autograd.Function):
-    """1/2 |shown - seen|^2 over the event. In one node: images are large, and each pass over them costs."""
+    """1/2 |prediction - target|^2 over the event. In one node: images are large, and each pass over them costs."""
 
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, shown: Tensor, lead: int) -> Tensor:
-        error = (shown - seen).flatten(lead)
+    def forward(ctx: Any, target: Tensor, prediction: Tensor, lead: int) -> Tensor:
+        error = (prediction - target).flatten(lead)
         ctx.save_for_backward(error)
-        ctx.shape = shown.shape
+        ctx.shape = prediction.shape
         return 0.5 * torch.linalg.vecdot(error, error)
 
     @staticmethod
@@ -42,24 +42,26 @@ class HalfSquares(torch.autograd.Function):
         return -back if ctx.needs_input_grad[0] else None, back if ctx.needs_input_grad[1] else None, None
 
 
-def half_squared_error(seen: Float[Tensor, "*N"], shown: Float[Tensor, "*N"], lead: int = 2) -> Float[Tensor, "*B"]:
+def half_squared_error(
+    target: Float[Tensor, "*N"], prediction: Float[Tensor, "*N"], lead: int = 2
+) -> Float[Tensor, "*B"]:
     """Half the squared error: minus the log of a unit-variance Gaussian without its constant.
 
-    Summed over the event, which is everything behind the first `lead` dimensions.
+    Summed over the event, which is every dimension after the first `lead`.
     """
-    return HalfSquares.apply(seen, shown, lead)  # type: ignore[return-value]
+    return HalfSquares.apply(target, prediction, lead)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A likelihood's own factor."""
+    """The weight of a likelihood."""
 
     scale: float = option(1.0, "factor of the log-likelihood (PlaNet's code: 10 for the reward)", gt=0)
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Coarser views of the image that count as well."""
+    """Levels of an image pyramid that are compared as well."""
 
     levels: int = option(1, "the image, its half, its quarter, ... (1: as the ELBO has it)", ge=1)
     rise: float = option(2.0, "weight of a level against the finer one", gt=0)
@@ -74,18 +76,18 @@ class Pyramid:
     fewer_updates=ALONE,
 )
 def image(model, roll, cfg) -> Tensor:
-    """1/2 |o - o_hat|^2 over the pixels of the image as the encoder saw it: sum over the event, mean over (B, R).
+    """1/2 |o - o_hat|^2 over the pixels of the preprocessed image: sum over the event, mean over (B, R).
 
-    With more `levels` also of sums over 2 x 2 pixels, halved (what is smooth keeps its energy): two small things that
-    do not overlap look equally far apart wherever they are, until they are seen from afar.
+    With more `levels` also of sums over 2 x 2 pixels, halved (so that a smooth image has the same energy): without
+    overlap the pixel error of two small objects does not depend on their distance; at coarser levels it does.
     """
-    seen, shown = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
-    total = half_squared_error(seen, shown, 1).mean()
+    target, prediction = (x.flatten(0, 1) for x in (roll.target["image"], roll.image_hat))
+    total = half_squared_error(target, prediction, 1).mean()
     for level in range(1, cfg.levels):
-        if min(shown.shape[-2:]) < 2:
+        if min(prediction.shape[-2:]) < 2:
             break
-        seen, shown = 2 * coarser(seen), 2 * coarser(shown)
-        total = total + cfg.rise**level * half_squared_error(seen, shown, 1).mean()
+        target, prediction = 2 * coarser(target), 2 * coarser(prediction)
+        total = total + cfg.rise**level * half_squared_error(target, prediction, 1).mean()
     return total
 
 
@@ -98,7 +100,7 @@ def image(model, roll, cfg) -> Tensor:
 )
 def vectors(model, roll, cfg) -> Tensor:
     """The same of every observation that is a vector, in symlog space: sum over the event, mean over (B, T)."""
-    errors = [half_squared_error(roll.target[name], shown) for name, shown in roll.vectors_hat.items()]
+    errors = [half_squared_error(roll.target[name], prediction) for name, prediction in roll.vectors_hat.items()]
     return torch.stack(errors).sum(0).mean()
 
 
@@ -133,10 +135,10 @@ def continue_loss(model, roll, cfg) -> Tensor:
 
 @dataclass(frozen=True)
 class Kl:
-    """How hard prior and posterior are drawn to each other."""
+    """Weights of the two directions of the KL, and its free nats."""
 
-    dyn: float = option(1.0, "weight of KL(stopped posterior | prior): the prior learns", ge=0)
-    rep: float = option(1.0, "weight of KL(posterior | stopped prior): the posterior is held", ge=0)
+    dyn: float = option(1.0, "weight of KL(stopped posterior | prior): trains the prior", ge=0)
+    rep: float = option(1.0, "weight of KL(posterior | stopped prior): trains the posterior", ge=0)
     free: float = option(0.0, "free nats: below them the KL costs nothing", ge=0)
     averaged: bool = option(False, "apply them to the mean over batch and time (Dreamer v1, v2), not row by row")
 
@@ -154,10 +156,10 @@ def balanced_kl(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Ten
     """dyn KL(sg q || p) + rep KL(q || sg p), each over its free nats. Equal weights need one KL only."""
     if cfg.dyn == cfg.rep:
         return cfg.dyn * with_free_nats(q.kl(p).sum(-1), cfg.free, cfg.averaged, valid)
-    taught = stop_gradient(q, "the prior learns what the posterior says").kl(p).sum(-1)
-    kept = q.kl(stop_gradient(p, "the posterior is held to the prior, more gently")).sum(-1)
-    one, two = (with_free_nats(x, cfg.free, cfg.averaged, valid) for x in (taught, kept))
-    return cfg.dyn * one + cfg.rep * two
+    prior_kl = stop_gradient(q, "this direction trains the prior alone").kl(p).sum(-1)
+    posterior_kl = q.kl(stop_gradient(p, "this direction trains the posterior alone")).sum(-1)
+    dyn, rep = (with_free_nats(x, cfg.free, cfg.averaged, valid) for x in (prior_kl, posterior_kl))
+    return cfg.dyn * dyn + cfg.rep * rep
 
 
 @loss(
@@ -170,8 +172,8 @@ def balanced_kl(q: Any, p: Any, cfg: Kl, valid: Bool[Tensor, "*B"]) -> Float[Ten
 )
 def kl(model, roll, cfg) -> Tensor:
     """KL(q(z_t | h_t, o_t) || p(z_t | h_t)): sum over z, free nats per row or on the mean, mean over (B, T)."""
-    every = torch.ones_like(roll.batch.first)
-    return balanced_kl(roll.posterior, roll.prior, cfg, every)
+    valid = torch.ones_like(roll.batch.first)
+    return balanced_kl(roll.posterior, roll.prior, cfg, valid)
 
 
 @loss(
@@ -238,6 +240,6 @@ def overshoot_reward(model, roll, cfg) -> Tensor:
 def overshoot_image(model, roll, cfg) -> Tensor:
     """1/2 |o_t - imagined o_t|^2, d = 1..D steps after a posterior: sum over the event, mean over starts and depths."""
     over = roll.overshoot
-    shown = model.decoder.image(over.feat)
-    came = stop_gradient(over.target(roll.frames), "frames are data")
-    return masked_mean(half_squared_error(came, shown, 3), over.valid)
+    image_hat = model.decoder.image(over.feat)
+    target = stop_gradient(over.target(roll.frames), "frames are data")
+    return masked_mean(half_squared_error(target, image_hat, 3), over.valid)

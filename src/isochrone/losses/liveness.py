@@ -1,4 +1,4 @@
-"""Is every loss alive? Value and gradient per term and group, and a sentence for each that is not."""
+"""Is every loss alive? Value and gradient norm per loss and group, and a sentence for each that is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COPY = 0.999
 
 @dataclass(frozen=True)
 class LossProbe:
-    """One term's value on each probe, and its gradient norm per group (largest over the probes)."""
+    """A loss's value on each probe, and its gradient norm per group (largest over the probes)."""
 
     values: list[float]
     norms: dict[str, float]
@@ -27,17 +27,17 @@ class LossProbe:
 
 @dataclass(frozen=True)
 class Liveness:
-    """The pulse of every term, and what is wrong."""
+    """The probe of every loss, and one sentence per fault."""
 
-    pulses: dict[str, LossProbe]
+    probes: dict[str, LossProbe]
     faults: list[str]
 
     def table(self) -> str:
-        """Plain text, one row per term: value, then gradient norm per group that moves."""
+        """Plain text, one row per loss: value, then gradient norm of each group that has one."""
         rows = []
-        for name, pulse in self.pulses.items():
-            moved = "  ".join(f"{g} {n:.2g}" for g, n in pulse.norms.items() if n > 0)
-            rows.append(f"{name:<24}{sum(pulse.values) / len(pulse.values):>11.4g}   {moved}")
+        for name, probe in self.probes.items():
+            moved = "  ".join(f"{g} {n:.2g}" for g, n in probe.norms.items() if n > 0)
+            rows.append(f"{name:<24}{sum(probe.values) / len(probe.values):>11.4g}   {moved}")
         return "\n".join(rows)
 
 
@@ -51,9 +51,9 @@ def _flat(grads: dict[str, list[Tensor | None]], like: dict[str, list[Tensor]]) 
 
 
 def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -> Liveness:
-    """Measure every term on real batches (at least two). Draws inside terms repeat from `seed` on every call.
+    """Measure every loss on real batches (at least two). Random numbers in the losses repeat from `seed` on every call.
 
-    Free nats are left out: a loss that sleeps below them is not dead.
+    Measured in the losses' probe settings: a KL below its free nats is not dead.
     """
     groups = {name: list(ps) for name, ps in total.learner.groups().items()}
     values: dict[str, list[float]] = {name: [] for name in total.losses}
@@ -69,19 +69,19 @@ def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -
                 norms[name][g] = max(norms[name][g], size)
             if i == 0:
                 vectors[name] = _flat(grads, groups)
-    pulses = {name: LossProbe(values[name], norms[name]) for name in total.losses}
-    return Liveness(pulses, [f for name, p in pulses.items() for f in _faults(name, p)] + _copies(vectors))
+    measured = {name: LossProbe(values[name], norms[name]) for name in total.losses}
+    return Liveness(measured, [f for name, p in measured.items() for f in _faults(name, p)] + _copies(vectors))
 
 
-def _faults(name: str, pulse: LossProbe) -> list[str]:
-    biggest = max(pulse.norms.values(), default=0.0)
-    if not all(torch.isfinite(torch.tensor([*pulse.values, biggest]))):
-        return [f"'{name}' is not finite: {pulse.values}"]
-    if all(abs(v) <= ZERO for v in pulse.values):
+def _faults(name: str, probe: LossProbe) -> list[str]:
+    biggest = max(probe.norms.values(), default=0.0)
+    if not all(torch.isfinite(torch.tensor([*probe.values, biggest]))):
+        return [f"'{name}' is not finite: {probe.values}"]
+    if all(abs(v) <= ZERO for v in probe.values):
         why = "an identity" if biggest <= 1e-3 and biggest > 0 else "identically zero or already satisfied"
-        return [f"'{name}' is {why}: value {max(map(abs, pulse.values)):.1e} on every probe, whatever the weights"]
+        return [f"'{name}' is {why}: value {max(map(abs, probe.values)):.1e} on every probe, whatever the weights"]
     if biggest == 0:
-        same = max(pulse.values) - min(pulse.values) == 0
+        same = max(probe.values) - min(probe.values) == 0
         return [f"'{name}' is {'a constant' if same else 'out of reach of every weight'}: it has no gradient"]
     return []
 

@@ -1,4 +1,4 @@
-"""Hardness-weighted pixel losses: a small box on a black scene must not be cheaper to forget."""
+"""Hardness-weighted pixel losses: so that small objects on a plain background are not ignored."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from isochrone.losses.reductions import masked_mean
 
 @dataclass(frozen=True)
 class Boxes:
-    """The pyramid: `scales` levels, each halving the image; level s weighs `decay`^s."""
+    """The pyramid: `scales` levels, each halving the image; level s has weight `decay`^s."""
 
     scales: int = option(3, "levels of the pyramid", ge=1, le=6)
     decay: float = option(0.5, "weight of a level against the one below", gt=0)
     beta: float = option(1.0, "sharpness of the hardness weight", ge=0)
     cap: float = option(4.0, "largest hardness weight", ge=1)
-    floor: float = option(
-        0.25, "local mean of the error below which nothing counts as hard; 1e-6 is an L1 on black", gt=0
+    min_local_mean: float = option(
+        0.25, "lower bound of the local mean of the error; 1e-6 makes the loss an L1 on black", gt=0
     )
     box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
 
@@ -62,16 +62,16 @@ def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], 
     Sum over pixels and scales, one number per image.
     """
     total = guess.new_zeros(guess.shape[0])
-    error = guess - truth
+    difference = guess - truth
     for s in range(cfg.scales):
         # Pooling is linear, so pooling the difference equals the difference of the pooled images.
-        e = error.abs().mean(1, keepdim=True)  # (N, 1, y, x)
-        held = stop_gradient(e, "the weight says where to look, it is not to be gamed")
-        near = local_mean(held, cfg.box).clamp_min(cfg.floor)
-        weight = (held / near).pow(cfg.beta).clamp_max(cfg.cap)
-        total = total + cfg.decay**s * (weight * e).sum((1, 2, 3))
+        absolute = difference.abs().mean(1, keepdim=True)  # (N, 1, y, x)
+        hardness = stop_gradient(absolute, "the weights are constants: the loss must not be lowered by changing them")
+        scale = local_mean(hardness, cfg.box).clamp_min(cfg.min_local_mean)
+        weight = (hardness / scale).pow(cfg.beta).clamp_max(cfg.cap)
+        total = total + cfg.decay**s * (weight * absolute).sum((1, 2, 3))
         if s + 1 < cfg.scales:
-            error = coarser(error)
+            difference = coarser(difference)
     return total
 
 
@@ -84,7 +84,7 @@ PIXELS: dict[str, Any] = {
 
 
 def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
-    """The true pictures of the rows that were decoded."""
+    """The true images of the rows that were decoded."""
     return as_float(roll.batch.obs["image"].index_select(1, roll.recon_rows))
 
 
@@ -104,12 +104,12 @@ def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
 
 
 def centre_of_mass(image: Float[Tensor, "N C Y X"]) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N"]]:
-    """(x, y) in pixels of what stands out from the batch's mean picture, and how much of it there is.
+    """(x, y) in pixels of what differs from the mean image of the batch, and its total mass.
 
-    Environment-only: what never moves is background, and a pixel's weight is its squared departure from it.
+    Uses the pixels alone: the mean image is the background, and a pixel's weight is its squared difference from it.
     """
     middle = image.mean(0)
-    # A few frames at a time: what lies between the operations stays in the cache.
+    # A few frames at a time, so that intermediate results stay in the cache.
     away = torch.cat([(few - middle).square_().mean(1) for few in image.split(16)])  # (N, Y, X)
     away = away * (away > 0.25 * away.amax((1, 2), keepdim=True))
     mass = away.sum((1, 2)).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""What the next frame will be: jepa, the two bridges between z and h, and open-loop rollouts."""
+"""Losses on the prediction of z: jepa, the two maps between z and h, and open-loop rollouts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ATTACHED = {"encoder_attached": {"encoder"}}
 )
 def jepa(model, roll, cfg) -> Tensor:
     """Predicted z against the observed z: robust length over Z, mean over valid (B, T-1). The target is stopped."""
-    target = stop_gradient(roll.z[:, 1:], "the target must not chase its prediction")
+    target = stop_gradient(roll.z[:, 1:], "the target must not follow the prediction")
     return masked_mean(robust(roll.z_hat - target, cfg), roll.batch.connected(1))
 
 
@@ -38,7 +38,7 @@ def h2z(model, roll, cfg) -> Tensor:
     """Hz(h) against z where an episode or a window starts: sum over Z, mean over those rows."""
     starts = roll.batch.first.clone()
     starts[:, 0] = True
-    error = sse(model.predict_z(roll.h[starts]), stop_gradient(roll.z[starts], "the encoder is the teacher"))
+    error = sse(model.predict_z(roll.h[starts]), stop_gradient(roll.z[starts], "the encoder's z is the target"))
     return error.mean()
 
 
@@ -50,8 +50,8 @@ def h2z(model, roll, cfg) -> Tensor:
     source="docs/background.md, The original losses",
 )
 def z2h(model, roll, cfg) -> Tensor:
-    """z -> h -> z closes on itself, every row: teaches the start of h alone. Sum over Z, mean over (B, T)."""
-    z = stop_gradient(roll.z, "the encoder is the teacher")
+    """z -> h -> z is the identity, every row: trains the initial h alone. Sum over Z, mean over (B, T)."""
+    z = stop_gradient(roll.z, "the encoder's z is the target")
     return sse(model.normalize_z(frozen(model.h2z)(model.z2h(z))), z).mean()
 
 
@@ -63,14 +63,14 @@ def z2h(model, roll, cfg) -> Tensor:
     source="docs/background.md, Belief without a clock",
 )
 def h_start(model, roll, cfg) -> Tensor:
-    """Zh(z_t) against the running belief h_t, t > 0: sum over D, mean over valid (B, T-1). Moves the start alone."""
-    z = stop_gradient(roll.z_in[:, 1:], "the start of belief follows what is seen")
-    ran = stop_gradient(roll.h[:, 1:], "the running belief is the teacher")
-    return masked_mean(sse(model.z2h(z), ran), roll.batch.connected(1))
+    """Zh(z_t) against the filtered h_t, t > 0: sum over D, mean over valid (B, T-1). Trains the initial h alone."""
+    z = stop_gradient(roll.z_in[:, 1:], "the encoder is not trained by the initial h")
+    filtered = stop_gradient(roll.h[:, 1:], "the filtered h is the target")
+    return masked_mean(sse(model.z2h(z), filtered), roll.batch.connected(1))
 
 
 def _from_second_step(error: Tensor, valid: Tensor) -> Tensor:
-    # k = 1 repeats the teacher's own step, where the error is zero by construction.
+    # k = 1 repeats the teacher-forced step, where the error is zero by construction.
     return masked_mean(error[..., 1:], valid[..., 1:])
 
 
@@ -85,9 +85,9 @@ ROLLS = {"predictor", "h2z", "z2h"}
     source="docs/background.md, The original losses",
 )
 def rollout_kstep_h(model, roll, cfg) -> Tensor:
-    """Imagined belief against the teacher-forced one, k = 2..K: sum over D, mean over starts and k."""
+    """Imagined h against the teacher-forced one, k = 2..K: sum over D, mean over starts and k."""
     loop = roll.open_loop
-    target = loop.target(stop_gradient(roll.h, "the taught belief is the target"))
+    target = loop.target(stop_gradient(roll.h, "the teacher-forced h is the target"))
     return _from_second_step(sse(loop.h, target), loop.valid)
 
 
@@ -101,7 +101,7 @@ def rollout_kstep_h(model, roll, cfg) -> Tensor:
 def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
     """The same on one-step differences, k = 2..K. Nearly redundant: keep its weight low."""
     loop = roll.open_loop
-    h = stop_gradient(roll.h, "the taught belief is the target")
+    h = stop_gradient(roll.h, "the teacher-forced h is the target")
     real = torch.cat([loop.origin(h)[:, :, None], loop.target(h)], 2).diff(dim=2)  # (B, S, K, D)
     return masked_mean(sse(loop.h.diff(dim=2), real[:, :, 1:]), loop.valid[..., 1:])
 
@@ -117,5 +117,5 @@ def rollout_kstep_delta_h(model, roll, cfg) -> Tensor:
 def rollout_kstep_z(model, roll, cfg) -> Tensor:
     """Imagined z against the observed z, k = 2..K: robust length over Z, mean over starts and k."""
     loop = roll.open_loop
-    target = loop.target(stop_gradient(roll.z, "the encoder is the teacher"))
+    target = loop.target(stop_gradient(roll.z, "the encoder's z is the target"))
     return _from_second_step(robust(loop.z - target, cfg), loop.valid)

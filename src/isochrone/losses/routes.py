@@ -1,4 +1,4 @@
-"""The gradient contract: a loss says which weights it may move, and autograd proves it. Needs nothing else of ours."""
+"""Gradient routes: a loss declares which weights it may move, and autograd checks it. Imports nothing of isochrone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GradientReport:
     moved: dict[str, dict[str, float]]
 
     def violations(self) -> list[str]:
-        """One sentence per broken promise; empty when the contract holds."""
+        """One sentence per violation; empty where the declarations hold."""
         out = []
         for loss, groups in self.moved.items():
             want, have = self.declared[loss], {g for g, size in groups.items() if size > 0}
@@ -31,7 +31,7 @@ class GradientReport:
         return out
 
     def table(self) -> str:
-        """Markdown: rows are losses, columns groups; ● declared and measured, · neither, ✗ a fault."""
+        """Markdown: rows are losses, columns groups; ● declared and measured, · neither, ✗ a violation."""
         columns = list(next(iter(self.moved.values()), {}))
         lines = ["| loss | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
         for loss, groups in self.moved.items():
@@ -52,22 +52,23 @@ def check_routes(
     """Measure the gradient of every loss with respect to every group.
 
     `losses[name] = (function of a probe -> scalar, names of the groups it may move)`. A declared group must receive a
-    non-zero gradient on at least one probe (hinges sleep on some), every other group none or exactly zero on all.
+    non-zero gradient on at least one probe (a hinge may have none on some), every other none or exactly zero on all.
     Groups must be disjoint and, when `module` is given, cover its trainable parameters; else ValueError. Faults are
     returned, not raised: `assert not check_routes(...).violations()` is the test.
     """
-    held = {name: list(ps) for name, ps in groups.items()}
-    check_partition(held, module)
+    parameters = {name: list(ps) for name, ps in groups.items()}
+    check_partition(parameters, module)
     declared = {name: frozenset(updates) for name, (_, updates) in losses.items()}
-    for name, want in declared.items():
-        if want - held.keys():
+    for name, expected in declared.items():
+        if expected - parameters.keys():
             raise ValueError(
-                f"loss '{name}' declares unknown groups {sorted(want - held.keys())}; known: {sorted(held)}"
+                f"loss '{name}' declares unknown groups {sorted(expected - parameters.keys())}; "
+                f"known: {sorted(parameters)}"
             )
-    moved = {name: dict.fromkeys(held, 0.0) for name in losses}
+    moved = {name: dict.fromkeys(parameters, 0.0) for name in losses}
     for probe in probes:
         for name, (fn, _) in losses.items():
-            for group, size in group_norms(fn(probe), held).items():
+            for group, size in group_norms(fn(probe), parameters).items():
                 moved[name][group] = max(moved[name][group], size)
     return GradientReport(declared, moved)
 
@@ -96,11 +97,11 @@ def check_partition(groups: Mapping[str, Sequence[nn.Parameter]], module: nn.Mod
     for name, params in groups.items():
         for p in params:
             if not p.requires_grad:
-                raise ValueError(f"group '{name}' holds a weight that takes no gradient: a slow copy is in no group")
+                raise ValueError(f"group '{name}' holds a weight that takes no gradient: an EMA copy is in no group")
             if id(p) in owner:
                 raise ValueError(f"groups must be disjoint: a parameter is in '{owner[id(p)]}' and in '{name}'")
             owner[id(p)] = name
     if module is not None:
-        loose = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in owner]
-        if loose:
-            raise ValueError(f"groups must cover the module; in none: {', '.join(loose[:5])}")
+        ungrouped = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in owner]
+        if ungrouped:
+            raise ValueError(f"groups must cover the module; in none: {', '.join(ungrouped[:5])}")

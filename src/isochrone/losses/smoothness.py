@@ -24,10 +24,10 @@ class Smooth:
 
     rho: Literal["huber", "charbonnier", "truncated"] = option("truncated", "truncated ignores jumps altogether")
     delta: float = option(1.0, "where huber turns linear", gt=0)
-    eps: float = option(0.1, "charbonnier's rounding", gt=0)
-    cap: float = option(4.0, "where truncated stops", gt=0)
-    gate: bool = option(True, "fade where the model was surprised")
-    gate_scale: float = option(1.0, "surprise that fades it to 1/e, in medians", gt=0)
+    eps: float = option(0.1, "charbonnier: length below which it is quadratic", gt=0)
+    cap: float = option(4.0, "value at which truncated is constant", gt=0)
+    gate: bool = option(True, "lower the weight where the prediction error is large")
+    gate_scale: float = option(1.0, "excess of the error, in medians, at which the weight is 1/e", gt=0)
 
 
 def penalty(d: Float[Tensor, "*B"], cfg: Smooth) -> Float[Tensor, "*B"]:
@@ -51,7 +51,7 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     settings=Smooth,
 )
 def z_smooth(model, roll, cfg) -> Tensor:
-    """mean_t g_t rho(|z' - z| / tau): off across episode ends, faded where prediction failed. Needs a guard."""
+    """mean_t g_t rho(|z' - z| / tau): 0 across episode ends, less where prediction failed. Needs a loss against collapse."""
     step = norm(roll.z.diff(dim=1))  # (B, T-1)
     valid = roll.batch.connected(1)
     moving = valid & (step > 1e-3)
@@ -60,30 +60,32 @@ def z_smooth(model, roll, cfg) -> Tensor:
         if bool(moving.any())
         else step.new_ones(())
     )
-    value = penalty(step / tau.clamp_min(1e-6), cfg)
+    cost = penalty(step / tau.clamp_min(1e-6), cfg)
     if cfg.gate:
         surprise = sse(roll.z_hat, roll.z[:, 1:])
-        value = value * gate(
-            stop_gradient(surprise, "the gate watches the error, it does not train it"), cfg.gate_scale
-        )
-    return masked_mean(value, valid)
+        cost = cost * gate(stop_gradient(surprise, "the gate does not train the predictor"), cfg.gate_scale)
+    return masked_mean(cost, valid)
 
 
-def _seen(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
-    """z of random frames of the batch, and where in the picture stands what moves: (x, y) in pixels."""
-    pick = torch.randperm(roll.z.shape[0] * roll.z.shape[1], **rng_kwargs(roll.rng))[:frames].to(roll.z.device)
-    where, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[pick]))
-    return roll.z.flatten(0, 1)[pick], where
+def sample_frames(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
+    """z of random frames of the batch, and the centre of mass of what moves in each, (x, y) in pixels."""
+    index = torch.randperm(roll.z.shape[0] * roll.z.shape[1], **rng_kwargs(roll.rng))[:frames].to(roll.z.device)
+    position, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[index]))
+    return roll.z.flatten(0, 1)[index], position
 
 
 @dataclass(frozen=True)
 class Displacement:
-    """Triplets per batch, and the slope they ask for."""
+    """Triplets per batch, and the required slope."""
 
     triplets: int = option(2048, "random triplets of frames per batch", ge=1)
-    frames: int = option(64, "frames per batch that they are drawn from", ge=3)
-    power: float = option(0.5, "z distance grows as displacement^power: below 1 keeps near frames tellable", gt=0, le=1)
-    slope: float = option(1.0, "asked difference of z distance per pixel, against the batch's own rate", gt=0)
+    frames: int = option(64, "frames per batch that they are sampled from", ge=3)
+    power: float = option(
+        0.5, "z distance grows as displacement^power: below 1 keeps near frames distinguishable", gt=0, le=1
+    )
+    slope: float = option(
+        1.0, "required difference of z distance per pixel, as a multiple of the mean of the batch", gt=0
+    )
 
 
 @loss(
@@ -94,32 +96,35 @@ class Displacement:
     settings=Displacement,
 )
 def displacement_rank(model, roll, cfg) -> Tensor:
-    """Of two frames, the one displaced less (centre of mass, from pixels alone) must be nearer in z.
+    """Of two frames, the one with the smaller displacement (centre of mass, from pixels alone) must be nearer in z.
 
     Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by
     the batch's mean d: in units of a typical distance. Mean over triplets.
     """
-    z, where = _seen(roll, cfg.frames)
+    z, position = sample_frames(roll, cfg.frames)
     i, j, k = torch.randint(len(z), (3, cfg.triplets), **rng_kwargs(roll.rng)).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
-    shift_near, shift_far = norm(where[i] - where[j]).pow(cfg.power), norm(where[i] - where[k]).pow(cfg.power)
-    unit = stop_gradient(near.mean(), "a unit is not a target").clamp_min(1e-6)
+    shift_near, shift_far = (
+        norm(position[i] - position[j]).pow(cfg.power),
+        norm(position[i] - position[k]).pow(cfg.power),
+    )
+    unit = stop_gradient(near.mean(), "the unit of length is measured, not learned").clamp_min(1e-6)
     rate = unit / shift_near.mean().clamp_min(1e-6)
     sign = torch.sign(shift_far - shift_near)
     margin = cfg.slope * rate * (shift_far - shift_near).abs()
     return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit
 
 
-def _misread(
-    ruler: nn.Module, latent: Float[Tensor, "*B F"], moved: Float[Tensor, "*B 2"], cfg: Robust
+def displacement_error(
+    head: nn.Module, latent: Float[Tensor, "*B F"], displacement: Float[Tensor, "*B 2"], cfg: Robust
 ) -> Float[Tensor, "*B"]:
-    """How far the ruler's reading, ten pixels per unit, is off what was seen to move: robust length."""
-    return robust(10 * ruler(latent) - moved, cfg)
+    """Robust length of the error of a displacement read by `head`, in units of ten pixels."""
+    return robust(10 * head(latent) - displacement, cfg)
 
 
 @dataclass(frozen=True)
-class Ruler(Robust):
-    """Pairs per batch, and the penalty's rounding."""
+class DisplacementRead(Robust):
+    """Pairs per batch, and the length below which the error is squared."""
 
     frames: int = option(128, "frames per batch; each is compared with one other", ge=2)
     eps: float = option(2.0, "error in pixels at which its cost turns from its square to its size", gt=0)
@@ -131,23 +136,23 @@ class Ruler(Robust):
     reads={"z"},
     uses={"model.displacement_head"},
     source="docs/background.md, Perceptual similarity",
-    settings=Ruler,
+    settings=DisplacementRead,
 )
 def displacement_read(model, roll, cfg) -> Tensor:
-    """The displacement seen between two frames (centre of mass, from pixels alone) is linear in z' - z: 10 W (z' - z).
+    """The displacement between two frames (centre of mass, from pixels alone) is linear in z' - z: 10 W (z' - z).
 
-    Charbonnier of the error's length in pixels, mean over pairs. Order alone (displacement_rank) leaves place curved.
+    Charbonnier of the error's length in pixels, mean over pairs. displacement_rank fixes only the order of distances.
     """
-    z, where = _seen(roll, cfg.frames)
+    z, position = sample_frames(roll, cfg.frames)
     half = len(z) // 2
-    return _misread(
-        model.displacement_head, z[half : 2 * half] - z[:half], where[half : 2 * half] - where[:half], cfg
+    return displacement_error(
+        model.displacement_head, z[half : 2 * half] - z[:half], position[half : 2 * half] - position[:half], cfg
     ).mean()
 
 
 @dataclass(frozen=True)
 class Motion(Robust):
-    """Windows per batch, and the penalty's rounding."""
+    """Windows per batch, and the length below which the error is squared."""
 
     rows: int = option(16, "windows per batch whose motion is measured", ge=1)
     eps: float = option(1.0, "error in pixels at which its cost turns from its square to its size", gt=0)
@@ -163,12 +168,12 @@ class Motion(Robust):
     settings=Motion,
 )
 def motion_read(model, roll, cfg) -> Tensor:
-    """The motion seen from one frame to the next is linear in the belief held before it: 10 W h_{t+1}, pixels.
+    """The motion from one frame to the next is linear in the h that predicts it: 10 W h_{t+1}, pixels.
 
     Centre of mass, from pixels alone. Charbonnier of the error's length, mean over valid steps of some windows.
     """
     frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
-    where, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
-    moved = where.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
-    off = _misread(model.displacement_head_h, roll.h[: cfg.rows, 1:], moved, cfg)
-    return masked_mean(off, roll.batch.connected(1)[: cfg.rows])
+    position, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
+    displacement = position.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
+    error = displacement_error(model.displacement_head_h, roll.h[: cfg.rows, 1:], displacement, cfg)
+    return masked_mean(error, roll.batch.connected(1)[: cfg.rows])

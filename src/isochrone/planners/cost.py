@@ -25,7 +25,7 @@ Value = Callable[[Any], Tensor]
 KINDS = ("path", "final", "first")
 
 
-class Reach:
+class ReachCost:
     """Distance to the goal, in the units of `distance` (actions, where that is d_p).
 
     path:  mean distance over the steps, so that early arrival and staying there lower the cost (the default);
@@ -59,7 +59,7 @@ class Reach:
         return away.sum(-1) + away[..., -1] * distance[..., -1]
 
 
-class Return:
+class ReturnCost:
     """Minus the sum of expected rewards over the plan. No goal is needed.
 
     With `continues` (states -> probability that the episode continues) rewards after a likely end count less; PlaNet

@@ -52,8 +52,8 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None 
     """The safetensors file of named tensors, copied to the CPU; tied tensors are written out each."""
     from safetensors.torch import save
 
-    own = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-    return save(own, metadata)
+    copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    return save(copies, metadata)
 
 
 def save(root: Path, step: int, learner: Learner, state: tree.Tree, keep: int = 2, config: str = "") -> Path:
@@ -103,7 +103,7 @@ def _remove(folder: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Delete what killed writers left behind."""
+    """Delete the temporary folders of writers that were killed."""
     for left in root.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -149,14 +149,14 @@ def latest(root: Path) -> Path | None:
 
 
 def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> list[str]:
-    lost = [f"no '{k}' {list(want[k].shape)}" for k in sorted(want.keys() - have.keys())]
-    more = [f"unknown '{k}' {list(have[k].shape)}" for k in sorted(have.keys() - want.keys())]
+    missing = [f"no '{k}' {list(want[k].shape)}" for k in sorted(want.keys() - have.keys())]
+    unknown = [f"unknown '{k}' {list(have[k].shape)}" for k in sorted(have.keys() - want.keys())]
     shape = [
         f"'{k}' is {list(have[k].shape)} {have[k].dtype} there, {list(want[k].shape)} {want[k].dtype} here"
         for k in sorted(have.keys() & want.keys())
         if have[k].shape != want[k].shape or have[k].dtype != want[k].dtype
     ]
-    return shape + lost + more
+    return shape + missing + unknown
 
 
 def load_weights(folder: Path, learner: Learner, config: str = "") -> int:

@@ -1,4 +1,4 @@
-"""The terminal: rate, time left and losses, in 80 columns; a live picture on a terminal, plain lines elsewhere."""
+"""The terminal: rate, time left and losses, in 80 columns; a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def short(number: float) -> str:
 class Console:
     """Shows the newest numbers on standard error, so that standard output stays free for results.
 
-    `write` is the sink; `tick(step)` moves the bar between two reports: pass it to `fit` as `progress`.
+    `write` is the sink; `tick(step)` moves the progress bar between two reports: pass it to `fit` as `progress`.
     """
 
     @dataclass(frozen=True)
@@ -67,25 +67,27 @@ class Console:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Take the newest numbers and show them."""
-        found = scalars(values)
+        numbers = scalars(values)
         self.step = step
-        training = "steps_per_s" in found
+        training = "steps_per_s" in numbers
         if training:
-            self.rate = {name: found[name] for name in _APART & found.keys()}
-        named = {n.removeprefix("loss/"): v for n, v in found.items() if n not in _APART and not n.startswith("time_")}
+            self.rate = {name: numbers[name] for name in _APART & numbers.keys()}
+        losses = {
+            n.removeprefix("loss/"): v for n, v in numbers.items() if n not in _APART and not n.startswith("time_")
+        }
         if training:
-            self.losses = named
+            self.losses = losses
         else:
-            self.rest |= named
+            self.rest |= losses
         if self.out.is_terminal:
             self._screen()
         else:
             self.out.print(
-                self.line(named), width=self.width, no_wrap=True, overflow="ellipsis", highlight=False, markup=False
+                self.line(losses), width=self.width, no_wrap=True, overflow="ellipsis", highlight=False, markup=False
             )
 
     def close(self) -> None:
-        """Leave the last picture on the screen."""
+        """Leave the last display on the screen."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -105,18 +107,18 @@ class Console:
             words.append(f"loss {self.rate['loss']:.4g}")
         return "  ".join(words)
 
-    def line(self, named: Mapping[str, float]) -> str:
+    def line(self, numbers: Mapping[str, float]) -> str:
         """The headline and as many of the numbers as fit, for a log file or a pipe."""
-        return "  ".join([self.headline(), *(f"{n} {v:.3g}" for n, v in named.items())])
+        return "  ".join([self.headline(), *(f"{n} {v:.3g}" for n, v in numbers.items())])
 
     def _screen(self) -> None:
         if self.live is None:
             from rich.live import Live
 
-            self.live = Live(console=self.out, refresh_per_second=4, get_renderable=self.picture)
+            self.live = Live(console=self.out, refresh_per_second=4, get_renderable=self.render)
             self.live.start()
 
-    def picture(self) -> Group:
+    def render(self) -> Group:
         """Headline, bar and a table of the newest numbers, two to a row."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
@@ -124,16 +126,16 @@ class Console:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        shown = [*self.losses.items(), *self.rest.items()]
-        half = (len(shown) + 1) // 2
+        numbers = [*self.losses.items(), *self.rest.items()]
+        half = (len(numbers) + 1) // 2
         room = (self.width - 6) // 2 - 11
         for _ in range(2):
             table.add_column(width=room, no_wrap=True, overflow="ellipsis")
             table.add_column(width=9, justify="right")
         for row in range(half):
             cells: list[str] = []
-            for name, value in shown[row::half]:
+            for name, value in numbers[row::half]:
                 cells += [name, f"{value:.4g}"]
             table.add_row(*(Text(c) for c in cells))
-        bar = ProgressBar(total=max(1, self.steps), completed=self.step, width=self.width)
-        return Group(Text(self.headline(), no_wrap=True, overflow="ellipsis"), bar, table)
+        progress = ProgressBar(total=max(1, self.steps), completed=self.step, width=self.width)
+        return Group(Text(self.headline(), no_wrap=True, overflow="ellipsis"), progress, table)

@@ -35,7 +35,7 @@ def launch(config: TrainConfig) -> Fabric:
 
     One thread per process is the default: latent-size work gains nothing from more, and two runs then fit two cores.
     """
-    from lightning_fabric import Fabric  # 1.4 s to import: only who trains pays it
+    from lightning_fabric import Fabric  # 1.4 s to import: imported only for training
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces AMP on every start
     torch.set_num_threads(config.threads)
@@ -61,7 +61,7 @@ data: with another text the same seed draws other numbers, and no published resu
 
 
 def generator(seed: int, use: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator of its own for each use ('sample', 'losses', ...) of one run seed."""
+    """A separate random generator for each use ('sample', 'losses', ...) of one run seed."""
     digest = hashlib.sha256(f"{seed}/{STREAMS.get(use, use)}".encode()).digest()
     rng = torch.Generator(device=device)
     rng.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -81,8 +81,8 @@ def fit(
     """Train the learner of `objective` to `config.steps`, from the newest checkpoint of `run` or its present weights.
 
     `objective` is a `TrainingObjective`, or any nn.Module of its shape (see `step.Objective`); `optim` holds the
-    optimiser settings of each part of its learner. `sample(rng) -> Batch` draws from `rng` (CPU) only; what else it
-    remembers belongs in `stateful`, which checkpoints hold. The numbers of its `drain()`, if it has one, are added to
+    optimiser settings of each part of its learner. `sample(rng) -> Batch` draws from `rng` (CPU) only; state of
+    its own belongs in `stateful`, which checkpoints store. The numbers of its `drain()`, if it has one, are added to
     each row of metrics. Hooks `(step, objective) -> {name: number}` run every `eval_every` steps and must not change
     the learner. `progress(step)` is called after each step. The caller opens and closes the sinks.
     SIGINT or SIGTERM ends after the current step with a checkpoint. UserError: bad config, diverged loss, full disk.
@@ -122,7 +122,7 @@ class Loop:
         self.meter, self.watch = Meter(), Stopwatch()
         self.frames = self.since = 0
         self.saved: Path | None = None
-        # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: kept, never seeded here
+        # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: stored, never seeded here
         self.random = {
             "sample": generator(config.seed, "sample"),
             "losses": generator(config.seed, "losses", self.device),
@@ -190,7 +190,7 @@ class Loop:
     # --- one step ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """One step, and whatever its number makes due."""
+        """One step, and the reports, evaluations and checkpoints due after it."""
         with self.watch.on("data"):
             batch = self.sample(self.random["sample"])
             if self.device.type != "cpu":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 AGC_MIN_NORM = 1e-3  # a weight tensor of a smaller norm counts as this, so that one that starts at zero can grow
 
 Span = tuple[float, float]
-"""(start, stop) of the time in which a group of weights is moved, as fractions of the training."""
+"""(start, stop) between which a group of weights is updated, as fractions of the training."""
 
 
 @dataclass(frozen=True)

@@ -95,10 +95,10 @@ class Run:
 
     def trained(self) -> Path:
         """The newest complete checkpoint. UserError when there is none."""
-        found = self.latest()
-        if found is None:
+        folder = self.latest()
+        if folder is None:
             raise UserError(f"{self.path} has no complete checkpoint yet: train it first with --resume {self.path}")
-        return found
+        return folder
 
     def figures(self, step: int) -> Path:
         """The folder for the figures of one step, made if need be."""
@@ -123,23 +123,23 @@ class Run:
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_bytes().split(b"\n")
-        found = []
+        rows = []
         for number, line in enumerate(lines, 1):
             try:
                 if line:
-                    found.append(json.loads(line))
+                    rows.append(json.loads(line))
             except ValueError:
                 if number < len(lines):  # a whole line ends in a newline, so only the last piece may be cut
                     raise UserError(
                         f"{self.metrics}, line {number}, is not JSON: correct or delete that line"
                     ) from None
-        return found
+        return rows
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of metrics.jsonl after `step`, which will be computed again, and a half-written last line."""
         if self.metrics.exists():
-            kept = [row for row in self.rows() if row.get("step", 0) <= step]
-            atomic_write(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+            rows = [row for row in self.rows() if row.get("step", 0) <= step]
+            atomic_write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def note_resumed(self, step: int) -> None:
         """Add this process' versions to versions.json, under 'resumed'."""

@@ -48,8 +48,8 @@ def plain(value: Any) -> Any:
 
 def scalars(values: Mapping[str, Any]) -> dict[str, float]:
     """The single finite numbers among `values`; arrays and texts left out."""
-    found = {name: plain(value) for name, value in values.items()}
-    return {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    numbers = {name: plain(value) for name, value in values.items()}
+    return {name: float(v) for name, v in numbers.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
 @register("sink", "jsonl")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Objective(Protocol):
     """What is minimised: a `losses.objective.TrainingObjective`, or any nn.Module of this shape.
 
-    Called with a batch and a generator for whatever is drawn inside, it returns the loss () and numbers for the log.
+    Called with a batch and a generator for all sampling inside, it returns the loss () and numbers for the log.
     """
 
     learner: Any
