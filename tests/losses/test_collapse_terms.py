@@ -82,7 +82,7 @@ def test_no_augmentation_no_change() -> None:
 
 @pytest.mark.parametrize("name", MOVES_THINGS)
 def test_what_moves_things_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(UserError, match=f"augment = '{name}'.*moves things.*place does not matter.*noise, blur"):
+    with pytest.raises(UserError, match=f"augment = '{name}'.*moves objects.*ignore their position.*noise, blur"):
         validate(Vicreg(augment=("noise", name)))
     with pytest.raises(UserError, match="moves things"):
         override(Vicreg(), {"augment": name})

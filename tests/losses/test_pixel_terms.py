@@ -38,7 +38,7 @@ def slow_multi_box(guess: Tensor, truth: Tensor, cfg: Boxes) -> Tensor:
                 error[y, x] = (guess[block].mean((1, 2)) - truth[block].mean((1, 2))).abs().mean()
         known = [[float(error[y, x].detach()) for x in range(columns)] for y in range(rows)]
         for (y, x), e in error.items():
-            near = max(slow_local_mean(known, y, x, cfg.box), cfg.floor)
+            near = max(slow_local_mean(known, y, x, cfg.box), cfg.min_local_mean)
             weight = min((known[y][x] / near) ** cfg.beta, cfg.cap)
             total = total + cfg.decay**s * weight * e
     return total

@@ -51,7 +51,7 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     settings=Smooth,
 )
 def z_smooth(model, roll, cfg) -> Tensor:
-    """mean_t g_t rho(|z' - z| / tau): 0 across episode ends, less after bad predictions. Needs a loss against collapse."""
+    """mean_t g_t rho(|z' - z| / tau): 0 across episode ends, less after prediction errors. Needs vicreg."""
     step = norm(roll.z.diff(dim=1))  # (B, T-1)
     valid = roll.batch.connected(1)
     moving = valid & (step > 1e-3)
