@@ -171,13 +171,13 @@ def test_files_that_are_no_recordings(isochrone, recording: Path, tmp_path: Path
 
 
 def test_folders(isochrone, small, trained: Path, tmp_path: Path) -> None:
-    refused(isochrone("train", "tiny", *small, "--run", trained), "already holds a run", "--resume")
-    refused(isochrone("train", "--resume", tmp_path / "none"), "holds no run")
+    refused(isochrone("train", "tiny", *small, "--run", trained), "already contains a run", "--resume")
+    refused(isochrone("train", "--resume", tmp_path / "none"), "contains no run")
     refused(isochrone("train", "--resume", trained, "--train.steps", 9), "leave out --train.steps")
-    refused(isochrone("eval", tmp_path), "holds no run")
+    refused(isochrone("eval", tmp_path), "contains no run")
     refused(isochrone("eval", trained, "--optim.model.lr", 1), "'optim.model.lr' cannot be changed after training")
     refused(isochrone("eval"), "give one run folder")
-    refused(isochrone("report", tmp_path / "none"), "holds no run")
+    refused(isochrone("report", tmp_path / "none"), "contains no run")
     refused(isochrone("tarin"), "did you mean 'train'")
     refused(isochrone("train", "teny"), "no recipe called 'teny'", "did you mean 'tiny'")
     refused(isochrone("list", "maps"), "did you mean 'map'")

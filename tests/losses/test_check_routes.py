@@ -110,7 +110,7 @@ def test_uncovered_parameters_are_refused(net: Any) -> None:
 
 
 def test_unknown_groups_are_refused(net: Any) -> None:
-    with pytest.raises(ValueError, match=r"loss 'x' declares unknown groups \['encoder'\]; known: .*'enc'"):
+    with pytest.raises(ValueError, match=r"loss 'x' declares unknown groups \['encoder'\]; the groups are .*'enc'"):
         check_routes(groups(net), {"x": (lambda x: x.sum(), {"encoder"})}, probes())
 
 

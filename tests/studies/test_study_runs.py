@@ -140,7 +140,7 @@ def test_ctrl_c_stops_the_cells_with_a_checkpoint(tmp_path: Path, started: list[
     process = start(root, "-m", "studies", "mini", "--jobs", "1")
     started.append(process)
     wait_for(lambda: any(step > 0 for step in _steps(folder)), process)
-    holder = int((folder / "lock").read_text().split()[1])
+    holder = int((folder / "lock.holder").read_text().split()[1])
     process.send_signal(signal.SIGINT)
     assert process.wait(200) == 130
     assert not _alive(holder)

@@ -18,20 +18,20 @@ from isochrone.training.sinks import Jsonl
 def test_create_open_and_refuse(tmp_path):
     with Run.create(tmp_path / "a", {"x": 1}) as run:
         digest = run.config_hash
-        told = json.loads((run.path / "versions.json").read_text())
-        assert told["packages"]["torch"] == torch.__version__ and told["threads"] == 1 and told["code"]
+        stored = json.loads((run.path / "versions.json").read_text())
+        assert stored["packages"]["torch"] == torch.__version__ and stored["threads"] == 1 and stored["code"]
     with Run.open(tmp_path / "a") as run:
         assert run.config == {"x": 1} and run.config_hash == digest and run.latest() is None
         run.note_resumed(7)
         assert json.loads((run.path / "versions.json").read_text())["resumed"][0]["step"] == 7
         with pytest.raises(UserError, match="no complete checkpoint yet"):
             run.trained()
-    with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(UserError, match="already contains a run: continue it with --resume"):
         Run.create(tmp_path / "a", {})
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         Run.open(tmp_path / "b")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         Run.create(tmp_path / "file", {})
     (tmp_path / "a" / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
@@ -41,9 +41,9 @@ def test_create_open_and_refuse(tmp_path):
 def test_a_run_in_use_by_another_process_is_refused(tmp_path):
     with Run.create(tmp_path / "a", {}):
         code = (
-            "import sys; from isochrone.core.errors import UserError; from isochrone.training.run import _take\n"
+            "import sys; from isochrone.core.errors import UserError; from isochrone.training.run import _acquire\n"
             "from pathlib import Path\n"
-            "try: _take(Path(sys.argv[1]))\n"
+            "try: _acquire(Path(sys.argv[1]))\n"
             "except UserError as error: sys.exit(str(error))"
         )
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -79,7 +79,7 @@ def test_metrics_are_cut_at_the_checkpoint(tmp_path):
 def test_results_and_figures(tmp_path):
     with Run.create(tmp_path, {}) as run:
         assert run.results() == {}
-        run.write_results({"success": 0.9})
+        (run.path / "results.json").write_text('{"success": 0.9}')
         assert run.results() == {"success": 0.9} and run.figures(12).is_dir()
         assert run.figures(12) == tmp_path / "figures" / "00000012"
 

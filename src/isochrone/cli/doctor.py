@@ -12,7 +12,18 @@ from importlib import metadata
 
 from isochrone.cli.args import Parser, show_json, show_table
 
-NEEDED = ("torch", "numpy", "gymnasium", "safetensors", "rich", "matplotlib", "h5py", "jaxtyping", "lightning-fabric")
+NEEDED = (
+    "torch",
+    "numpy",
+    "gymnasium",
+    "safetensors",
+    "filelock",
+    "rich",
+    "matplotlib",
+    "h5py",
+    "jaxtyping",
+    "lightning-fabric",
+)
 EXTRA = {
     "tensorboard": ("TensorBoard files in the run folder", "log"),
     "av": ("video files", "video"),

@@ -1,1 +1,1 @@
-"""Losses. Each is a pure formula plus a wiring that declares which weights it may move."""
+"""Losses: pure functions of a rollout, each with a declaration of the weights that it may move."""

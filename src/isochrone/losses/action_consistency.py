@@ -37,15 +37,15 @@ class ActionDelta:
     source="docs/background.md, The original losses",
     settings=ActionDelta,
 )
-def action_delta_h(model, roll, cfg) -> Tensor:
+def action_delta_h(model, rollout, settings) -> Tensor:
     """Ah(h, a) against h' - h: sum over D, mean over valid (B, T-1)."""
-    before, change = roll.h[:, :-1], roll.h.diff(dim=1)
-    if cfg.hold == "change":
+    before, change = rollout.h[:, :-1], rollout.h.diff(dim=1)
+    if settings.hold == "change":
         change = stop_gradient(change, "the change is the target")
     else:
-        before = stop_gradient(before, "the state is given")
-    guess = model.delta_h(torch.cat([before, roll.batch.action[:, :-1]], -1))
-    return masked_mean(sse(guess, change), roll.batch.connected(1))
+        before = stop_gradient(before, "the state is the target")
+    prediction = model.delta_h(torch.cat([before, rollout.batch.action[:, :-1]], -1))
+    return masked_mean(sse(prediction, change), rollout.batch.connected(1))
 
 
 @loss(
@@ -56,18 +56,20 @@ def action_delta_h(model, roll, cfg) -> Tensor:
     uses={"model.z2h", "model.inverse.h"},
     source="docs/background.md, The original losses",
 )
-def inverse_dynamics_h(model, roll, cfg) -> Tensor:
+def inverse_dynamics_h(model, rollout, settings) -> Tensor:
     """The action from (h_t, Zh(z_{t+1})): cross-entropy, or squared error summed over A; mean over valid rows."""
-    after = model.z2h(roll.z_in[:, 1:])
-    guess = model.inverse["h"](torch.cat([roll.h[:, :-1], after], -1))
-    return masked_mean(action_error(guess, roll.batch.action[:, :-1], model.action.discrete), roll.batch.connected(1))
+    after = model.z2h(rollout.z_in[:, 1:])
+    prediction = model.inverse["h"](torch.cat([rollout.h[:, :-1], after], -1))
+    return masked_mean(
+        action_error(prediction, rollout.batch.action[:, :-1], model.action.discrete), rollout.batch.connected(1)
+    )
 
 
-def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
+def action_error(prediction: Tensor, action: Tensor, discrete: bool) -> Tensor:
     """(B, T) error of a predicted action: cross-entropy of logits against one-hot, or summed squares."""
     if discrete:
-        return -(F.log_softmax(guess, -1) * action).sum(-1)
-    return sse(guess, action)
+        return -(F.log_softmax(prediction, -1) * action).sum(-1)
+    return sse(prediction, action)
 
 
 @loss(
@@ -79,10 +81,10 @@ def action_error(guess: Tensor, action: Tensor, discrete: bool) -> Tensor:
     source="docs/background.md, The original losses",
     settings=Robust,
 )
-def action_delta_dp(model, roll, cfg) -> Tensor:
+def action_delta_dp(model, rollout, settings) -> Tensor:
     """|dp - e_p(a)| through charbonnier: one number per step, mean over valid (B, T-1)."""
-    prototype = roll.batch.action[:, :-1] @ model.prototypes["p"]  # (B, T-1, P)
-    return masked_mean(robust(roll.dp - prototype, cfg), roll.batch.connected(1))
+    prototype = rollout.batch.action[:, :-1] @ model.prototypes["p"]  # (B, T-1, P)
+    return masked_mean(robust(rollout.dp - prototype, settings), rollout.batch.connected(1))
 
 
 @loss(
@@ -95,13 +97,13 @@ def action_delta_dp(model, roll, cfg) -> Tensor:
     settings=Robust,
     undefined_in={"summed_pose": SUMMED},
 )
-def additivity_dp(model, roll, cfg) -> Tensor:
+def additivity_dp(model, rollout, settings) -> Tensor:
     """dp_t + G(p_t + dp_t, h_{t+1}, a_{t+1}) against measured p_{t+2} - p_t: robust length, mean over (B, T-2)."""
-    half = roll.p[:, :-2] + roll.dp[:, :-1]
-    second = model.odometry(half, roll.h[:, 1:-1], roll.batch.action[:, 1:-1])
-    target = stop_gradient(roll.p[:, 2:] - roll.p[:, :-2], "the measured pose is the target")
-    error = robust(roll.dp[:, :-1] + second - target, cfg)
-    return masked_mean(error, roll.batch.connected(2))
+    half = rollout.p[:, :-2] + rollout.dp[:, :-1]
+    second = model.odometry(half, rollout.h[:, 1:-1], rollout.batch.action[:, 1:-1])
+    target = stop_gradient(rollout.p[:, 2:] - rollout.p[:, :-2], "the measured pose is the target")
+    error = robust(rollout.dp[:, :-1] + second - target, settings)
+    return masked_mean(error, rollout.batch.connected(2))
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,13 @@ class Steps(Robust):
     settings=Steps,
     undefined_in={"summed_pose": SUMMED},
 )
-def rollout_kstep_p(model, roll, cfg) -> Tensor:
+def rollout_kstep_p(model, rollout, settings) -> Tensor:
     """p_t + sum_{i<k} dp_{t+i} against the measured p_{t+k}, k = 2..K: robust length, mean over valid (t, k)."""
-    walked = torch.cat([torch.zeros_like(roll.dp[:, :1]), roll.dp.cumsum(1)], 1)  # (B, T, P)
-    lag = roll.p - walked  # constant along an episode when odometry and pose agree
-    longest = min(cfg.steps, lag.shape[1] - 1)
-    errors = [robust(lag[:, k:] - lag[:, :-k], cfg) for k in range(2, longest + 1)]
-    valid = [roll.batch.connected(k) for k in range(2, longest + 1)]
+    path = torch.cat([torch.zeros_like(rollout.dp[:, :1]), rollout.dp.cumsum(1)], 1)  # (B, T, P)
+    offset = rollout.p - path  # constant along an episode when odometry and pose agree
+    longest = min(settings.steps, offset.shape[1] - 1)
+    errors = [robust(offset[:, k:] - offset[:, :-k], settings) for k in range(2, longest + 1)]
+    valid = [rollout.batch.connected(k) for k in range(2, longest + 1)]
     return masked_mean(torch.cat(errors, 1), torch.cat(valid, 1))
 
 
@@ -147,15 +149,15 @@ class TrimmedMean:
     source="docs/background.md, The original losses",
     settings=TrimmedMean,
 )
-def scale_dp(model, roll, cfg) -> Tensor:
+def scale_dp(model, rollout, settings) -> Tensor:
     """(trimmed mean of d_p(p, p + dp) over steps whose frame changed - 1)^2: one action is the unit."""
-    images = roll.batch.obs["image"].flatten(2)
-    moving = (images[:, 1:] != images[:, :-1]).any(-1) & roll.batch.connected(1)  # (B, T-1)
-    start = stop_gradient(roll.p[:, :-1], "only the step is trained, not its start")
-    size = frozen(model.metric)(start, start + roll.dp)
+    images = rollout.batch.obs["image"].flatten(2)
+    moving = (images[:, 1:] != images[:, :-1]).any(-1) & rollout.batch.connected(1)  # (B, T-1)
+    start = stop_gradient(rollout.p[:, :-1], "only the step is trained, not its start")
+    size = frozen(model.metric)(start, start + rollout.dp)
     count = int(moving.sum())
     if count == 0:
         return size.sum() * 0
-    cut = int(cfg.trim * count)
+    cut = int(settings.trim * count)
     trimmed = size[moving].sort().values[cut : count - cut]
     return (trimmed.mean() - 1).square()

@@ -39,14 +39,14 @@ class Vicreg:
                 raise UserError(f"{path}augment = '{name}': choose from {', '.join(KEEPS_POSITION)}")
 
 
-def augment(image: Float[Tensor, "N C Y X"], cfg: Vicreg, rng: torch.Generator) -> Float[Tensor, "N C Y X"]:
+def augment(image: Float[Tensor, "N C Y X"], settings: Vicreg, rng: torch.Generator) -> Float[Tensor, "N C Y X"]:
     """A view of each frame in which nothing has moved. Noise is sampled on the generator's device."""
 
     def draw(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image.device) * cfg.strength
+        return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image.device) * settings.strength
 
     n = image.shape[0]
-    for name in cfg.augment:
+    for name in settings.augment:
         if name == "brightness":
             image = image + draw(n, 1, 1, 1)
         elif name == "contrast":
@@ -81,15 +81,15 @@ def covariance(z: Float[Tensor, "N Z"]) -> Float[Tensor, ""]:
     source="Bardes et al. 2022 (VICReg), eq. 1-6",
     settings=Vicreg,
 )
-def vicreg(model, roll, cfg) -> Tensor:
+def vicreg(model, rollout, settings) -> Tensor:
     """Two views of one frame per window (rows are independent): invariance is a mean over rows and Z."""
-    frames = roll.batch.obs["image"]
+    frames = rollout.batch.obs["image"]
     b, length = frames.shape[:2]
-    rows = min(b, cfg.rows)  # windows come in random order
-    at = torch.randint(length, (rows,), **rng_kwargs(roll.rng)).to(frames.device)
+    rows = min(b, settings.rows)  # windows come in random order
+    at = torch.randint(length, (rows,), **rng_kwargs(rollout.rng)).to(frames.device)
     image = as_float(frames[torch.arange(rows, device=frames.device), at])
-    left = model.encode_image(augment(image, cfg, roll.rng))
-    right = model.encode_image(augment(image, cfg, roll.rng))
-    loss = cfg.invariance * (left - right).square().mean()
-    loss = loss + cfg.variance * 0.5 * (variance_hinge(left) + variance_hinge(right))
-    return loss + cfg.covariance * (covariance(left) + covariance(right))
+    left = model.encode_image(augment(image, settings, rollout.rng))
+    right = model.encode_image(augment(image, settings, rollout.rng))
+    loss = settings.invariance * (left - right).square().mean()
+    loss = loss + settings.variance * 0.5 * (variance_hinge(left) + variance_hinge(right))
+    return loss + settings.covariance * (covariance(left) + covariance(right))

@@ -27,7 +27,7 @@ from isochrone.core.registry import register
 from isochrone.core.types import Rollout
 
 IMAGINED = "imagined"
-"""The rollout field of a policy's imagined rollout, made once for all losses that read it."""
+"""The rollout field of a policy's imagined rollout, computed once for all losses that read it."""
 
 
 def policies(learner: Any) -> dict[str, Policy]:
@@ -44,7 +44,7 @@ class LossConfig:
     weight: float = option(1.0, "factor of the loss in the sum; 0: not built", ge=0)
     start: float = option(0.0, "fraction of the training at which it becomes active", ge=0, lt=1)
     stop: float = option(1.0, "fraction of the training at which it ceases to be active", gt=0, le=1)
-    settings: Any = option(None, "what this loss alone has")
+    settings: Any = option(None, "options of this loss")
 
     def check(self, path: str = "") -> None:
         """Cross-field rules. UserError."""
@@ -59,8 +59,8 @@ class LossConfig:
         if self.settings is None:
             return self if kind is None else replace(self, settings=kind())
         if kind is None or not isinstance(self.settings, kind):
-            wanted = "this loss has no settings" if kind is None else f"must be a {kind.__name__}"
-            raise UserError(f"{path}.settings = {self.settings!r}: {wanted}")
+            reason = "this loss has no settings" if kind is None else f"must be a {kind.__name__}"
+            raise UserError(f"{path}.settings = {self.settings!r}: {reason}")
         return self
 
 
@@ -76,7 +76,7 @@ class Loss:
     settings: type | None = None
     extra_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fewer_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss means nothing there
+    undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss is an identity there
     uses: frozenset[str] = frozenset()
     probe_overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that keep its gradient alive in probes
 

@@ -21,7 +21,7 @@ class TrainingObjective(nn.Module):
     """Learner and losses; `losses` maps names to their configuration, and the sum is taken in its order.
 
     A loss of weight 0 is not built. Outside [start, stop), fractions of the training, a loss is not computed: where
-    losses do not share weights, one part can so be trained after the other. `allow_dead_losses` builds losses that are
+    losses do not share weights, one part can be trained after another. `allow_dead_losses` builds losses that are
     undefined for this model, to show that they fail.
     """
 
@@ -54,14 +54,14 @@ class TrainingObjective(nn.Module):
         return frozenset[str]().union(*(loss.reads for loss in self.losses.values()))
 
     def set_progress(self, progress: float) -> bool:
-        """Choose the active losses for this fraction (0..1) of the training; True when they are others than before."""
+        """Choose the active losses for this fraction (0..1) of the training; True when that changes them."""
         done = progress >= 1
         active = frozenset(n for n, c in self.configs.items() if c.start <= progress < c.stop or (done and c.stop == 1))
         changed, self.active, self.progress = active != self.active, active, progress
         return changed
 
     def group_spans(self) -> dict[str, tuple[float, float]]:
-        """When some loss moves each group of weights: {group: (start, stop)}; groups that nothing moves left out."""
+        """When some loss moves each group of weights: {group: (start, stop)}; only groups that a loss moves."""
         spans: dict[str, tuple[float, float]] = {}
         groups = self.learner.groups()
         for name, loss in self.losses.items():
@@ -91,7 +91,7 @@ class TrainingObjective(nn.Module):
         """The model's rollout of `batch`, and `imagined` if needed: what the learner's policy does in the model.
 
         That starts from every row's state, stopped, and runs for the policy's `horizon` with the model's weights
-        frozen: Imagined with start (B*T), states and actions (B*T, H). It is made once for all losses that read it.
+        frozen: Imagined with start (B*T), states and actions (B*T, H). It is computed once for all losses that read it.
         """
         if IMAGINED not in needs:
             return replace(self.model.observe(batch, needs, rng), progress=self.progress)

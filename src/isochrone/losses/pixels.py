@@ -34,7 +34,7 @@ class Boxes:
 
 @lru_cache(maxsize=32)
 def _box_rows(size: int, box: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
-    """Row i averages what lies within box // 2 of i."""
+    """Row i averages the entries within box // 2 of i."""
     at = torch.arange(size, device=device)
     near = ((at[:, None] - at).abs() <= box // 2).to(dtype)
     return near / near.sum(1, keepdim=True)
@@ -56,21 +56,23 @@ def coarser(x: Float[Tensor, "N C Y X"]) -> Float[Tensor, "N C y x"]:
     return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
-def multi_box(guess: Float[Tensor, "N C Y X"], truth: Float[Tensor, "N C Y X"], cfg: Boxes) -> Float[Tensor, "N"]:
-    """sum_s decay^s sum_yx w e, e = mean_c |guess - truth| at scale s; w = min((e / local mean e)^beta, cap), stopped.
+def multi_box(
+    prediction: Float[Tensor, "N C Y X"], target: Float[Tensor, "N C Y X"], settings: Boxes
+) -> Float[Tensor, "N"]:
+    """sum_s decay^s sum_yx w e, with e = mean_c |prediction - target| at scale s.
 
-    Sum over pixels and scales, one number per image.
+    w = min((e / local mean of e)^beta, cap), stopped. Sum over pixels and scales, one number per image.
     """
-    total = guess.new_zeros(guess.shape[0])
-    difference = guess - truth
-    for s in range(cfg.scales):
+    total = prediction.new_zeros(prediction.shape[0])
+    difference = prediction - target
+    for s in range(settings.scales):
         # Pooling is linear, so pooling the difference equals the difference of the pooled images.
         absolute = difference.abs().mean(1, keepdim=True)  # (N, 1, y, x)
         hardness = stop_gradient(absolute, "the weights are constants: the loss must not be lowered by changing them")
-        scale = local_mean(hardness, cfg.box).clamp_min(cfg.min_local_mean)
-        weight = (hardness / scale).pow(cfg.beta).clamp_max(cfg.cap)
-        total = total + cfg.decay**s * (weight * absolute).sum((1, 2, 3))
-        if s + 1 < cfg.scales:
+        scale = local_mean(hardness, settings.box).clamp_min(settings.min_local_mean)
+        weight = (hardness / scale).pow(settings.beta).clamp_max(settings.cap)
+        total = total + settings.decay**s * (weight * absolute).sum((1, 2, 3))
+        if s + 1 < settings.scales:
             difference = coarser(difference)
     return total
 
@@ -83,23 +85,23 @@ PIXELS: dict[str, Any] = {
 }
 
 
-def decoded(roll: Rollout) -> Float[Tensor, "B R C Y X"]:
+def decoded(rollout: Rollout) -> Float[Tensor, "B R C Y X"]:
     """The true images of the rows that were decoded."""
-    return as_float(roll.batch.obs["image"].index_select(1, roll.recon_rows))
+    return as_float(rollout.batch.obs["image"].index_select(1, rollout.recon_rows))
 
 
 @loss("recon_multi_box", source="docs/background.md, Hardness-weighted pixel losses", **PIXELS)
-def recon_multi_box(model, roll, cfg) -> Tensor:
+def recon_multi_box(model, rollout, settings) -> Tensor:
     """D(z) against the frame: sum over pixels and scales, mean over the decoded (B, R)."""
-    return multi_box(roll.recon.flatten(0, 1), decoded(roll).flatten(0, 1), cfg).mean()
+    return multi_box(rollout.recon.flatten(0, 1), decoded(rollout).flatten(0, 1), settings).mean()
 
 
 @loss("pixel_delta_multi_box", source="docs/background.md, Hardness-weighted pixel losses", **PIXELS)
-def pixel_delta_multi_box(model, roll, cfg) -> Tensor:
+def pixel_delta_multi_box(model, rollout, settings) -> Tensor:
     """D(z')-D(z) against x'-x: sum over pixels and scales, mean over valid neighbours among the decoded rows."""
-    truth, guess = decoded(roll).diff(dim=1), roll.recon.diff(dim=1)
-    error = multi_box(guess.flatten(0, 1), truth.flatten(0, 1), cfg).reshape(guess.shape[:2])
-    valid = roll.batch.connected(1).index_select(1, roll.recon_rows[:-1])
+    target, prediction = decoded(rollout).diff(dim=1), rollout.recon.diff(dim=1)
+    error = multi_box(prediction.flatten(0, 1), target.flatten(0, 1), settings).reshape(prediction.shape[:2])
+    valid = rollout.batch.connected(1).index_select(1, rollout.recon_rows[:-1])
     return masked_mean(error, valid)
 
 

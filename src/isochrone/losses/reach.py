@@ -35,13 +35,13 @@ DROPPED = 1e6  # actions: value of a dropped coordinate: max(b - a) then ignores
 
 
 def drop_coordinates(
-    start: Float[Tensor, "*N P"], model: Any, roll: Rollout, cfg: CoordinateDropout
+    start: Float[Tensor, "*N P"], model: Any, rollout: Rollout, settings: CoordinateDropout
 ) -> Float[Tensor, "*N P"]:
     """Starts of distances, each with random coordinates dropped; the fraction that remains grows to 1."""
-    keep = cfg.keep_fraction + (1 - cfg.keep_fraction) * roll.progress / cfg.full_progress
+    keep = settings.keep_fraction + (1 - settings.keep_fraction) * rollout.progress / settings.full_progress
     if keep >= 1 or not model.metric.separable:
         return start
-    rng = cast(torch.Generator, roll.rng)
+    rng = cast(torch.Generator, rollout.rng)
     drop = torch.rand(start.shape, generator=rng, device=rng.device).to(start.device) > keep
     return start.masked_fill(drop, DROPPED)
 
@@ -66,7 +66,7 @@ class Reach(CoordinateDropout):
     )
     pairs: int = option(128, "random states and goals whose distance is pushed up, per batch", ge=2)
     reach: float = option(30.0, "distances up to about this many actions are pushed at full strength", gt=0)
-    softness: float = option(6.0, "width of the fade beyond it, in actions", gt=0)
+    softness: float = option(6.0, "width of the transition to no weight beyond it, in actions", gt=0)
     slack: float = option(0.01, "root of the mean squared violation that is allowed", ge=0)
     price_rate: float = option(1.0, "how fast the multiplier follows the violation", ge=0)
 
@@ -86,21 +86,22 @@ def violation(step: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     extra_updates=EXTRA,
     fewer_updates=FEWER,
 )
-def reach_p(model, roll, cfg) -> Tensor:
-    """Push all pairs apart, while each observed step costs at most one action.
+def reach_p(model, rollout, settings) -> Tensor:
+    """Increase the distances of all pairs, while each observed step costs at most one action.
 
-    mean over random pairs of softness * softplus((reach - d) / softness), plus multiplier * (mean violation - slack).
-    The multiplier is trained upwards on the same backward: its gradient is -(mean violation - slack).
+    mean over random pairs of softness * softplus((reach - d) / softness), plus multiplier * (mean violation - slack^2).
+    The multiplier is trained by ascent in the same backward pass: its gradient has the sign of
+    -(mean violation - slack^2).
     """
-    p = roll.p.flatten(0, 1)  # (N, P)
-    start, goal = _sample_rows(p, cfg.pairs, roll.rng)
+    p = rollout.p.flatten(0, 1)  # (N, P)
+    start, goal = _sample_rows(p, settings.pairs, rollout.rng)
     distances = model.metric.pairs(
-        drop_coordinates(p[start], model, roll, cfg), p[goal]
+        drop_coordinates(p[start], model, rollout, settings), p[goal]
     )  # (S, S), every start with every goal
-    push = (cfg.softness * F.softplus((cfg.reach - distances) / cfg.softness)).mean()
-    step = model.metric(roll.p[:, :-1], roll.p[:, 1:])
-    excess = masked_mean(violation(step), roll.batch.connected(1)) - cfg.slack**2
-    multiplier = cfg.multiplier * torch.exp(cfg.price_rate * model.lagrange_log_multiplier)
+    push = (settings.softness * F.softplus((settings.reach - distances) / settings.softness)).mean()
+    step = model.metric(rollout.p[:, :-1], rollout.p[:, 1:])
+    excess = masked_mean(violation(step), rollout.batch.connected(1)) - settings.slack**2
+    multiplier = settings.multiplier * torch.exp(settings.price_rate * model.lagrange_log_multiplier)
     multiplier_sg = stop_gradient(multiplier, "the multiplier is constant for the pose")
     excess_sg = stop_gradient(excess, "the multiplier's gradient does not move the pose")
     return push + multiplier_sg * excess - multiplier * excess_sg
@@ -113,7 +114,9 @@ class Bellman(CoordinateDropout):
     pairs: int = option(128, "random states and goals per batch", ge=2)
     actions: int = option(16, "random actions per batch where they are continuous (of discrete ones, all)", ge=1)
     beta: float = option(1.0, "where the error's penalty turns linear, in actions", gt=0)
-    near: float = option(0.0, "extra weight of pairs that look alike: p must be sharp where z is smooth", ge=0)
+    near: float = option(
+        0.0, "extra weight of pairs that are close in z: p must change sharply where z is smooth", ge=0
+    )
     most: float = option(
         64.0,
         "largest target: without a bound, goals that no imagined path reaches yet would get ever larger ones",
@@ -131,27 +134,27 @@ class Bellman(CoordinateDropout):
     extra_updates={"encoder_attached": {"encoder"}},
     undefined_in={"summed_pose": "with a running sum an imagined state has no measured p"},
 )
-def bellman_p(model, roll, cfg) -> Tensor:
-    """d_p(s, g) against 1 + min_a d_p(s_a, g), s_a imagined, target stopped: smooth L1, mean over unlike pairs.
+def bellman_p(model, rollout, settings) -> Tensor:
+    """d_p(s, g) against 1 + min_a d_p(s_a, g), s_a imagined, target stopped: smooth L1, mean over pairs of different z.
 
     reach_p pushes all pairs equally and stalls where few coordinates determine many distances; this loss pushes only
     pairs that violate the equation, and is zero where it holds.
     """
-    z, h, p = roll.z_in.flatten(0, 1), roll.h.flatten(0, 1), roll.p.flatten(0, 1)
-    start, goal = _sample_rows(p, cfg.pairs, roll.rng)
-    actions = _actions(model.action, cfg.actions, roll.rng).to(p.device)  # (M, A)
+    z, h, p = rollout.z_in.flatten(0, 1), rollout.h.flatten(0, 1), rollout.p.flatten(0, 1)
+    start, goal = _sample_rows(p, settings.pairs, rollout.rng)
+    actions = _actions(model.action, settings.actions, rollout.rng).to(p.device)  # (M, A)
     target = without_grad(
-        lambda: (1 + _best_next_distance(model, z[start], h[start], actions, p[goal])).clamp_max(cfg.most),
+        lambda: (1 + _best_next_distance(model, z[start], h[start], actions, p[goal])).clamp_max(settings.most),
         "the next state's distance is the target",
     )
     distance_z = stop_gradient(
         _distances(z[start], z[goal]), "the weights are constants: the loss must not be lowered by changing them"
     )
-    distance_p = model.metric.pairs(drop_coordinates(p[start], model, roll, cfg), p[goal])
-    error = F.smooth_l1_loss(distance_p, target, beta=cfg.beta, reduction="none")
-    step = stop_gradient(norm(roll.z_in.diff(dim=1)), "the unit of length is measured, not learned")
-    unit = masked_mean(step, roll.batch.connected(1)).clamp_min(1e-6)  # how far one action moves z
-    weight = 1 + cfg.near * torch.exp(-0.5 * (distance_z / unit).square())
+    distance_p = model.metric.pairs(drop_coordinates(p[start], model, rollout, settings), p[goal])
+    error = F.smooth_l1_loss(distance_p, target, beta=settings.beta, reduction="none")
+    step = stop_gradient(norm(rollout.z_in.diff(dim=1)), "the unit of length is measured, not learned")
+    unit = masked_mean(step, rollout.batch.connected(1)).clamp_min(1e-6)  # how far one action moves z
+    weight = 1 + settings.near * torch.exp(-0.5 * (distance_z / unit).square())
     return masked_mean(weight * error, distance_z > 1e-3)
 
 
@@ -197,7 +200,7 @@ def place_ids(images: Tensor) -> Int64[Tensor, "B T"]:
 def first_hits(
     ids: Int64[Tensor, "B T"], joint: Bool[Tensor, "B T-1"], goals: Int64[Tensor, "G"]
 ) -> Float[Tensor, "G B T"]:
-    """Rows until the goal's frame is first seen again in the same episode; inf where it is not."""
+    """Rows until the goal's frame first occurs in the same episode; inf where it does not."""
     match = ids[None] == goals[:, None, None]  # (G, B, T)
     wait = torch.where(match[..., -1], 0.0, torch.inf)
     waits = [wait]
@@ -218,27 +221,27 @@ def first_hits(
     extra_updates=EXTRA,
     fewer_updates=FEWER,
 )
-def geometry_rank_p(model, roll, cfg) -> Tensor:
+def geometry_rank_p(model, rollout, settings) -> Tensor:
     """relu(margin + d(near, goal) - d(far, goal)) over pairs whose best observed first-hit times are ordered. Mean."""
-    ids = place_ids(roll.batch.obs["image"])
-    p = roll.p.flatten(0, 1)
+    ids = place_ids(rollout.batch.obs["image"])
+    p = rollout.p.flatten(0, 1)
     n = len(p)
-    goal = torch.randint(n, (cfg.goals,), **rng_kwargs(roll.rng)).to(p.device)
-    hits = first_hits(ids, roll.batch.connected(1), ids.flatten()[goal]).flatten(1)  # (G, N)
+    goal = torch.randint(n, (settings.goals,), **rng_kwargs(rollout.rng)).to(p.device)
+    hits = first_hits(ids, rollout.batch.connected(1), ids.flatten()[goal]).flatten(1)  # (G, N)
     places = int(ids.max()) + 1
-    best = torch.full((cfg.goals, places), torch.inf, device=p.device)
+    best = torch.full((settings.goals, places), torch.inf, device=p.device)
     best = best.scatter_reduce(
-        1, ids.flatten().expand(cfg.goals, n), hits, "amin"
+        1, ids.flatten().expand(settings.goals, n), hits, "amin"
     )  # best over every visit of the place
-    waits = best.gather(1, ids.flatten().expand(cfg.goals, n))  # (G, N)
-    g, first, second = _finite_pairs(torch.isfinite(waits), cfg.triplets, roll.rng)
+    waits = best.gather(1, ids.flatten().expand(settings.goals, n))  # (G, N)
+    g, first, second = _finite_pairs(torch.isfinite(waits), settings.triplets, rollout.rng)
     wait_first, wait_second = waits[g, first], waits[g, second]
     near, far = (
         torch.where(wait_first < wait_second, first, second),
         torch.where(wait_first < wait_second, second, first),
     )
     target = p[goal[g]]
-    hinge = torch.relu(cfg.margin + model.metric(p[near], target) - model.metric(p[far], target))
+    hinge = torch.relu(settings.margin + model.metric(p[near], target) - model.metric(p[far], target))
     return masked_mean(hinge, wait_first != wait_second)
 
 

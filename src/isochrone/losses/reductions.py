@@ -52,6 +52,6 @@ def truncated(d: Float[Tensor, "*B"], cap: float) -> Float[Tensor, "*B"]:
     return d.square().clamp_max(cap)
 
 
-def robust(error: Float[Tensor, "*B F"], cfg: Robust) -> Float[Tensor, "*B"]:
+def robust(error: Float[Tensor, "*B F"], settings: Robust) -> Float[Tensor, "*B"]:
     """charbonnier of the error's length: about its summed square / (2 eps) near 0, its length far out."""
-    return charbonnier(norm(error), cfg.eps)
+    return charbonnier(norm(error), settings.eps)

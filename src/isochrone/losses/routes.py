@@ -18,7 +18,7 @@ class GradientReport:
     moved: dict[str, dict[str, float]]
 
     def violations(self) -> list[str]:
-        """One sentence per violation; empty where the declarations hold."""
+        """One sentence per violation; empty where all declarations are right."""
         out = []
         for loss, groups in self.moved.items():
             want, have = self.declared[loss], {g for g, size in groups.items() if size > 0}
@@ -63,7 +63,7 @@ def check_routes(
         if expected - parameters.keys():
             raise ValueError(
                 f"loss '{name}' declares unknown groups {sorted(expected - parameters.keys())}; "
-                f"known: {sorted(parameters)}"
+                f"the groups are {sorted(parameters)}"
             )
     moved = {name: dict.fromkeys(parameters, 0.0) for name in losses}
     for probe in probes:

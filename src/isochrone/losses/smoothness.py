@@ -30,11 +30,11 @@ class Smooth:
     gate_scale: float = option(1.0, "excess of the error, in medians, at which the weight is 1/e", gt=0)
 
 
-def penalty(d: Float[Tensor, "*B"], cfg: Smooth) -> Float[Tensor, "*B"]:
+def penalty(d: Float[Tensor, "*B"], settings: Smooth) -> Float[Tensor, "*B"]:
     """rho(d), the robust penalty."""
-    if cfg.rho == "huber":
-        return huber(d, cfg.delta)
-    return charbonnier(d, cfg.eps) if cfg.rho == "charbonnier" else truncated(d, cfg.cap)
+    if settings.rho == "huber":
+        return huber(d, settings.delta)
+    return charbonnier(d, settings.eps) if settings.rho == "charbonnier" else truncated(d, settings.cap)
 
 
 def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
@@ -50,28 +50,30 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     source="docs/background.md, Robust smoothness",
     settings=Smooth,
 )
-def z_smooth(model, roll, cfg) -> Tensor:
+def z_smooth(model, rollout, settings) -> Tensor:
     """mean_t g_t rho(|z' - z| / tau): 0 across episode ends, less after prediction errors. Needs vicreg."""
-    step = norm(roll.z.diff(dim=1))  # (B, T-1)
-    valid = roll.batch.connected(1)
+    step = norm(rollout.z.diff(dim=1))  # (B, T-1)
+    valid = rollout.batch.connected(1)
     moving = valid & (step > 1e-3)
     tau = (
         stop_gradient(step, "the unit of smoothness is measured, not learned")[moving].median()
         if bool(moving.any())
         else step.new_ones(())
     )
-    cost = penalty(step / tau.clamp_min(1e-6), cfg)
-    if cfg.gate:
-        surprise = sse(roll.z_hat, roll.z[:, 1:])
-        cost = cost * gate(stop_gradient(surprise, "the gate does not train the predictor"), cfg.gate_scale)
+    cost = penalty(step / tau.clamp_min(1e-6), settings)
+    if settings.gate:
+        error = sse(rollout.z_hat, rollout.z[:, 1:])
+        cost = cost * gate(stop_gradient(error, "the gate does not train the predictor"), settings.gate_scale)
     return masked_mean(cost, valid)
 
 
-def sample_frames(roll: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
+def sample_frames(rollout: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], Float[Tensor, "N 2"]]:
     """z of random frames of the batch, and the centre of mass of what moves in each, (x, y) in pixels."""
-    index = torch.randperm(roll.z.shape[0] * roll.z.shape[1], **rng_kwargs(roll.rng))[:frames].to(roll.z.device)
-    position, _ = centre_of_mass(as_float(roll.batch.obs["image"].flatten(0, 1)[index]))
-    return roll.z.flatten(0, 1)[index], position
+    index = torch.randperm(rollout.z.shape[0] * rollout.z.shape[1], **rng_kwargs(rollout.rng))[:frames].to(
+        rollout.z.device
+    )
+    position, _ = centre_of_mass(as_float(rollout.batch.obs["image"].flatten(0, 1)[index]))
+    return rollout.z.flatten(0, 1)[index], position
 
 
 @dataclass(frozen=True)
@@ -95,31 +97,31 @@ class Displacement:
     source="docs/background.md, Perceptual similarity",
     settings=Displacement,
 )
-def displacement_rank(model, roll, cfg) -> Tensor:
+def displacement_rank(model, rollout, settings) -> Tensor:
     """Of two frames, the one with the smaller displacement (centre of mass, from pixels alone) must be nearer in z.
 
     Hinge relu(slope * rate * (s_ik - s_ij) + d_ij - d_ik), rate = mean d / mean s of the batch (stopped), divided by
     the batch's mean d: in units of a typical distance. Mean over triplets.
     """
-    z, position = sample_frames(roll, cfg.frames)
-    i, j, k = torch.randint(len(z), (3, cfg.triplets), **rng_kwargs(roll.rng)).to(z.device)
+    z, position = sample_frames(rollout, settings.frames)
+    i, j, k = torch.randint(len(z), (3, settings.triplets), **rng_kwargs(rollout.rng)).to(z.device)
     near, far = norm(z[i] - z[j]), norm(z[i] - z[k])  # (M,)
     shift_near, shift_far = (
-        norm(position[i] - position[j]).pow(cfg.power),
-        norm(position[i] - position[k]).pow(cfg.power),
+        norm(position[i] - position[j]).pow(settings.power),
+        norm(position[i] - position[k]).pow(settings.power),
     )
     unit = stop_gradient(near.mean(), "the unit of length is measured, not learned").clamp_min(1e-6)
     rate = unit / shift_near.mean().clamp_min(1e-6)
     sign = torch.sign(shift_far - shift_near)
-    margin = cfg.slope * rate * (shift_far - shift_near).abs()
+    margin = settings.slope * rate * (shift_far - shift_near).abs()
     return (torch.relu(margin - sign * (far - near)) * sign.abs()).mean() / unit
 
 
 def displacement_error(
-    head: nn.Module, latent: Float[Tensor, "*B F"], displacement: Float[Tensor, "*B 2"], cfg: Robust
+    head: nn.Module, latent: Float[Tensor, "*B F"], displacement: Float[Tensor, "*B 2"], settings: Robust
 ) -> Float[Tensor, "*B"]:
     """Robust length of the error of a displacement read by `head`, in units of ten pixels."""
-    return robust(10 * head(latent) - displacement, cfg)
+    return robust(10 * head(latent) - displacement, settings)
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,15 @@ class DisplacementRead(Robust):
     source="docs/background.md, Perceptual similarity",
     settings=DisplacementRead,
 )
-def displacement_read(model, roll, cfg) -> Tensor:
+def displacement_read(model, rollout, settings) -> Tensor:
     """The displacement between two frames (centre of mass, from pixels alone) is linear in z' - z: 10 W (z' - z).
 
     Charbonnier of the error's length in pixels, mean over pairs. displacement_rank fixes only the order of distances.
     """
-    z, position = sample_frames(roll, cfg.frames)
+    z, position = sample_frames(rollout, settings.frames)
     half = len(z) // 2
     return displacement_error(
-        model.displacement_head, z[half : 2 * half] - z[:half], position[half : 2 * half] - position[:half], cfg
+        model.displacement_head, z[half : 2 * half] - z[:half], position[half : 2 * half] - position[:half], settings
     ).mean()
 
 
@@ -167,13 +169,13 @@ class Motion(Robust):
     source="docs/background.md, Perceptual similarity",
     settings=Motion,
 )
-def motion_read(model, roll, cfg) -> Tensor:
+def motion_read(model, rollout, settings) -> Tensor:
     """The motion from one frame to the next is linear in the h that predicts it: 10 W h_{t+1}, pixels.
 
     Centre of mass, from pixels alone. Charbonnier of the error's length, mean over valid steps of some windows.
     """
-    frames = roll.batch.obs["image"][: cfg.rows]  # (R, T, C, Y, X); windows come in random order
+    frames = rollout.batch.obs["image"][: settings.rows]  # (R, T, C, Y, X); windows come in random order
     position, _ = centre_of_mass(as_float(frames.flatten(0, 1)))
     displacement = position.unflatten(0, frames.shape[:2]).diff(dim=1)  # (R, T-1, 2)
-    error = displacement_error(model.displacement_head_h, roll.h[: cfg.rows, 1:], displacement, cfg)
-    return masked_mean(error, roll.batch.connected(1)[: cfg.rows])
+    error = displacement_error(model.displacement_head_h, rollout.h[: settings.rows, 1:], displacement, settings)
+    return masked_mean(error, rollout.batch.connected(1)[: settings.rows])

@@ -16,7 +16,7 @@ class TrainConfig:
     batch: int = option(32, "windows in a batch", ge=1)
     length: int = option(16, "rows in a window", ge=2)
     divergence_factor: float = option(1000.0, "stop when the loss is this many times its running median", gt=1)
-    seed: int = option(0, "seed of everything that is drawn at random", ge=0)
+    seed: int = option(0, "seed of all random numbers", ge=0)
     threads: int = option(1, "CPU threads of torch in this process", ge=1)
     accelerator: Literal["auto", "cpu", "cuda"] = option("auto", "where to compute; auto takes a GPU if there is one")
     device: int = option(0, "which GPU, where there are several", ge=0)

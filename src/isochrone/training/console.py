@@ -119,7 +119,7 @@ class Console:
             self.live.start()
 
     def render(self) -> Group:
-        """Headline, bar and a table of the newest numbers, two to a row."""
+        """Headline, progress bar and a table of the newest numbers, two to a row."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table

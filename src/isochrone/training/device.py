@@ -31,7 +31,7 @@ def device_of(config: TrainConfig) -> torch.device:
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """A Fabric on one device (CPU or GPU), in the precision asked for. Sets torch's thread count.
+    """A Fabric on one device (CPU or GPU), in the configured precision. Sets torch's thread count.
 
     One thread per process is the default: latent-size work gains nothing from more, and two runs then fit two cores.
     """

@@ -29,7 +29,7 @@ Hook = Callable[[int, nn.Module], Mapping[str, Any]]
 
 
 class Stateful(Protocol):
-    """Something beside the learner that a checkpoint must hold: a replay cursor, a collector, a normaliser.
+    """Something beside the learner that a checkpoint must contain: a replay cursor, a collector, a normaliser.
 
     The state is a nest of dicts with text keys (no '/') whose leaves are tensors or JSON values. Something that also
     has `flush()` (a replay on disk) is flushed before each checkpoint, so that the state never refers to lost rows.
@@ -101,7 +101,7 @@ def fit(
 
 
 class Loop:
-    """What `fit` does, in methods that can be called and read alone."""
+    """The parts of `fit`, as methods that can be called alone."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Loop:
         self.meter, self.watch = Meter(), Stopwatch()
         self.frames = self.since = 0
         self.saved: Path | None = None
-        # 'ambient' is torch's own generator, from which modules such as nn.Dropout draw: stored, never seeded here
+        # 'ambient' is torch's own generator, from which modules such as nn.Dropout sample: stored, never seeded here
         self.random = {
             "sample": generator(config.seed, "sample"),
             "losses": generator(config.seed, "losses", self.device),

@@ -44,7 +44,7 @@ class Meter:
         return named
 
     def state(self) -> dict[str, Any]:
-        """{'names': [...], 'values': {'0': (k,)}}: metric names may hold a '/', so they are numbered."""
+        """{'names': [...], 'values': {'0': (k,)}}: metric names may contain '/', so they are numbered."""
         rows = {str(i): torch.stack(vs) for i, vs in enumerate(self.values.values())}
         return {"names": list(self.values), "values": rows}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
 from isochrone.training import checkpoint
@@ -22,7 +24,7 @@ class Run:
     Attributes: `path`, `config` (the JSON-ready dict of config.json), `config_hash`.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], lock: int | None) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any], lock: FileLock | None) -> None:
         self.path, self.config, self._lock = path, dict(config), lock
         self.config_hash = checkpoint.config_hash(self.config)
 
@@ -30,16 +32,18 @@ class Run:
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> Self:
         """Make the folder, lock it, write versions.json and then config.json, with which the run exists.
 
-        UserError when the folder holds a run, is in use, or is not a folder that can be written.
+        UserError when the folder contains a run, is in use, or is not a folder that can be written.
         """
         path = Path(path)
         if (path / "config.json").exists():
-            raise UserError(f"{path} already holds a run: continue it with --resume {path}, or choose another folder")
+            raise UserError(
+                f"{path} already contains a run: continue it with --resume {path}, or choose another folder"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the run folder {path} cannot be made: {error.strerror}") from None
-        run = cls(path, config, _take(path))
+            raise UserError(f"the run folder {path} cannot be created: {error.strerror}") from None
+        run = cls(path, config, _acquire(path))
         try:
             atomic_write(path / "versions.json", json.dumps(versions(), indent=1) + "\n")
             atomic_write(path / "config.json", json.dumps(run.config, indent=1) + "\n")
@@ -52,23 +56,23 @@ class Run:
     def open(cls, path: str | Path, write: bool = True) -> Self:
         """Open an existing run; `write=False` takes no lock and suits evaluation beside a training process.
 
-        UserError when the folder holds no run, its config is not readable, or another process uses it.
+        UserError when the folder contains no run, its config is not readable, or another process uses it.
         """
         path = Path(path)
         try:
             config = json.loads((path / "config.json").read_text())
         except OSError:
             raise UserError(
-                f"{path} holds no run (no config.json in it): check the name, or start one with --run"
+                f"{path} contains no run (no config.json in it): check the name, or start one with --run"
             ) from None
         except ValueError as error:
             raise UserError(f"{path / 'config.json'} is not JSON: {error}") from None
-        return cls(path, config, _take(path) if write else None)
+        return cls(path, config, _acquire(path) if write else None)
 
     def close(self) -> None:
-        """Give the folder back. May be called twice."""
+        """Release the lock. May be called twice."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -101,18 +105,13 @@ class Run:
         return folder
 
     def figures(self, step: int) -> Path:
-        """The folder for the figures of one step, made if need be."""
+        """The folder for the figures of one step, created if missing."""
         folder = self.path / "figures" / f"{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def write_results(self, results: Mapping[str, Any]) -> Path:
-        """Replace results.json at once."""
-        atomic_write(self.path / "results.json", json.dumps(results, indent=1) + "\n")
-        return self.path / "results.json"
-
     def results(self) -> dict[str, Any]:
-        """What results.json holds; empty when there is none."""
+        """The contents of results.json; empty when there is none."""
         try:
             return json.loads((self.path / "results.json").read_text())
         except FileNotFoundError:
@@ -152,22 +151,18 @@ class Run:
         atomic_write(path, json.dumps(stored, indent=1) + "\n")
 
 
-def _take(path: Path) -> int:
-    """Lock the folder for this process. UserError naming the holder when it is taken."""
-    import fcntl
-
+def _acquire(path: Path) -> FileLock:
+    """Lock the folder for this process. UserError with the name of the process that has locked it."""
+    lock, holder = FileLock(path / "lock", timeout=0, thread_local=False), path / "lock.holder"
     try:
-        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"the run folder {path} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-        os.close(handle)
+        lock.acquire()
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    except Timeout:
+        name = (holder.read_text(errors="replace").strip() if holder.exists() else "") or "another process"
         raise UserError(
-            f"the run folder {path} is in use by {holder}: wait for it to end, or choose another folder"
+            f"the run folder {path} is in use by {name}: wait for it to end, or choose another folder"
         ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return handle
+    except OSError as error:
+        lock.release()
+        raise UserError(f"the run folder {path} cannot be written: {error.strerror}") from None
+    return lock

@@ -1,6 +1,6 @@
-"""What all sinks share: opening them by name, and turning values into plain numbers.
+"""Sinks of metrics: opening them by name, and turning values into plain numbers.
 
-metrics.jsonl: every number, one row per line, the machine's truth.
+metrics.jsonl: every number, one row per line, for programs.
 
 events.*: the same numbers for TensorBoard.
 """
@@ -26,11 +26,11 @@ from isochrone.training.run import Run
 
 def open_sinks(names: Sequence[str], run: Run, steps: int) -> list[Sink]:
     """The sinks of these names ('jsonl', 'tensorboard', 'console'), with default settings, for a run to `steps`."""
-    made = []
+    sinks = []
     for name in names:
         kind = registry.get("sink", name)
-        made.append(kind(kind.Config(), run, steps))
-    return made
+        sinks.append(kind(kind.Config(), run, steps))
+    return sinks
 
 
 def plain(value: Any) -> Any:

@@ -38,7 +38,7 @@ def pack(tree: Tree, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def unpack(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The nest that `pack` took apart."""
+    """The nest of dicts whose parts `pack` returned."""
     tree: dict[str, Any] = {}
     for path, value in [*tensors.items(), *plain.items()]:
         *above, leaf = path.split("/")

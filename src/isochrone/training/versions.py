@@ -1,4 +1,4 @@
-"""With what a run was made: code, packages, machine."""
+"""Versions of a run: code, packages, machine."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def _setup_text(config: Config) -> str:
 def _remove(run: Run) -> None:
     """Delete a run that was refused before its first step."""
     shutil.rmtree(run.path / "replay", ignore_errors=True)
-    for name in ("config.json", SPEC, "versions.json", "lock"):
+    for name in ("config.json", SPEC, "versions.json", "lock", "lock.holder"):
         (run.path / name).unlink(missing_ok=True)
     if not any(run.path.iterdir()):
         run.path.rmdir()
