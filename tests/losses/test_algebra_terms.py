@@ -105,7 +105,7 @@ def test_action_delta_dp_is_robust_to_blocked_moves() -> None:
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.1, 0.4])
-def test_scale_dp_is_a_trimmed_mean_over_steps_whose_frame_changed(trim: float) -> None:
+def test_scale_dp_is_a_trimmed_mean_over_moving_steps(trim: float) -> None:
     model, batch = Odometer(), flat()
     image = batch.obs["image"].clone()
     image[0, 3] = image[0, 2]  # a blocked step: it says nothing about the unit

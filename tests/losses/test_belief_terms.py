@@ -38,7 +38,7 @@ def rows(q: Normal, p: Normal) -> Tensor:
     return td.kl_divergence(td.Normal(q.mean, q.std), td.Normal(p.mean, p.std)).sum(-1)
 
 
-def test_likelihoods_are_sums_over_the_event_and_means_over_rows() -> None:
+def test_likelihood_reductions() -> None:
     model = tiny("rssm")
     roll = model.observe(windows(1)[0], {"target", "image_hat", "continue_hat", "reward_hat"})
     image = roll.target["image"]
@@ -151,7 +151,7 @@ def test_overshot_rewards_are_those_of_the_foretold_rows() -> None:
     torch.testing.assert_close(registry.get("loss", "overshoot_reward")(model, roll), torch.stack(costs).mean())
 
 
-def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
+def test_overshooting_stops_only_the_targets() -> None:
     """The gradient of overshooting goes through the imagined path back into the posterior it began from."""
     model = tiny("rssm", overshoot=3, rollout_starts=0)
     total = objective(model, weighted(overshoot_kl=1.0))
@@ -160,7 +160,7 @@ def test_the_posterior_targets_are_stopped_but_their_starts_are_not() -> None:
     assert all(p.grad is None for p in model.groups()["decoder"])
 
 
-def test_a_vector_world_asks_for_vectors_and_refuses_images_it_has_not() -> None:
+def test_losses_of_an_environment_with_vectors_only() -> None:
     spec = replace(counter().spec, obs={"state": (4,)})
     with pytest.raises(Exception, match=r"loss 'image' reads \['image_hat'\], but model 'rssm' provides"):
         objective(tiny("rssm", spec), weighted(image=1.0))

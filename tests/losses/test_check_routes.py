@@ -88,7 +88,7 @@ def test_one_waking_probe_is_enough_for_a_hinge(net: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_is_a_fault_even_where_declared(net: Any, bad: float) -> None:
+def test_a_declared_gradient_must_be_finite(net: Any, bad: float) -> None:
     losses = {"broken": (lambda x: net.enc(x).mean() * bad, {"enc"})}
     assert check_routes(groups(net), losses, probes(), net).violations() == [
         "loss 'broken' gives 'enc' a gradient that is not finite"

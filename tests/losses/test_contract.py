@@ -16,7 +16,7 @@ from isochrone.core.gradient import EMA
 from isochrone.core.types import Rollout
 from isochrone.losses.loss import Loss
 from isochrone.losses.routes import GradientReport, check_routes
-from isochrone.train.learner import Learner
+from isochrone.training.learner import Learner
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -97,7 +97,7 @@ def test_every_route_is_as_declared(model: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "mode"), CASES)
-def test_groups_partition_every_parameter_and_slow_branches_are_in_none(model: str, mode: str) -> None:
+def test_groups_partition_the_trainable_parameters(model: str, mode: str) -> None:
     made, routes = measured(model, mode)
     groups = made.groups()
     check_routes(groups, {}, [], made)
@@ -112,7 +112,7 @@ def test_no_term_is_left_unproved() -> None:
     assert proved == set(registry.names("loss"))
 
 
-def test_the_windows_cross_episodes_and_the_parts_that_need_it_wake() -> None:
+def test_probe_windows_cross_episode_ends() -> None:
     for batch in windows():
         assert bool(batch.last[:, :-1].any(1).all()), "every window must hold an episode's end"
     _, routes = measured("zhp", "residual")
@@ -138,7 +138,7 @@ def test_what_a_mode_takes_away_stays_away() -> None:
     assert made.declared(parts, ["m"]) == {"a", "b"}
 
 
-def test_a_loss_that_needs_more_than_the_model_gives_is_refused() -> None:
+def test_a_loss_with_missing_rollout_fields_is_refused() -> None:
     term, model = registry.get("loss", "jepa"), tiny()
     with pytest.raises(UserError, match=r"loss 'jepa' reads \['z_hat'\], but model 'zhp' provides .*loss\.jepa=0"):
         model.provides = model.provides - {"z_hat"}

@@ -68,7 +68,7 @@ def make() -> TrainingObjective:
     return TrainingObjective(learner, {name: LossConfig() for name in LOSSES})
 
 
-def test_its_losses_move_the_actor_alone_and_those_of_the_model_do_not() -> None:
+def test_actor_losses_move_the_actor_alone() -> None:
     objective = make()
     learner = objective.learner
     groups = learner.groups()
@@ -95,7 +95,7 @@ def test_one_imagined_rollout_is_shared(monkeypatch) -> None:
     assert [call[2] for call in calls] == [Actor.horizon]
 
 
-def test_it_is_trained_by_its_own_optimiser_and_saved_with_the_model(tmp_path) -> None:
+def test_the_actor_has_an_optimiser_and_is_saved(tmp_path) -> None:
     objective, config = make(), TrainConfig(steps=4, accelerator="cpu")
     stepper = Stepper(objective, config, OPTIM, launch(config))
     before = {name: value.clone() for name, value in objective.learner.state_dict().items()}

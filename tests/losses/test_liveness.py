@@ -54,7 +54,7 @@ def untrained(**changes: Any) -> Liveness:
     return liveness(objective(tiny(pose="summed", **changes), notes, allow_dead_losses=True), windows())
 
 
-def test_forced_liveness_names_both_as_identities_and_nothing_else() -> None:
+def test_liveness_reports_exactly_the_two_identities() -> None:
     found = untrained()
     named = [fault for fault in found.faults if "is an identity" in fault]
     assert [fault.split("'")[1] for fault in named] == list(IDENTITIES) and len(found.faults) == 2

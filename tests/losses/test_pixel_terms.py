@@ -67,7 +67,7 @@ def test_local_mean_is_one_square_pooling(shape: tuple[int, ...], box: int) -> N
     torch.testing.assert_close(local_mean(x, box), expected)
 
 
-def test_nothing_wrong_costs_nothing_and_gives_no_gradient_that_is_not_finite() -> None:
+def test_zero_error_has_zero_loss_and_finite_gradient() -> None:
     same = torch.zeros(1, 3, 16, 16, requires_grad=True)
     loss = multi_box(same, torch.zeros(1, 3, 16, 16), Boxes()).sum()
     assert loss == 0 and torch.autograd.grad(loss, same)[0].isfinite().all()
@@ -101,14 +101,14 @@ def latent_fit(loss, steps: int) -> tuple[float, float]:
     return float((found - torch.tensor(places) - 1.5).norm(dim=-1).max()), float(bright.min())
 
 
-def test_beside_a_latent_loss_every_box_is_decoded_within_a_pixel_and_by_the_mean_it_is_not() -> None:
+def test_multi_box_decodes_every_box_beside_a_latent_loss() -> None:
     error, bright = latent_fit(lambda g, t: multi_box(g, t, Boxes()).mean(), 160)
     assert error < 1 and bright > 0.9
     error, bright = latent_fit(lambda g, t: (g - t).square().mean(), 160)
     assert error > 4 and bright < 0.5
 
 
-def test_without_its_floor_the_weight_makes_an_l1_that_prefers_black() -> None:
+def test_small_min_local_mean_prefers_black() -> None:
     """Why `floor` is not the 1e-6 of the notes: on a scene that is nearly all black, the median is black."""
     _, bright = latent_fit(lambda g, t: multi_box(g, t, Boxes(min_local_mean=1e-6)).mean(), 160)
     assert bright < 0.1

@@ -168,7 +168,7 @@ def test_bellman_p_is_its_formula_and_teaches_only_the_pair(most: float) -> None
     torch.testing.assert_close(torch.autograd.grad(ours, model.table)[0], torch.autograd.grad(expected, model.table)[0])
 
 
-def test_a_place_met_twice_is_no_pair_wherever_its_picture_lies() -> None:
+def test_bellman_p_ignores_pairs_of_one_place() -> None:
     """Equal z far from the origin: a distance that rounds would let a state teach itself "one action at least"."""
     model = Table(torch.randn(STATES, 6, generator=generator()) * 2)
     roll = transitions(model, 200, generator(3))

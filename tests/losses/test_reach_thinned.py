@@ -34,7 +34,7 @@ def test_only_a_separable_metric_is_thinned() -> None:
         assert whole == (metric != "max")
 
 
-def test_a_thinned_distance_is_never_longer_and_trains_only_what_is_left() -> None:
+def test_coordinate_dropout_shortens_distances_only() -> None:
     a, b = torch.randn(2, 20, 8, generator=generator())
     a.requires_grad_()
     model = tiny(metric="max")

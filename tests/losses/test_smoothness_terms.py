@@ -154,7 +154,7 @@ def test_an_isometric_z_costs_nothing_and_a_shuffled_one_does() -> None:
     assert RANK(NONE, Rollout(batch, {"z": torch.zeros(6, 12, 8)}, generator())).isfinite()
 
 
-def test_the_square_root_of_displacement_is_a_euclidean_distance() -> None:
+def test_root_of_displacement_is_a_euclidean_distance() -> None:
     """Classical scaling of the bent distances costs nothing under the default power."""
     batch, where = seen()
     shift = torch.cdist(where.double(), where.double())
@@ -166,7 +166,7 @@ def test_the_square_root_of_displacement_is_a_euclidean_distance() -> None:
     assert RANK(NONE, Rollout(batch, {"z": z}, generator()), cfg) < 1e-3
 
 
-def test_displacement_rank_is_its_formula_and_units_are_not_targets() -> None:
+def test_displacement_rank_formula_and_gradient() -> None:
     batch, _ = seen()
     z = torch.randn(6, 12, 8, generator=generator(), dtype=torch.float64, requires_grad=True)
     cfg = Displacement(triplets=50, frames=30, slope=0.6, power=0.7)

@@ -172,7 +172,7 @@ def test_numbers_for_the_log_carry_no_graph() -> None:
     assert loss.item() == told["loss"].item()
 
 
-def test_the_price_of_reach_p_rises_with_the_violation_and_the_pose_never_sets_it() -> None:
+def test_reach_p_multiplier_rises_with_the_violation() -> None:
     """d loss / d dual = -price (mean violation - slack^2), alone; the pose pays price * violation, alone."""
     term, model = registry.get("loss", "reach_p"), tiny(metric="max")
     roll, named = leaves(model, term)

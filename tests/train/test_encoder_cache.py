@@ -68,7 +68,7 @@ def test_new_rows_and_new_weights_are_encoded_anew(cache):
     assert cache.replay.cached["z"] is not again and torch.equal(cache.replay.cached["z"], again)
 
 
-def test_a_recording_larger_than_what_will_be_drawn_of_it_is_not_encoded_whole(cache):
+def test_large_recording_is_not_encoded_whole(cache):
     cache.draws_until_change = len(cache.replay) - 1
     cache.update(0.7)
     assert sampled(cache).cached == {}

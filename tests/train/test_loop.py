@@ -117,7 +117,7 @@ def test_a_bad_loss_leaves_batch_and_weights_behind(tmp_path):
         train(tmp_path / "b", settings(steps=40, divergence_factor=50), toy.ToyObjective(poison={35: 1e9}))
 
 
-def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(tmp_path):
+def test_full_disk_keeps_the_last_checkpoint(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(step):

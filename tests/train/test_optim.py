@@ -41,7 +41,7 @@ def test_laprop_skips_a_weight_without_a_gradient():
 
 
 @pytest.mark.parametrize(("weight_norm", "grad_norm"), [(2.0, 5.0), (2.0, 0.1), (0.0, 1.0), (1e-5, 1.0)])
-def test_adaptive_clipping_bounds_each_gradient_by_its_weights_norm(weight_norm: float, grad_norm: float):
+def test_adaptive_clipping_bounds_each_gradient(weight_norm: float, grad_norm: float):
     rng, limit = generator(0, "clip"), 0.3
     direction, slope = (torch.randn(4, 3, generator=rng).double() for _ in range(2))
     weight = nn.Parameter((direction / direction.norm() * weight_norm).float())

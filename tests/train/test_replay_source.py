@@ -63,7 +63,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
-def test_collected_episodes_are_in_the_metrics_and_a_resume_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_collecting_run_resumes_exactly(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     collections = [row for row in rows(whole) if "collect/return" in row]
     assert len(collections) == 3
@@ -131,7 +131,7 @@ def test_collecting_by_period_and_by_ratio_at_once_is_refused() -> None:
         factory.make_config("tiny", {"data": "my.h5", "data.train_ratio": "1"})
 
 
-def test_a_window_that_cannot_hold_its_overshooting_is_refused_before_anything_is_made() -> None:
+def test_overshooting_longer_than_a_window_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.overshoot = 6: windows have only train\.length = 6 rows"):
         factory.make_config("planet_small", {**SMALL, "model.overshoot": "6"})
 

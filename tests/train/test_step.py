@@ -59,7 +59,7 @@ def test_clip_bounds_the_gradient_and_zero_leaves_it():
         torch.testing.assert_close(norm, torch.tensor(0.01) if clip else told["grad_norm"], rtol=1e-3, atol=1e-6)
 
 
-def test_every_group_of_a_part_is_a_parameter_group_with_its_own_scale_and_span():
+def test_parameter_groups_have_scale_and_span():
     groups = toy.ToyModel().groups()
     made = parameter_groups("model", groups, OptimConfig(lr_scale=("z:0.1",)), {"dyn": (0.5, 1.0)})
     assert [(g["name"], len(g["params"]), g["scale"], g["span"]) for g in made] == [
