@@ -115,7 +115,7 @@ def test_a_sampled_batch_is_not_overwritten_by_later_ones():
     assert len(places) <= 4  # and they are indeed used again
 
 
-def test_lanes_restrict_sampling_and_split_is_disjoint():
+def test_envs_restrict_sampling_and_split_is_disjoint():
     replay = Replay(SMALL, 10, 12)
     fill(replay, 12)
     train, holdout = split_envs(10, 0.2)

@@ -48,7 +48,8 @@ def test_a_resume_margin_makes_resuming_exact(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
-def test_killed_at_any_instant_the_ring_holds_what_its_cursor_says(tmp_path):
+@pytest.mark.slow
+def test_killed_at_any_instant_the_ring_matches_its_cursor(tmp_path):
     """SIGKILL while rows and cursors are written: every row up to the last flush is there and true."""
     choose = random.Random(1)
     replay = Replay(SMALL, 2, 30, tmp_path, resume_margin=25)
@@ -110,7 +111,7 @@ def test_an_existing_folder_must_fit(tmp_path):
         Replay(SMALL, 2, 10, folder)
 
 
-def test_open_says_what_it_does_not_find(tmp_path):
+def test_open_refuses_a_folder_without_a_replay(tmp_path):
     with pytest.raises(UserError, match="holds no replay"):
         Replay.open(tmp_path)
     (tmp_path / "replay.json").write_text('{"version": 7}')
@@ -125,7 +126,7 @@ def test_pickled_arrays_are_refused(tmp_path):
         Replay(SMALL, 2, 10, tmp_path)
 
 
-def test_no_room_on_the_disk_is_said_at_the_start(tmp_path, monkeypatch):
+def test_no_room_on_the_disk_is_reported_at_the_start(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

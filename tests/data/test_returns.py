@@ -14,7 +14,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_every_whole_episode_is_told_once_with_its_sum() -> None:
+def test_every_whole_episode_has_one_return() -> None:
     env = Counter(CounterConfig(length=3, size=4), num_envs=3)
     replay, watch = Replay(env.spec, 3, 60), Returns()
     collect(env, random_policy(env.spec.action, rng()), replay, 180, rng(1), watch=watch)
@@ -42,7 +42,7 @@ def test_what_was_under_way_is_not_an_episode() -> None:
     assert watch.drain() == []
 
 
-def test_the_untold_survive_a_checkpoint() -> None:
+def test_returns_not_drained_survive_a_checkpoint() -> None:
     watch, other = Returns(), Returns()
     watch(row([0.0], [True], [False]))
     watch(row([7.0], [False], [True]))

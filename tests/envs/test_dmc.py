@@ -1,4 +1,4 @@
-"""DeepMind Control from pixels; and what is said where it cannot be had (that needs no dm_control)."""
+"""DeepMind Control from pixels; and the errors where it cannot run (those tests need no dm_control)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_names_of_tasks(file: Any, name: str, task: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["walker-wlak", "acrobot-swingup", "zebra"])
-def test_an_unknown_task_is_told_the_near_ones(file: Any, name: str) -> None:
+def test_an_unknown_task_names_the_nearest(file: Any, name: str) -> None:
     near = {"walker-wlak": "did you mean 'walker-walk'", "acrobot-swingup": "did you mean 'cartpole-swingup'"}
     with pytest.raises(
         UserError, match=f"no task '{name}' in DeepMind Control; {near.get(name, 'choose from: ball_in_cup-')}"

@@ -175,6 +175,7 @@ def test_the_white_box_through_gymnasium_and_back() -> None:
     assert (env.reset(0).obs["image"] == 255).sum() == 2 * 48
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_rows(rng: torch.Generator) -> None:
     config = GymConfig(id="isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0", episode_length=3)
     here, there = GymEnv(config, 3), GymEnv(replace(config, workers=2), 3)

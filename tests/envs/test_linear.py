@@ -30,7 +30,7 @@ def test_episodes_begin_and_end_where_they_say() -> None:
     assert not any(bool(s.terminal.any()) or bool(s.reward.any()) for s in steps)
 
 
-def test_it_moves_as_its_system_says() -> None:
+def test_it_follows_its_system() -> None:
     """Covariance of the first and second observation over many episodes, against A, Q, H and R."""
     env = LinearEnv(LinearConfig(system=3), num_envs=40_000)
     s = env.system
@@ -51,7 +51,7 @@ def test_the_same_seed_is_the_same_run_and_a_saved_one_goes_on() -> None:
         assert torch.equal(a.obs["state"], b.obs["state"]) and torch.equal(a.first, b.first)
 
 
-def test_wrong_input_is_told() -> None:
+def test_wrong_input_is_refused() -> None:
     with pytest.raises(UserError, match="must be"):
         make().step(torch.full((3, 1), 2.0))
     with pytest.raises(UserError, match="obs_size = 1"):

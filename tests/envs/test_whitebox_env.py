@@ -161,6 +161,6 @@ def test_illegal_actions(actions: str, bad: list[float]) -> None:
         env.step(good)
 
 
-def test_no_worlds() -> None:
+def test_num_envs_below_one() -> None:
     with pytest.raises(UserError, match="at least 1"):
         WhiteBox(WhiteBoxConfig(), 0)

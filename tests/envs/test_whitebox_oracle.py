@@ -55,6 +55,7 @@ def test_the_best_return_is_the_best_of_all_sequences(task: str, file: str, rng:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["cabin", "medley", "maze"])
+@pytest.mark.slow
 def test_the_policy_earns_it(task: str, name: str) -> None:
     w = WhiteBox(WhiteBoxConfig(map=name, task=task, episode_length=30, hazards=4), 40)  # type: ignore[arg-type]
     w.reset(3)

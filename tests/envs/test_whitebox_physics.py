@@ -130,6 +130,7 @@ def overlaps(position: Tensor, cells: list[tuple[int, int]]) -> Tensor:
     return ((position[:, None] - where).abs() < 4 - 1e-4).all(-1)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(maps.names()), st.booleans(), st.integers(0, 1 << 30), st.floats(0.1, 3.0))
 def test_continuous_never_enters_walls_nor_defies_doors(name: str, momentum: bool, seed: int, spread: float) -> None:

@@ -65,6 +65,7 @@ def test_without_a_task_not_a_bit_has_changed(options: dict, digest: str) -> Non
     [{"map": "cabin"}, {"map": "zones", "momentum": True}, {"map": "zones", "actions": "continuous"}],
     ids=str,
 )
+@pytest.mark.slow
 def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) -> None:
     """Reward and end of every row, computed again from positions alone."""
     w = WhiteBox(WhiteBoxConfig(**options, task=task, episode_length=60, hazards=6), 64)  # type: ignore[arg-type]

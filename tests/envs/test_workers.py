@@ -42,6 +42,7 @@ def assert_same(a: Step, b: Step) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_the_rows_are_those_of_stepping_the_environments_here(workers: int, rng: torch.Generator) -> None:
     pool, alone = Pool(Rogue, 5, workers), [Rogue(i) for i in range(5)]
     assert isinstance(pool, VecEnv) and pool.spec == alone[0].spec
@@ -200,6 +201,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_without_close(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests" / "support")))

@@ -100,7 +100,7 @@ class Prior(nn.Module):
 
 
 class Plugged(nn.Module):
-    """A posterior N(F_t s_{t-1} + d_t, V_t) given from outside; `ahead` passes (row, observation)'s part on.
+    """A posterior N(F_t s_{t-1} + d_t, V_t) given from outside; `precompute` returns its parameters for every row.
 
     It sees x = A s_{t-1}, hence F_t A^-1 x.
     """
@@ -111,7 +111,7 @@ class Plugged(nn.Module):
         self.params = torch.cat([d, spread_of(v, full).expand(len(d), -1, -1)], -1)  # (B, T, R)
         self.at = 0
 
-    def ahead(self, embed: Tensor) -> Tensor:
+    def precompute(self, embed: Tensor) -> Tensor:
         self.at = 0
         return self.params.expand(len(embed), -1, -1)
 
@@ -237,6 +237,7 @@ def test_the_expected_elbo_of_a_filter_is_the_mean_over_sequences(seed: int) -> 
     assert abs(found.mean() - filter_.elbo(system, T)) < 4 * error
 
 
+@pytest.mark.slow
 def test_the_best_filter_beats_the_one_step_conditional_and_stays_below_the_truth() -> None:
     for seed in range(3):
         system = LinearGaussian.random(2, 2, rng(seed))
@@ -247,6 +248,7 @@ def test_the_best_filter_beats_the_one_step_conditional_and_stays_below_the_trut
         assert plain < best < truth + 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2, 4])
 def test_a_learned_filter_is_the_best_filter(seed: int) -> None:
     """Our posterior, learned by our losses in the true system, against the best one optimised directly."""
