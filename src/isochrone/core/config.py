@@ -13,20 +13,42 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError, did_you_mean
 
-LIMITS = {
-    "ge": (lambda v, x: v >= x, "at least"),
-    "gt": (lambda v, x: v > x, "greater than"),
-    "le": (lambda v, x: v <= x, "at most"),
-    "lt": (lambda v, x: v < x, "less than"),
+LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "greater than"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "less than"),
 }
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _class_of(value: Any) -> Any:
+    cls: Any = value.__class__
+    return cls
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def _is_tuple(value: Any) -> bool:
+    return isinstance(value, tuple)
 
 
 def option(default: Any, help: str = "", **meta: Any) -> Any:
@@ -40,8 +62,8 @@ def option(default: Any, help: str = "", **meta: Any) -> Any:
             text that makes another library import a module when it contains a colon.
     """
     meta = {"help": help, **meta}
-    if isinstance(default, (dict, list)) or callable(default):
-        factory = default if callable(default) else lambda: type(default)(default)
+    if _is_container(default) or callable(default):
+        factory: Callable[[], Any] = default if callable(default) else functools.partial(_class_of(default), default)
         return dataclasses.field(default_factory=factory, metadata=meta)
     return dataclasses.field(default=default, metadata=meta)
 
@@ -73,7 +95,9 @@ def parse(text: Any, kind: Any, path: str) -> Any:
             raise _invalid(path, text, "one of " + ", ".join(map(str, args)))
         return text
     if origin is tuple:
-        items = [t for t in text.strip("()[] ").split(",") if t.strip()] if isinstance(text, str) else list(text)
+        items: list[Any] = (
+            [t for t in text.strip("()[] ").split(",") if t.strip()] if isinstance(text, str) else list(text)
+        )
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(parse(t.strip() if isinstance(t, str) else t, args[0], path) for t in items)
         if len(items) != len(args):
@@ -113,7 +137,8 @@ def _parse_scalar(text: Any, kind: Any, path: str) -> Any:
 def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
     if value is None or isinstance(value, (str, bool)):
         return
-    for number in value if isinstance(value, tuple) else (value,):
+    numbers: tuple[Any, ...] = value if _is_tuple(value) else (value,)
+    for number in numbers:
         if isinstance(number, float) and number != number:
             raise _invalid(path, value, "a number, not NaN")
         for key, (fits, words) in LIMITS.items():
@@ -151,7 +176,7 @@ def _named(cls: type, name: str) -> type:
 def _reduce(config: Any) -> Any:
     """Pickle a config of a class that `_named` has made."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return _restore, (type(config).__mro__[1], config.name, values)
+    return _restore, (_class_of(config).__mro__[1], config.name, values)
 
 
 def _restore(cls: type, name: str, values: Mapping[str, Any]) -> Any:
@@ -170,10 +195,10 @@ def _entry(cls: Any, name: str, path: str, value: Any = None) -> Any:
 def validate(config: Any, path: str = "") -> Any:
     """The config with every value in its declared type; UserError for a value that is not valid."""
     changes: dict[str, Any] = {}
-    kinds = hints(type(config))
+    kinds = hints(_class_of(config))
     for f in dataclasses.fields(config):
         here, value = f"{path}{f.name}", getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if _is_config(value):
             changes[f.name] = validate(value, f"{here}.")
         elif "mapping" in f.metadata:
             entries = {name: _entry(f.metadata["mapping"], name, here, entry) for name, entry in value.items()}
@@ -185,7 +210,7 @@ def validate(config: Any, path: str = "") -> Any:
                 for name in changes[f.name]:
                     registry.get(f.metadata["names"], name)
     config = dataclasses.replace(config, **changes)
-    check = getattr(type(config), "check", None)
+    check = getattr(_class_of(config), "check", None)
     if callable(check):  # a method, not a field called "check"
         check(config, path)
     return config
@@ -229,17 +254,17 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str, root: Any) -> 
     elif rest:
         if old is None:
             raise UserError(f"option '{path.rstrip('.')}' has no {head}")
-        if not dataclasses.is_dataclass(old):
+        if not _is_config(old):
             raise UserError(f"option '{here}' holds one value; '{'.'.join(rest)}' under it means nothing")
         new = _set(old, rest, value, f"{here}.", root)
     elif "component" in meta:
-        new = value if dataclasses.is_dataclass(value) else component_config(meta["component"], str(value))
+        new = value if _is_config(value) else component_config(meta["component"], str(value))
         new = _carry_over(old, new) if new is not value else value
-    elif dataclasses.is_dataclass(old):
+    elif _is_config(old):
         inside = ", ".join(f.name for f in dataclasses.fields(old))
         raise UserError(f"option '{here}' is a group: set one of {inside} in it")
     else:
-        new = parse(value, hints(type(config))[head], here)
+        new = parse(value, hints(_class_of(config))[head], here)
         _check_limits(new, meta, here)
     return dataclasses.replace(config, **{head: new})
 
@@ -250,7 +275,7 @@ def _carry_over(old: Any, new: Any) -> Any:
     So a recipe's sizes stay when `--model ssm` replaces its RSSM.
     """
     bases = type(new).__mro__[1:]
-    common = next((c for c in type(old).__mro__ if c in bases and dataclasses.is_dataclass(c)), None)
+    common = next((c for c in type(old).__mro__ if c in bases and _is_config(c)), None)
     if common is None:
         return new
     default = type(old)()
@@ -287,7 +312,7 @@ def option_paths(config: Any, path: str = "") -> Iterator[str]:
     """The dotted path of every option in a config."""
     for f in dataclasses.fields(config):
         value, here = getattr(config, f.name), f"{path}{f.name}"
-        if dataclasses.is_dataclass(value):
+        if _is_config(value):
             yield from option_paths(value, f"{here}.")
         elif "mapping" in f.metadata:
             for name, entry in value.items():
@@ -315,18 +340,18 @@ def parse_flags(args: Sequence[str]) -> dict[str, str]:
 def to_dict(config: Any, kind: str = "") -> dict[str, Any]:
     """JSON-ready. The name of a component of kind `kind` is replaced by its import path where that is needed."""
     out: dict[str, Any] = {}
-    if isinstance(getattr(type(config), "name", None), str):
+    if isinstance(getattr(_class_of(config), "name", None), str):
         out["name"] = registry.address(kind, config.name) if kind else config.name
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if _is_config(value):
             out[f.name] = to_dict(value, f.metadata.get("component", ""))
         elif "mapping" in f.metadata:
             kind_of_names = getattr(f.metadata["mapping"], "kind", None)
             address = functools.partial(registry.address, kind_of_names) if kind_of_names else str
             out[f.name] = {address(name): to_dict(entry) for name, entry in value.items()}
         else:
-            out[f.name] = list(value) if isinstance(value, tuple) else value
+            out[f.name] = list(value) if _is_tuple(value) else value
     return out
 
 
@@ -346,17 +371,17 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = No
             raise UserError(f"unknown option '{path}{key}'{did_you_mean(key, fields)}")
         meta = fields[key].metadata
         if "component" in meta:
-            component = type(component_config(meta["component"], value["name"]))
+            component = _class_of(component_config(meta["component"], value["name"]))
             values[key] = from_dict(component, value, f"{path}{key}.")
         elif "mapping" in meta:
             values[key] = {
                 name: _entry_from(meta["mapping"], name, entry, f"{path}{key}")
                 for name, entry in ((_canonical(meta["mapping"], k), v) for k, v in value.items())
             }
-        elif dataclasses.is_dataclass(kinds[key]):
+        elif _is_config(kinds[key]):
             values[key] = from_dict(typing.cast(type, kinds[key]), value, f"{path}{key}.")
-        elif dataclasses.is_dataclass(getattr(like, key, None)) and isinstance(value, Mapping):
-            values[key] = from_dict(type(getattr(like, key)), value, f"{path}{key}.")
+        elif _is_config(getattr(like, key, None)) and _is_mapping(value):
+            values[key] = from_dict(_class_of(getattr(like, key)), value, f"{path}{key}.")
         else:
             values[key] = parse(value, kinds[key], f"{path}{key}")
             if meta.get("imports") and ":" in str(value):
@@ -367,7 +392,7 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = No
 def _entry_from(cls: Any, name: str, data: Any, path: str) -> Any:
     """An entry of a mapping, as `to_dict` wrote it."""
     like = _entry(cls, name, path)
-    return from_dict(cls, data, f"{path}.{name}.", like) if isinstance(data, Mapping) else _entry(cls, name, path, data)
+    return from_dict(cls, data, f"{path}.{name}.", like) if _is_mapping(data) else _entry(cls, name, path, data)
 
 
 def _canonical(cls: Any, name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def report_full_disk(path: Path, intact: str = "") -> Iterator[None]:
+def report_full_disk(path: Path, intact: str = "") -> Generator[None]:
     """Turn the OSErrors of a full disk into a UserError that names `path`; `intact` says what is not lost."""
     try:
         yield
@@ -55,7 +55,7 @@ def report_full_disk(path: Path, intact: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def replacement(path: Path) -> Iterator[Path]:
+def replacement(path: Path) -> Generator[Path]:
     """A path beside `path` to write a file to; it replaces `path` when the block ends without an error.
 
     Raises:

@@ -14,7 +14,7 @@ library detaches a tensor or changes `requires_grad`; tests/rules/test_detach.py
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -83,7 +83,7 @@ def frozen(module: nn.Module, method: str = "forward") -> Callable[..., Any]:
 
 
 @contextmanager
-def no_parameter_grad(module: nn.Module) -> Iterator[None]:
+def no_parameter_grad(module: nn.Module) -> Generator[None]:
     """Inside, no parameter of `module` collects a gradient, while inputs may (planning by gradient, imagined rollouts).
 
     Every flag is restored afterwards, also after an error.

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
@@ -110,7 +110,7 @@ def is_registered(kind: str, name: str) -> bool:
 
 
 @contextmanager
-def trusted(trust: bool = True) -> Iterator[None]:
+def trusted(trust: bool = True) -> Generator[None]:
     """Within this context `get` imports components by import path, unless `trust` is false."""
     token = _trusts.set(trust or _trusts.get())
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,7 +31,7 @@ def tree_map(fn: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Struct):
         return value.map(fn)
     if isinstance(value, Mapping):
-        return {k: tree_map(fn, v) for k, v in value.items()}
+        return {k: tree_map(fn, v) for k, v in cast(Mapping[str, Any], value).items()}
     return value
 
 
@@ -43,13 +43,17 @@ def _merge(fn: Callable[[list[Tensor]], Tensor], values: Sequence[Any]) -> Any:
         names = [f.name for f in dataclasses.fields(head)]
         return head.replace(**{name: _merge(fn, [getattr(v, name) for v in values]) for name in names})
     if isinstance(head, Mapping):
-        return {k: _merge(fn, [v[k] for v in values]) for k in head}
+        return {k: _merge(fn, [v[k] for v in values]) for k in cast(Mapping[str, Any], head)}
     return head
 
 
 def choose(rows: Bool[Tensor, "B"], yes: Any, no: Any) -> Any:
     """Row-wise choice between two nests of equal make: `yes` where `rows`, else `no`."""
-    return _merge(lambda pair: torch.where(rows.reshape(-1, *[1] * (pair[0].ndim - 1)), *pair), [yes, no])
+
+    def where(pair: list[Tensor]) -> Tensor:
+        return torch.where(rows.reshape(-1, *[1] * (pair[0].ndim - 1)), pair[0], pair[1])
+
+    return _merge(where, [yes, no])
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class ActionSpec:
         if tuple(action.shape) != (num_envs, self.size):
             raise UserError(f"action has shape {tuple(action.shape)}: must be ({num_envs}, {self.size})")
         if not self.contains(action):
-            bad = next(row for row in action if not self.contains(row[None])).tolist()
+            bad = cast(Any, next(row for row in action if not self.contains(row[None]))).tolist()
             legal = f"one-hot over {', '.join(self.names) or self.size}" if self.discrete else "numbers in [-1, 1]"
             raise UserError(f"action {bad} is not legal: must be {legal}")
 
@@ -212,7 +216,7 @@ class Batch(Struct):
     first: Bool[Tensor, "*B T"]
     last: Bool[Tensor, "*B T"]
     terminal: Bool[Tensor, "*B T"]
-    cached: dict[str, Tensor] = field(default_factory=dict)  # (B, T, ...)
+    cached: dict[str, Tensor] = field(default_factory=dict[str, Tensor])  # (B, T, ...)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -237,7 +241,7 @@ class Rollout:
     """
 
     batch: Batch
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rng: torch.Generator | None = None
     progress: float = 1.0
 
@@ -266,4 +270,4 @@ class Plan(Struct):
 
     actions: Float[Tensor, "*B H A"]
     cost: Float[Tensor, "*B"]
-    trace: dict[str, Any] = field(default_factory=dict)
+    trace: dict[str, Any] = field(default_factory=dict[str, Any])
