@@ -47,17 +47,17 @@ def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
     """Largest relative difference between CPU and `device`: of any loss, and of any gradient norm of a loss."""
     config, total = made(recipe, {}, spec)
     batch = windows(4, config.train.length, spec.action.size)
-    found: list[tuple[dict[str, float], dict[str, float]]] = []
+    results: list[tuple[dict[str, float], dict[str, float]]] = []
     for place in ("cpu", device):
         total.to(place)
         losses = total.values(batch.to(place), generator(0, "same noise"))
         groups = total.learner.groups()
         norms = {f"{n}/{g}": s for n, v in losses.items() for g, s in group_norms(v, groups).items()}
-        found.append(({name: float(value) for name, value in losses.items()}, norms))
-    return {kind: max(_apart(a, b)) for kind, a, b in zip(("loss", "gradient"), *found, strict=True)}
+        results.append(({name: float(value) for name, value in losses.items()}, norms))
+    return {kind: max(_differences(a, b)) for kind, a, b in zip(("loss", "gradient"), *results, strict=True)}
 
 
-def _apart(a: dict[str, float], b: dict[str, float]) -> list[float]:
+def _differences(a: dict[str, float], b: dict[str, float]) -> list[float]:
     return [abs(a[name] - b[name]) / max(abs(a[name]), 1e-6) for name in a]
 
 
@@ -106,22 +106,22 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("discrete", 5, noop=0))
     card = torch.cuda.get_device_name() if gpu else "cpu"
-    found: dict[str, Any] = {"bench": "gpu", "card": card, "torch": torch.__version__, "recipes": {}}
+    results: dict[str, Any] = {"bench": "gpu", "card": card, "torch": torch.__version__, "recipes": {}}
     for recipe in args.recipes.split(","):
-        said: dict[str, Any] = {"agree": agreement(recipe, spec, args.device), "ms": {}}
+        comparison: dict[str, Any] = {"agree": agreement(recipe, spec, args.device), "ms": {}}
         runs = args.runs.split(",") if recipe != "zhp" else ["none"]
         for run in runs:
             step = stepper(recipe, {} if run == "none" else {"model.compile": run}, spec, args.device)
             for _ in range(3):
                 step()
             if gpu:
-                said.setdefault("waits", {})[run] = waits(step)
-            said["ms"][run] = milliseconds(step, args.steps, gpu)
+                comparison.setdefault("waits", {})[run] = waits(step)
+            comparison["ms"][run] = milliseconds(step, args.steps, gpu)
         config = factory.make_config(recipe)
-        said["frames"] = config.train.batch * config.train.length
-        found["recipes"][recipe] = said
-        print(json.dumps({recipe: said}), flush=True)
-    print(json.dumps(found, indent=1))
+        comparison["frames"] = config.train.batch * config.train.length
+        results["recipes"][recipe] = comparison
+        print(json.dumps({recipe: comparison}), flush=True)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def tests_for(file: str) -> list[str]:
 
 
 def run(src: Path, tests: list[str], timeout: float) -> tuple[bool, str]:
-    """(did they all pass, the last line pytest said), on the package in `src`."""
+    """(did they all pass, the last line of pytest), on the package in `src`."""
     env = {**os.environ, "PYTHONPATH": str(src), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-o", f"pythonpath={src} {ROOT / 'tests/support'}"]
     try:
@@ -133,11 +133,11 @@ def trial(mutant: Mutant, src: Path, timeout: float) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         path.write_bytes(whole[: mutant.begin] + mutant.replacement.encode() + whole[mutant.end :])
-        passed, said = run(src, tests_for(mutant.file), timeout)
+        passed, output = run(src, tests_for(mutant.file), timeout)
     finally:
         path.write_bytes(whole)
-    kept = {k: v for k, v in asdict(mutant).items() if k in ("file", "line", "what", "text")}
-    return {**kept, "killed": not passed, "by": "" if passed else said, "seconds": time.perf_counter() - began}
+    location = {k: v for k, v in asdict(mutant).items() if k in ("file", "line", "what", "text")}
+    return {**location, "killed": not passed, "by": "" if passed else output, "seconds": time.perf_counter() - began}
 
 
 def main() -> int:
@@ -155,9 +155,9 @@ def main() -> int:
             print(json.dumps([{"file": m.file, "line": m.line, "text": m.text} for m in found], indent=2))
             return 0
         for tests in {tuple(tests_for(m.file)) for m in found}:
-            passed, said = run(src, list(tests), args.timeout)
+            passed, output = run(src, list(tests), args.timeout)
             if not passed:
-                print(f"the tests fail without any mutant: {said}", file=sys.stderr)
+                print(f"the tests fail without any mutant: {output}", file=sys.stderr)
                 return 2
         results = []
         for n, mutant in enumerate(found, 1):
@@ -166,8 +166,8 @@ def main() -> int:
             print(f"{n}/{len(found)} {mark} {mutant.file}:{mutant.line} {mutant.text}", file=sys.stderr)
     survived = [r for r in results if not r["killed"]]
     counts = {what: sum(m.what == what for m in found) for what in TOOLS}
-    told = {"mutants": len(found), "killed": len(found) - len(survived), "kinds": counts, "survived": survived}
-    print(json.dumps({**told, "seconds": sum(r["seconds"] for r in results), "all": results}, indent=2))
+    summary = {"mutants": len(found), "killed": len(found) - len(survived), "kinds": counts, "survived": survived}
+    print(json.dumps({**summary, "seconds": sum(r["seconds"] for r in results), "all": results}, indent=2))
     return 1 if survived else 0
 
 

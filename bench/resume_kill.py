@@ -101,7 +101,7 @@ def compare(whole: Path, cut: Path) -> dict[str, Any]:
     folders = [checkpoint.latest(run / "checkpoints") for run in (whole, cut)]
     if None in folders:
         return {"equal": False, "why": "no checkpoint"}
-    paths = [f / checkpoint.PARTS[0] for f in folders if f is not None]
+    paths = [f / checkpoint.FILES[0] for f in folders if f is not None]
     digests = [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
     a, b = (load_file(p) for p in paths)
     same = a.keys() == b.keys()
@@ -136,9 +136,16 @@ def main() -> None:
     )
     if last.wait() != 0:
         sys.exit(f"the last resume failed with {last.returncode}; see {log}")
-    found = {"recipe": args.recipe, "kills": len(met), "asked": args.kills, **times, **compare(whole, cut), "met": met}
-    sys.stdout.write(json.dumps({**found, "torch": torch.__version__}, indent=1) + "\n")
-    sys.exit(0 if found["equal"] and len(met) == args.kills else 1)
+    results = {
+        "recipe": args.recipe,
+        "kills": len(met),
+        "asked": args.kills,
+        **times,
+        **compare(whole, cut),
+        "met": met,
+    }
+    sys.stdout.write(json.dumps({**results, "torch": torch.__version__}, indent=1) + "\n")
+    sys.exit(0 if results["equal"] and len(met) == args.kills else 1)
 
 
 if __name__ == "__main__":

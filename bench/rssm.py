@@ -144,24 +144,24 @@ def main() -> None:
     runs = {"isochrone": mine}
     if args.peer:
         runs["peer"] = dreamerv3_torch(args.peer) if args.size == "S" else r2dreamer(args.peer)
-    spent: dict[str, list[float]] = {name: [] for name in runs}
+    times_of: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(args.rounds + 1):
         for name, loss in runs.items():
             took = seconds(loss, data)
             if turn:  # the first round warms up
-                spent[name].append(took)
+                times_of[name].append(took)
     results: dict[str, Any] = {
         "bench": "rssm", "size": args.size, "compile": args.compile, "threads": args.threads,
         "torch": torch.__version__,
         "batch": ROWS, "length": LENGTH, "embed": EMBED,
-        "seconds": {name: statistics.median(times) for name, times in spent.items()},
-        "fastest": {name: min(times) for name, times in spent.items()},
+        "seconds": {name: statistics.median(times) for name, times in times_of.items()},
+        "fastest": {name: min(times) for name, times in times_of.items()},
     }  # fmt: skip
     if args.compile == "none":
         results["per_time_step"] = {name: counted(loss, data) for name, loss in runs.items()}
     if args.peer:
-        results["ratio"] = found["seconds"]["peer"] / found["seconds"]["isochrone"]
-        results["ratio_of_fastest"] = found["fastest"]["peer"] / found["fastest"]["isochrone"]
+        results["ratio"] = results["seconds"]["peer"] / results["seconds"]["isochrone"]
+        results["ratio_of_fastest"] = results["fastest"]["peer"] / results["fastest"]["isochrone"]
         results["target"] = TARGETS[args.size]
     print(json.dumps(results, indent=1))
 

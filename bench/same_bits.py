@@ -47,11 +47,11 @@ def weights(run: Path) -> str:
 def metrics(run: Path) -> dict[str, Any]:
     """{'rows': [sorted values of each row of metrics.jsonl], 'results': sorted values of results.json}."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    kept = [sorted(repr(v) for k, v in row.items() if not any(word in k for word in TIMED)) for row in rows]
+    compared = [sorted(repr(v) for k, v in row.items() if not any(word in k for word in TIMED)) for row in rows]
     path = run / "results.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     values = [e["value"] for k, e in results.items() if not any(word in k for word in TIMED)]
-    return {"rows": kept, "results": sorted(map(repr, values))}
+    return {"rows": compared, "results": sorted(map(repr, values))}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -78,12 +78,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if args.runs is None:
             train(Path(folder))
-        found = read(args.runs or Path(folder))
+        result = read(args.runs or Path(folder))
     if args.record:
-        args.record.write_text(json.dumps(found, indent=1) + "\n")
-    wanted = json.loads(args.against.read_text()) if args.against else found
-    same = {recipe: {key: found[recipe][key] == wanted[recipe][key] for key in found[recipe]} for recipe in RUNS}
-    print(json.dumps({"bench": "same_bits", "same": same, "weights": {r: found[r]["weights"] for r in RUNS}}, indent=1))
+        args.record.write_text(json.dumps(result, indent=1) + "\n")
+    expected = json.loads(args.against.read_text()) if args.against else result
+    same = {recipe: {key: result[recipe][key] == expected[recipe][key] for key in result[recipe]} for recipe in RUNS}
+    print(
+        json.dumps({"bench": "same_bits", "same": same, "weights": {r: result[r]["weights"] for r in RUNS}}, indent=1)
+    )
     return int(not all(value for each in same.values() for value in each.values()))
 
 

@@ -45,9 +45,9 @@ def windows(rows: int, length: int) -> Batch:
 def ours(batch: Batch, device: str, precision: str) -> tuple[Step, int]:
     """(a step, number of weights) by the recipe dreamer_v3."""
     accelerator = "cuda" if device == "cuda" else "cpu"
-    asked = {"train.accelerator": accelerator, "train.precision": precision}
-    asked |= {"train.threads": str(torch.get_num_threads())}
-    config = factory.make_config("dreamer_v3", asked)
+    options = {"train.accelerator": accelerator, "train.precision": precision}
+    options |= {"train.threads": str(torch.get_num_threads())}
+    config = factory.make_config("dreamer_v3", options)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", ACTIONS))
     total = factory.make_objective(config, factory.make_learner(config, spec))
     stepper = Stepper(total, config.train, config.optim, launch(config.train))
@@ -67,8 +67,8 @@ def settings(folder: Path, device: str) -> Any:
         except ValueError:
             return value
 
-    told = yaml.safe_load((folder / "configs.yaml").read_text(encoding="utf-8"))["defaults"]
-    return SimpleNamespace(**{**number(told), "device": device, "num_actions": ACTIONS})
+    defaults = yaml.safe_load((folder / "configs.yaml").read_text(encoding="utf-8"))["defaults"]
+    return SimpleNamespace(**{**number(defaults), "device": device, "num_actions": ACTIONS})
 
 
 def theirs(folder: Path, batch: Batch, device: str) -> tuple[Step, int]:
@@ -76,9 +76,9 @@ def theirs(folder: Path, batch: Batch, device: str) -> tuple[Step, int]:
     sys.path.insert(0, str(folder))
     models = importlib.import_module("models")
     space = SimpleNamespace(spaces={"image": SimpleNamespace(shape=(64, 64, 3))})
-    sys.stdout, kept = sys.stderr, sys.stdout  # it prints its size
+    sys.stdout, stdout = sys.stderr, sys.stdout  # it prints its size
     model = models.WorldModel(space, None, 0, settings(folder, device)).to(device)
-    sys.stdout = kept
+    sys.stdout = stdout
     data = {
         "image": batch.obs["image"].permute(0, 1, 3, 4, 2).contiguous().numpy(),
         "action": batch.action.numpy(),
@@ -119,15 +119,15 @@ def main() -> None:
             if turn:  # the first round warms up
                 spent[name].append(time.perf_counter() - begin)
     middle = {name: statistics.median(times) for name, times in spent.items()}
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "bench": "training_step", "device": args.device, "precision": args.precision, "threads": args.threads,
         "torch": torch.__version__, "rows": args.rows, "length": args.length,
         "weights": {name: count for name, (_, count) in runs.items()}, "seconds": middle,
         "frames_per_second": {name: round(args.rows * args.length / took, 1) for name, took in middle.items()},
     }  # fmt: skip
     if args.peer:
-        found["ratio"] = middle["peer"] / middle["isochrone"]
-    print(json.dumps(found, indent=1))
+        results["ratio"] = middle["peer"] / middle["isochrone"]
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main() -> None:
         plain = np.load(Path(folder) / "replay" / "obs_image.npy", mmap_mode="r", allow_pickle=False)
 
         batches = {str(batch): compare(replay, plain, batch, args.length, args.seconds) for batch in (16, 64, 256)}
-    slowest = min(found["windows_per_second"] for found in batches.values())
+    slowest = min(numbers["windows_per_second"] for numbers in batches.values())
     report = {
         "bench": "windows",
         "window": [args.length, 3, 64, 64],

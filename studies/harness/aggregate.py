@@ -131,8 +131,8 @@ def lines(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list
     measured = dict.fromkeys(key for result in results for key in result["values"])
     reported = [metric.key for metrics in rows(measured).values() for metric in metrics]
     keys = [*reported, *(k for k in by_metric if k not in reported and k not in SECONDS), *SECONDS]
-    found = (_line(key, results, by_metric.get(key)) for key in keys)
-    return [line for line in found if line is not None]
+    lines = (_line(key, results, by_metric.get(key)) for key in keys)
+    return [line for line in lines if line is not None]
 
 
 def resolve_targets(claims: Sequence[Claim], role: str, roles: Mapping[str, Sequence[Result]]) -> list[Claim]:

@@ -97,10 +97,10 @@ def combine(met: Sequence[bool | None]) -> str:
     return NOT if all(m is False for m in met) else UNDECIDED
 
 
-def summary(found: Sequence[Verdict]) -> str:
+def summary(verdicts: Sequence[Verdict]) -> str:
     """'16 statements: holds 5, holds partly 3, ...'."""
-    counts = {w: sum(v.word == w for v in found) for w in (HOLDS, PARTLY, NOT, UNDECIDED, UNMEASURED)}
-    return f"{len(found)} statements: {', '.join(f'{w} {count}' for w, count in counts.items() if count)}."
+    counts = {w: sum(v.word == w for v in verdicts) for w in (HOLDS, PARTLY, NOT, UNDECIDED, UNMEASURED)}
+    return f"{len(verdicts)} statements: {', '.join(f'{w} {count}' for w, count in counts.items() if count)}."
 
 
 def _number(claim: Claim, role: str, results: StudyResults) -> str:

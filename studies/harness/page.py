@@ -82,10 +82,10 @@ def update(name: str, root: Path) -> None:
 def index(root: Path) -> str:
     """docs/evidence.md: the verdicts, then a paragraph and the figure of each study."""
     parts = [INTRO]
-    found = claims.verdicts(root)
-    if found:
-        rows = [[v.statement, f"**{v.word}**", f"[{v.study}](evidence/{v.study}.md)"] for v in found]
-        parts += [VERDICTS, claims.summary(found), pipe_table(["statement", "verdict", "study"], rows)]
+    verdicts = claims.verdicts(root)
+    if verdicts:
+        rows = [[v.statement, f"**{v.word}**", f"[{v.study}](evidence/{v.study}.md)"] for v in verdicts]
+        parts += [VERDICTS, claims.summary(verdicts), pipe_table(["statement", "verdict", "study"], rows)]
     parts.append("## Studies")
     everything = [StudyResults(name, root) for name in study.names(root)]
     for results in sorted(everything, key=lambda r: r.study.order):
@@ -128,8 +128,8 @@ def study_page(results: StudyResults, root: Path) -> str:
     parts.append("[How to read the tables](../evidence.md#how-to-read-the-tables)")
     if figures.path_of(root, name).exists():
         parts.append(f"![{results.study.title}]({name}.png)")
-    if found := claims.verdicts_of(results):
-        rows = [[v.statement, f"**{v.word}**", "; ".join(v.numbers), _background(v.source)] for v in found]
+    if verdicts := claims.verdicts_of(results):
+        rows = [[v.statement, f"**{v.word}**", "; ".join(v.numbers), _background(v.source)] for v in verdicts]
         parts += ["## Statements", pipe_table(["statement", "verdict", "measured", "source"], rows)]
     for role, cells in results.roles.items():
         parts.append(f"## {results.heading(role)}")

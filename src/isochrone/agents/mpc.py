@@ -24,7 +24,7 @@ from isochrone.planners.cost import ReachCost, ReturnCost
 
 @dataclass(frozen=True)
 class MPCCarry(Struct):
-    """All that the agent remembers. `rng` is the one field that changes in place."""
+    """The state of the agent between calls. `rng` is the one field that changes in place."""
 
     state: Any  # State[B], filtered up to the last observation
     goal: Any  # State[B], or None
@@ -47,7 +47,7 @@ class MPC:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "mpc"
-        planner: Any = option(lambda: component_config("planner", "astar"), "how plans are found", component="planner")
+        planner: Any = option(lambda: component_config("planner", "astar"), "the planner", component="planner")
         replan_every: int = option(1, "actions taken from one plan", ge=1)
         objective: Literal["p", "z", "mixed", "reward"] = option(
             "p", "space in which the distance to the goal is measured; reward: no goal, maximise the return"

@@ -53,7 +53,7 @@ class Returns:
 
 
 Act = Callable[[Mapping[str, Tensor], Any, str], tuple[Tensor, Any, dict[str, Any]]]
-"""(obs, carry, mode) -> (action (B, A), carry, info). `obs` also holds 'first' (B): an agent forgets its past there."""
+"""(obs, carry, mode) -> (action (B, A), carry, info). `obs` also holds 'first' (B): agents reset their carry there."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def collect(
     """Record at least `steps` env steps (a row of B environments counts B); returns where to continue.
 
     `act` is an Agent, started with `rng` and restarted where episodes begin, or an `Act`, which reads obs['first'].
-    Without `start` the environments are reset with a seed drawn from `rng`. `progress` is called with the env steps
+    Without `start` the environments are reset with a seed sampled from `rng`. `progress` is called with the env steps
     done so far in this call, `watch` with every row that is recorded, and with the one that follows the last.
     """
     if steps < 1:

@@ -65,7 +65,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> Spec:
 
 @dataclass(frozen=True)
 class Episode:
-    """T rows of one episode, in the time convention of `core.types`. `check` says whether it is fit to use."""
+    """T rows of one episode, in the time convention of `core.types`. `check` validates it."""
 
     obs: dict[str, np.ndarray]  # (T, ...); 'image' uint8 (T, C, Y, X), everything else float32
     action: np.ndarray  # (T, A) float32

@@ -31,7 +31,7 @@ def open_format(path: Path | str) -> Format:
 
 
 def describe(path: Path | str) -> dict[str, Any]:
-    """What the recording says about itself, as JSON values, without reading the rows where its format allows that."""
+    """The metadata of the recording, as JSON values, without reading the rows where its format allows that."""
     path, form = Path(path), open_format(path)
     spec, lengths = form.spec(path), form.lengths(path)
     if lengths is None:
@@ -51,7 +51,7 @@ def validate(path: Path | str) -> dict[str, Any]:
     """Read and check everything once; what is in the recording, as JSON values.
 
     Raises:
-        UserError: it cannot be trained on; says what is wrong, in which episode and row.
+        UserError: it cannot be trained on; the message names the problem, the episode and the row.
     """
     path, form = Path(path), open_format(path)
     spec = check_spec(form.spec(path), str(path))

@@ -52,8 +52,8 @@ def filtered(model: Any, batch: Batch, action: ActionSpec) -> Any:
     state, last, states = model.start(count), action.idle((count,), device), []
     rows = torch.arange(count, device=device)
     for t in range(length):
-        both = type(state).stack([state, model.start(count)])  # [2, B]: carried on, or started anew
-        state = model.update(both[batch.first[:, t].long(), rows], last, {k: v[:, t] for k, v in batch.obs.items()})
+        stacked = type(state).stack([state, model.start(count)])  # [2, B]: carried on, or started anew
+        state = model.update(stacked[batch.first[:, t].long(), rows], last, {k: v[:, t] for k, v in batch.obs.items()})
         last = batch.action[:, t]
         states.append(state)
     return type(state).stack(states, dim=1)

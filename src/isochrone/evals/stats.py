@@ -67,15 +67,15 @@ def horizon_curve(
     """
     mean, low, high = [], [], []
     for k in range(values.shape[-1]):
-        at, there = values[..., k], valid[..., k]
-        episodes = [float(v[m].mean()) for v, m in zip(at, there, strict=True) if m.any()]
+        x, mask = values[..., k], valid[..., k]
+        episodes = [float(v[m].mean()) for v, m in zip(x, mask, strict=True) if m.any()]
         if not episodes:
             mean.append(np.nan)
             low.append(np.nan)
             high.append(np.nan)
             continue
         ends = bootstrap_mean(np.array(episodes), rng, 400)
-        mean.append(float(at[there].mean()) if average == "rows" else float(np.mean(episodes)))
+        mean.append(float(x[mask].mean()) if average == "rows" else float(np.mean(episodes)))
         low.append(ends[0])
         high.append(ends[1])
     return np.array(mean), np.array(low), np.array(high)

@@ -75,16 +75,16 @@ class TrainingObjective(nn.Module):
         self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None, probe: bool = False
     ) -> dict[str, Tensor]:
         """The named losses (default: all) on one shared rollout, unweighted; with `probe`, in their probe settings."""
-        chosen = {n: loss for n, loss in self.losses.items() if names is None or n in names}
-        needs = frozenset[str]().union(*(loss.reads for loss in chosen.values()))
+        losses = {n: loss for n, loss in self.losses.items() if names is None or n in names}
+        needs = frozenset[str]().union(*(loss.reads for loss in losses.values()))
         rollout = self.observe(batch, needs, rng)
-        settings = {name: self.configs[name].settings for name in chosen}
+        settings = {name: self.configs[name].settings for name in losses}
         if probe:
-            settings = {name: loss.probe_settings(settings[name]) for name, loss in chosen.items()}
+            settings = {name: loss.probe_settings(settings[name]) for name, loss in losses.items()}
         parts = self.learner.parts
         return {
             name: loss(self.model, rollout, settings[name], **{part: parts[part] for part in loss.parts})
-            for name, loss in chosen.items()
+            for name, loss in losses.items()
         }
 
     def observe(self, batch: Batch, needs: frozenset[str], rng: torch.Generator) -> Rollout:

@@ -81,7 +81,7 @@ class StateSpaceConfig:
     depth: int = option(32, "channels of the encoder's first layer", ge=4)
     embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4)
     symlog: bool = option(True, "pass vector observations through symlog, in and out")
-    image_bits: int = option(8, "bits of an image that are kept, the others become noise (PlaNet: 5)", ge=1, le=8)
+    image_bits: int = option(8, "bits of an image that are used; the others become noise (PlaNet: 5)", ge=1, le=8)
     head_units: int = option(200, "width of the reward and continue heads", ge=4)
     head_layers: int = option(2, "their hidden layers, and those of vectors", ge=0)
     reward: Literal["normal", "symlog_two_hot", "symexp_two_hot"] = option("normal", "likelihood of the reward")

@@ -30,7 +30,7 @@ FILES = ("weights.safetensors", "trainer.safetensors")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a complete checkpoint says about itself."""
+    """The manifest of a complete checkpoint."""
 
     folder: Path
     step: int

@@ -12,7 +12,7 @@ from isochrone.losses.routes import check_partition
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A part that says which of its weights belong together."""
+    """A part that divides its weights into named groups."""
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]: ...
 

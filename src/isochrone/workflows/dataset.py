@@ -43,7 +43,7 @@ def capacity(config: Config) -> int:
 
 
 def resume_margin(config: Config) -> int:
-    """Older rows that are kept, so that a killed run finds everything that it could sample at its oldest checkpoint."""
+    """Older rows that stay in the replay: a resumed run needs all that it could sample at its oldest checkpoint."""
     period, save = config.data.period, config.train.save_every or config.train.steps
     return math.ceil(save / period + 1) * config.train.keep * config.data.collect_steps if period else 0
 

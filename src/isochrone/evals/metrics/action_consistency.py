@@ -151,12 +151,12 @@ def _inverse(truth: RecordedTruth) -> Walks | None:
 def free_walks(truth: RecordedTruth, length: int, count: int, rng: torch.Generator) -> Walks | None:
     """Random walks in free space: every action has the effect that it has where nothing is in the way.
 
-    At each step the action is drawn from those that are free there. None where no place has a free action.
+    At each step the action is sampled from those that are free there. None where no place has a free action.
     """
     env, probes = truth.env, truth.actions
     open_step = _open_steps(truth)
-    pick = torch.randint(len(truth.places.position), (count,), generator=rng, device=rng.device).cpu()
-    start = state = truth.places[pick]
+    selected = torch.randint(len(truth.places.position), (count,), generator=rng, device=rng.device).cpu()
+    start = state = truth.places[selected]
     states, actions, alive = [], [], torch.ones(count, dtype=torch.bool)
     for _ in range(length):
         free = []
@@ -183,8 +183,8 @@ def _open_steps(truth: RecordedTruth) -> Tensor:
     step = (moves.next.position - moves.start.position).round(decimals=3)
     out = torch.zeros(len(truth.actions), 2)
     for kind in range(len(out)):
-        mine = step[(moves.kind == kind) & ~moves.teleported]
-        values, counts = mine.unique(dim=0, return_counts=True)
+        steps = step[(moves.kind == kind) & ~moves.teleported]
+        values, counts = steps.unique(dim=0, return_counts=True)
         blocked = (values == 0).all(-1) & (len(values) > 1)
         out[kind] = values[counts.masked_fill(blocked, 0).argmax()]
     return out

@@ -1,4 +1,4 @@
-"""What does the belief know? Position and velocity, yes; how long the window has run, no."""
+"""What h encodes: position and velocity should be readable from it, the time since the window began should not."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _age(batch: Batch) -> Int[np.ndarray, "B T"]:
 def _clock(h: Float[np.ndarray, "B T D"], batch: Batch, truth: RecordedTruth, train: np.ndarray) -> dict[str, Any]:
     """Held-out ridge R^2 of t from h, within places: both lose their mean over the training rows at the same place.
 
-    The place says something about how long the box has been walking; removing the place's mean leaves the clock.
+    The place is correlated with the time since the start; removing the mean of each place leaves the clock.
     Rows 0 are left out: h_0 is a function of the first frame by definition.
     """
     age = _age(batch)

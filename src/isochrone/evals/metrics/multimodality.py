@@ -113,8 +113,8 @@ def _energy_score(futures: Float[Tensor, "B N C Y X"], true: Float[Tensor, "B N"
     """Mean energy score, in units of the distance between both sides; pairs of different futures only."""
     n = futures.shape[1]
     flat = futures.flatten(2)
-    between = torch.stack([torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum() for x in flat])  # (B,)
-    spread = between / (n * max(n - 1, 1))
+    spread = torch.stack([torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum() for x in flat])  # (B,)
+    spread = spread / (n * max(n - 1, 1))
     return float(((true.sqrt().mean(1) - spread / 2) / gap.sqrt()).mean())
 
 

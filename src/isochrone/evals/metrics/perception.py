@@ -73,8 +73,8 @@ def perception(context: Context) -> dict[str, Any]:
     upper = np.triu(np.ones(in_z.shape, bool), 1)
     interval = pair_spearman(in_z, visible, upper, numpy_generator(rng))
     out: dict[str, Any] = {"spearman": Estimate(spearman(in_z[upper], visible[upper]), interval, 0.0)}
-    pick = numpy_generator(rng).permutation(int(upper.sum()))[:PAIRS]
-    out |= {"pair_z": in_z[upper][pick], "pair_displacement": visible[upper][pick]}
+    selected = numpy_generator(rng).permutation(int(upper.sum()))[:PAIRS]
+    out |= {"pair_z": in_z[upper][selected], "pair_displacement": visible[upper][selected]}
     out |= _frames(model, batch, truth, rng)
     out |= _pipe_ends(in_z, visible, upper, z, model, truth)
     out |= _spectrum(z)
@@ -85,9 +85,9 @@ def perception(context: Context) -> dict[str, Any]:
 def _frames(model: Any, batch: Batch, truth: RecordedTruth, rng: torch.Generator) -> dict[str, Any]:
     """The same correlation over random pairs of recorded frames, with the noise that the environment adds."""
     draw, (count, length) = numpy_generator(rng), batch.shape
-    pick = draw.choice(count * length, min(400, count * length), replace=False)
-    frames = batch.obs["image"].flatten(0, 1)[pick]
-    states = truth.state.map(lambda x: x.flatten(0, 1))[torch.from_numpy(pick)]
+    selected = draw.choice(count * length, min(400, count * length), replace=False)
+    frames = batch.obs["image"].flatten(0, 1)[selected]
+    states = truth.state.map(lambda x: x.flatten(0, 1))[torch.from_numpy(selected)]
     in_z = euclidean_distances(numpy(encode(model, frames)))
     visible = truth.displacements(states, states)
     upper = np.triu(np.ones(in_z.shape, bool), 1)

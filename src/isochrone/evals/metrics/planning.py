@@ -390,8 +390,8 @@ def _paths(ax: Axes, arrays: Mapping[str, Any], theme: str) -> None:
     walls(ax, grid, theme)
     paths, goals = np.asarray(arrays["planning.paths"]) + offset, np.asarray(arrays["planning.goals"]) + offset
     order = np.argsort(-np.asarray(arrays["planning.shortest"]), kind="stable")
-    picked = order[np.linspace(0, len(order) // 2, SHOWN).astype(int)] if len(order) >= SHOWN else order
-    for k, pair in enumerate(picked):
+    selected = order[np.linspace(0, len(order) // 2, SHOWN).astype(int)] if len(order) >= SHOWN else order
+    for k, pair in enumerate(selected):
         path = paths[pair][~np.isnan(paths[pair][:, 0])]
         jump = (
             np.abs(np.diff(path, axis=0)).max(-1, initial=0) > 2.6 * grid.pitch if len(path) > 1 else np.zeros(0, bool)

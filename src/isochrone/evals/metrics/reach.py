@@ -81,11 +81,11 @@ def reach(context: Context) -> dict[str, Any]:
     }
     out |= _asymmetry(d_p, true, goals, draw)
     out |= _calibration(d_p[goals], true[goals])
-    pick = draw.permutation(np.flatnonzero(goals))[:SAMPLE]
+    selected = draw.permutation(np.flatnonzero(goals))[:SAMPLE]
     out |= {
-        "pair_p": d_p.ravel()[pick],
-        "pair_true": true.ravel()[pick],
-        "pair_z": pairwise_distance(model, states, states, "z").ravel()[pick],
+        "pair_p": d_p.ravel()[selected],
+        "pair_true": true.ravel()[selected],
+        "pair_z": pairwise_distance(model, states, states, "z").ravel()[selected],
     }
     return out | _map(d_p, truth)
 

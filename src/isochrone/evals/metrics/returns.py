@@ -146,16 +146,16 @@ class PlannedReturnTracker:
         weight = self.discount ** torch.arange(self.horizon, dtype=torch.float64)
         planned, realized = [], []
         for t in starts:
-            whole = alive[:, t : t + self.horizon].all(1)
-            planned.append(torch.where(whole, self.planned[t], torch.nan))
-            realized.append(torch.where(whole, (reward[:, t : t + self.horizon] * weight).sum(1), torch.nan))
+            complete = alive[:, t : t + self.horizon].all(1)
+            planned.append(torch.where(complete, self.planned[t], torch.nan))
+            realized.append(torch.where(complete, (reward[:, t : t + self.horizon] * weight).sum(1), torch.nan))
         if not starts or not (rows := ~torch.stack(planned, 1).isnan().all(1)).any():
             return {}
-        promise, outcome = (numpy(torch.stack(x, 1).nanmean(1)[rows]) for x in (planned, realized))
-        difference = promise - outcome
+        mean_planned, mean_realized = (numpy(torch.stack(x, 1).nanmean(1)[rows]) for x in (planned, realized))
+        difference = mean_planned - mean_realized
         return {
-            "planned": float(promise.mean()),
-            "realized": float(outcome.mean()),
+            "planned": float(mean_planned.mean()),
+            "realized": float(mean_realized.mean()),
             "plan_optimism": Estimate(difference.mean(), bootstrap_mean(difference, rng)),
         }
 
