@@ -19,7 +19,8 @@ def idle(count: int) -> torch.Tensor:
 
 
 def test_registered() -> None:
-    assert registry.get("env", "bouncer") is Bouncer and isinstance(Bouncer(), VecEnv)
+    assert registry.get("env", "bouncer") is Bouncer
+    assert isinstance(Bouncer(), VecEnv)
     config = configs.component_config("env", "bouncer:memory")
     assert config == BouncerConfig(variant="memory")
     assert configs.from_dict(BouncerConfig, configs.to_dict(config)) == config
@@ -44,7 +45,8 @@ def test_the_two_futures(config: BouncerConfig) -> None:
     left, right = Bouncer(config).frames(torch.tensor([-1, 1]))  # (T, 3, 64, 64)
     same = (left == right).flatten(1).all(1)
     lit = config.cue if config.variant == "memory" else 0
-    assert not same[:lit].any() and same[lit : config.turn + 1].all()
+    assert not same[:lit].any()
+    assert same[lit : config.turn + 1].all()
     assert not same[config.turn + 1]
     if config.variant == "memory":
         assert config.turn + 1 - lit == config.delay
@@ -62,8 +64,12 @@ def test_the_ball_falls_turns_and_comes_back() -> None:
         places.append(((state.position[0, 0] - 28) * state.side[0] + 28, state.position[0, 1]))
         env.step(idle(2))
     x, y = ([int(v) for v in values] for values in zip(*places, strict=True))
-    assert x[:8] == [28] * 8 and y[:8] == list(range(0, 29, 4)) and set(y[8:]) == {28}
-    assert x[8:15] == list(range(32, 57, 4)) and x[15:29] == list(range(52, -1, -4)) and x[29] == 4
+    assert x[:8] == [28] * 8
+    assert y[:8] == list(range(0, 29, 4))
+    assert set(y[8:]) == {28}
+    assert x[8:15] == list(range(32, 57, 4))
+    assert x[15:29] == list(range(52, -1, -4))
+    assert x[29] == 4
 
 
 @pytest.mark.parametrize("speed", range(1, 29))
@@ -71,7 +77,9 @@ def test_every_speed_stays_inside(speed: int) -> None:
     env = Bouncer(BouncerConfig(speed=speed, episode_length=150))
     state = env._at(torch.ones(150, dtype=torch.long), torch.arange(150))
     steps = state.position.diff(dim=0).abs()
-    assert state.position.min() >= 0 and state.position.max() <= 56 and steps.max() <= speed
+    assert state.position.min() >= 0
+    assert state.position.max() <= 56
+    assert steps.max() <= speed
 
 
 def test_the_lamp_decides_the_side() -> None:
@@ -96,10 +104,13 @@ def test_rows_of_episodes_and_frames(config: BouncerConfig, rng: torch.Generator
         expected = env.frames(env.state().side)
         assert torch.equal(env.frames(env.state().side, 5), expected[:, :5])
         for t in range(count):
-            assert torch.equal(row.obs["image"], expected[:, t]) and row.obs["image"].dtype == torch.uint8
+            assert torch.equal(row.obs["image"], expected[:, t])
+            assert row.obs["image"].dtype == torch.uint8
             assert torch.equal(row.obs["image"], env.draw(env.state()))
-            assert (row.first == (t == 0)).all() and (row.last == (t == count - 1)).all()
-            assert not row.terminal.any() and not row.reward.any()
+            assert (row.first == (t == 0)).all()
+            assert (row.last == (t == count - 1)).all()
+            assert not row.terminal.any()
+            assert not row.reward.any()
             assert (env.state().clock == t).all()
             before = env.state()
             row = env.step(env.spec.action.sample((3,), rng))
@@ -115,7 +126,8 @@ def test_seeds_actions_and_resume(config: BouncerConfig, rng: torch.Generator) -
     first = [env.reset(seed) for env, seed in zip(envs, (7, 7, 8), strict=True)]
     sides = [env.state().side for env in envs]
     assert torch.equal(first[0].obs["image"], first[1].obs["image"])
-    assert torch.equal(sides[0], sides[1]) and not torch.equal(sides[0], sides[2])
+    assert torch.equal(sides[0], sides[1])
+    assert not torch.equal(sides[0], sides[2])
     for _ in range(config.episode_length):  # to a last row
         envs[0].step(idle(40))
         envs[1].step(envs[1].spec.action.sample((40,), rng))
@@ -123,7 +135,8 @@ def test_seeds_actions_and_resume(config: BouncerConfig, rng: torch.Generator) -
     for _ in range(config.episode_length + 3):
         rows = [env.step(envs[1].spec.action.sample((40,), rng)) for env in envs]
         assert torch.equal(rows[0].obs["image"], rows[1].obs["image"])
-        assert torch.equal(rows[0].obs["image"], rows[2].obs["image"]) and torch.equal(rows[0].first, rows[2].first)
+        assert torch.equal(rows[0].obs["image"], rows[2].obs["image"])
+        assert torch.equal(rows[0].first, rows[2].first)
     assert not torch.equal(envs[0].state().side, sides[0])
     with pytest.raises(UserError, match="num_envs = 40, this run 2"):
         Bouncer(config, 2).load_state_dict(envs[0].state_dict())
@@ -149,7 +162,8 @@ def test_bad_options(changes: dict, message: str) -> None:
 
 def test_the_shortest_episode_shows_the_turn() -> None:
     left, right = Bouncer(BouncerConfig(episode_length=8)).frames(torch.tensor([-1, 1]))
-    assert torch.equal(left[:-1], right[:-1]) and not torch.equal(left[-1], right[-1])
+    assert torch.equal(left[:-1], right[:-1])
+    assert not torch.equal(left[-1], right[-1])
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 2), torch.ones(2, 2), torch.eye(3)[:2], torch.eye(2)[:1]])

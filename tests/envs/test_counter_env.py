@@ -11,9 +11,11 @@ from isochrone.envs.counter import Counter, CounterConfig, read
 
 def test_rows_count(rng: torch.Generator) -> None:
     env = Counter(CounterConfig(length=2, size=4), 3)
-    assert registry.get("env", "counter") is Counter and isinstance(env, VecEnv)
+    assert registry.get("env", "counter") is Counter
+    assert isinstance(env, VecEnv)
     row = env.reset(0)
-    assert row.first.all() and (row.reward == 0).all()
+    assert row.first.all()
+    assert (row.reward == 0).all()
     before, action, lengths = row, torch.zeros(3, 5), {}
     for _ in range(40):
         old, new = read(before.obs["state"]), read(row.obs["state"])
@@ -32,7 +34,8 @@ def test_rows_count(rng: torch.Generator) -> None:
             assert bool(row.terminal[b]) == bool(new.episode[b] % 2)
         before, action = row, env.spec.action.sample((3,), rng)
         row = env.step(action)
-    assert all(length == 2 + (b + e) % 3 for (b, e), length in lengths.items()) and len(lengths) > 15
+    assert all(length == 2 + (b + e) % 3 for (b, e), length in lengths.items())
+    assert len(lengths) > 15
 
 
 def test_resume_and_refusals(rng: torch.Generator) -> None:

@@ -114,7 +114,8 @@ def test_a_machine_that_cannot_draw() -> None:
         "from isochrone.envs.dmc import Dmc, UserError\ntry:\n    Dmc()\nexcept UserError as error:\n    print(error)"
     )
     done = python(code, MUJOCO_GL="disabled")
-    assert "no frames with MUJOCO_GL=disabled" in done.stdout and "set it to egl" in done.stdout, done.stderr
+    assert "no frames with MUJOCO_GL=disabled" in done.stdout, done.stderr
+    assert "set it to egl" in done.stdout, done.stderr
     assert done.stderr == ""
 
 
@@ -135,7 +136,8 @@ def test_rewards_and_frames_are_those_of_a_loop_by_hand(rng: torch.Generator) ->
     from dm_control import suite
 
     env = Dmc(DmcConfig(task="reacher-easy", state=True), 2)
-    assert env.spec.obs == {"image": (3, 64, 64), "state": (6,)} and env.spec.action.size == 2
+    assert env.spec.obs == {"image": (3, 64, 64), "state": (6,)}
+    assert env.spec.action.size == 2
     rows = [env.reset(5)]
     actions = env.spec.action.sample((4, 2), rng)  # (T, B, A)
     rows += [env.step(action) for action in actions]
@@ -167,7 +169,8 @@ def test_same_seed_same_frames_here_and_in_workers(rng: torch.Generator) -> None
     assert torch.equal(begin.obs["image"], there.reset(11).obs["image"])
     for action in here.spec.action.sample((3, 2), rng):
         a, b = here.step(action), there.step(action)
-        assert torch.equal(a.obs["image"], b.obs["image"]) and torch.equal(a.reward, b.reward)
+        assert torch.equal(a.obs["image"], b.obs["image"])
+        assert torch.equal(a.reward, b.reward)
     assert torch.equal(here.reset(11).obs["image"], begin.obs["image"])
     assert not torch.equal(here.reset(12).obs["image"], begin.obs["image"])
     here.close()
@@ -198,7 +201,8 @@ def test_an_episode_ends_at_the_time_limit() -> None:
     assert [bool(r.last[0]) for r in rows] == [False, False, False, False, True, False]
     assert not any(bool(r.terminal[0]) for r in rows)
     assert rows[0].reward[0] == rows[5].reward[0] == 0
-    assert all(0 <= float(r.reward[0]) <= 300 for r in rows) and float(rows[4].reward[0]) <= 100
+    assert all(0 <= float(r.reward[0]) <= 300 for r in rows)
+    assert float(rows[4].reward[0]) <= 100
     assert not torch.equal(rows[5].obs["image"], rows[0].obs["image"])  # the random numbers went on
     env.close()
 
@@ -209,9 +213,10 @@ def test_only_a_task_that_ends_by_itself_is_terminal() -> None:
     env.reset(0)
     env._env.task.get_termination = lambda physics: 0.0
     row = env.step(torch.zeros(1, 1))
-    assert (
-        row.last.all() and row.terminal.all() and float(row.reward[0]) <= 1
-    )  # the first of eight repeats was the last
+    # the first of eight repeats was the last
+    assert row.last.all()
+    assert row.terminal.all()
+    assert float(row.reward[0]) <= 1
     env.close()
 
 
@@ -228,4 +233,5 @@ if {close}:
 @pytest.mark.parametrize("close", [True, False])
 def test_it_ends_without_a_noise(close: bool) -> None:
     done = python(QUIET.format(close=close))
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", done.stderr

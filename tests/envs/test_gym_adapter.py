@@ -93,7 +93,8 @@ gymnasium.register("Broken-v0", Broken)
 @pytest.mark.parametrize("see", ["pixels", "grey", "dict", "vector"])
 def test_rows(see: str, rng: torch.Generator) -> None:
     env = GymEnv(GymConfig(id=f"Clock-{see}-v0", size=4), 2)
-    assert isinstance(env, VecEnv) and registry.get("env", "gym") is GymEnv
+    assert isinstance(env, VecEnv)
+    assert registry.get("env", "gym") is GymEnv
     rows = [env.reset(0)]
     for _ in range(LENGTH * 2 + 1):
         rows.append(env.step(env.spec.action.sample((2,), rng)))
@@ -111,13 +112,17 @@ def test_repeats_add_rewards_and_lengths_truncate() -> None:
     env.reset(0)
     idle = torch.eye(3)[:1]
     one, two = env.step(idle), env.step(idle)
-    assert one.reward.tolist() == [3] and not one.last[0]
-    assert two.reward.tolist() == [1] and two.terminal[0]  # the fourth step ended it
+    assert one.reward.tolist() == [3]
+    assert not one.last[0]
+    # the fourth step ended it
+    assert two.reward.tolist() == [1]
+    assert two.terminal[0]
     env = GymEnv(GymConfig(id="Clock-pixels-v0", size=2, episode_length=2), 1)
     env.reset(0)
     env.step(idle)
     row = env.step(idle)
-    assert row.last[0] and not row.terminal[0]
+    assert row.last[0]
+    assert not row.terminal[0]
     assert env.step(idle).first[0]
 
 
@@ -127,7 +132,9 @@ def test_actions_are_translated() -> None:
     env.step(torch.eye(3)[2:])
     assert env._envs.envs[0].unwrapped.taken == [3]  # Discrete(3, start=1)
     box = GymEnv(GymConfig(id="Clock-box-v0", size=2), 1)
-    assert box.spec.action.kind == "continuous" and box.spec.action.size == 2 and box.spec.action.noop is None
+    assert box.spec.action.kind == "continuous"
+    assert box.spec.action.size == 2
+    assert box.spec.action.noop is None
     box.reset(0)
     for a in ([-1.0, -1.0], [0.0, 0.5], [1.0, 1.0]):
         box.step(torch.tensor([a]))
@@ -171,7 +178,8 @@ def test_shrinking_averages_areas() -> None:
 
 def test_the_white_box_through_gymnasium_and_back() -> None:
     env = GymEnv(GymConfig(id="isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0"), 2)
-    assert env.spec.image == (3, 64, 64) and env.spec.action.size == 5
+    assert env.spec.image == (3, 64, 64)
+    assert env.spec.action.size == 5
     assert (env.reset(0).obs["image"] == 255).sum() == 2 * 48
 
 
@@ -179,14 +187,18 @@ def test_the_white_box_through_gymnasium_and_back() -> None:
 def test_workers_give_the_same_rows(rng: torch.Generator) -> None:
     config = GymConfig(id="isochrone.envs.to_gymnasium:isochrone/WhiteBox-v0", episode_length=3)
     here, there = GymEnv(config, 3), GymEnv(replace(config, workers=2), 3)
-    assert there.spec == here.spec and isinstance(there, VecEnv)
+    assert there.spec == here.spec
+    assert isinstance(there, VecEnv)
     rows = [(here.reset(4), there.reset(4))]
     for _ in range(5):
         action = here.spec.action.sample((3,), rng)
         rows.append((here.step(action), there.step(action)))
     for a, b in rows:
-        assert torch.equal(a.obs["image"], b.obs["image"]) and torch.equal(a.reward, b.reward)
-        assert torch.equal(a.first, b.first) and torch.equal(a.last, b.last) and torch.equal(a.terminal, b.terminal)
+        assert torch.equal(a.obs["image"], b.obs["image"])
+        assert torch.equal(a.reward, b.reward)
+        assert torch.equal(a.first, b.first)
+        assert torch.equal(a.last, b.last)
+        assert torch.equal(a.terminal, b.terminal)
     assert [bool(b.last[0]) for _, b in rows] == [False, False, False, True, False, False]
     with pytest.raises(UserError, match=r"must be"):
         there.step(torch.zeros(3, 5))
@@ -207,5 +219,7 @@ def test_classic_control_from_pixels(name: str, kind: str, size: int, rng: torch
     rows = [env.reset(1)] + [env.step(env.spec.action.sample((2,), rng)) for _ in range(4)]
     assert torch.equal(rows[0].obs["image"], env.reset(1).obs["image"])
     assert not torch.equal(rows[0].obs["image"], rows[2].obs["image"])
-    assert rows[0].first.all() and rows[3].last.all() and rows[4].first.all()
+    assert rows[0].first.all()
+    assert rows[3].last.all()
+    assert rows[4].first.all()
     env.close()

@@ -27,12 +27,15 @@ def test_gymnasiums_own_checker(options: dict) -> None:
 def test_episodes_are_cut_off_and_seeded() -> None:
     env = gymnasium.make(WHITEBOX_ID, map="maze", episode_length=3)
     a, info = env.reset(seed=5)
-    assert a.shape == (64, 64, 3) and (a == 255).sum() == 48 and info["position"].shape == (2,)
+    assert a.shape == (64, 64, 3)
+    assert (a == 255).sum() == 48
+    assert info["position"].shape == (2,)
     flags = [env.step(0)[2:4] for _ in range(3)]
     assert flags == [(False, False), (False, False), (False, True)]
     other, _ = env.reset()
     again, _ = env.reset(seed=5)
-    assert np.array_equal(a, again) and not np.array_equal(a, other)
+    assert np.array_equal(a, again)
+    assert not np.array_equal(a, other)
 
 
 def test_tasks_reward_and_end_episodes() -> None:
@@ -44,7 +47,8 @@ def test_tasks_reward_and_end_episodes() -> None:
     rows = [env.step(4)[1:4]]
     while not any(rows[-1][1:]):
         rows.append(env.step(4)[1:4])
-    assert rows[-1] == (1.0, True, False) and all(row == (0.0, False, False) for row in rows[:-1])
+    assert rows[-1] == (1.0, True, False)
+    assert all(row == (0.0, False, False) for row in rows[:-1])
 
 
 def test_bad_options_and_actions() -> None:

@@ -48,7 +48,8 @@ def test_the_same_seed_is_the_same_run_and_a_saved_one_goes_on() -> None:
     saved = one.state_dict()
     two.load_state_dict(saved)
     for a, b in zip(rows(one, 6), rows(two, 6), strict=True):
-        assert torch.equal(a.obs["state"], b.obs["state"]) and torch.equal(a.first, b.first)
+        assert torch.equal(a.obs["state"], b.obs["state"])
+        assert torch.equal(a.first, b.first)
 
 
 def test_wrong_input_is_refused() -> None:

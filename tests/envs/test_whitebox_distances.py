@@ -44,7 +44,8 @@ def test_named_maps_are_connected(name: str, actions: str) -> None:
     table = make(name, actions=actions, momentum=actions == "discrete").table()
     assert actions == "continuous" or torch.isfinite(make(name).table()).all()
     assert torch.isfinite(table).all()
-    assert (table.diagonal() == 0).all() and (table + torch.eye(len(table)) > 0).all()
+    assert (table.diagonal() == 0).all()
+    assert (table + torch.eye(len(table)) > 0).all()
 
 
 @pytest.mark.parametrize("name", ["pipes", "one-way", "medley"])
@@ -74,9 +75,11 @@ def test_one_way_maps_are_lopsided_and_pipes_shorten() -> None:
     assert ((table - table.T).abs() >= 4).float().mean() > 0.3
     w = make("pipes")
     a, b = w.cell(1, 2), w.cell(14, 13)
-    assert w.distance(a, b).tolist() == [2] and w.distance(b, a).tolist() == [2]
+    assert w.distance(a, b).tolist() == [2]
+    assert w.distance(b, a).tolist() == [2]
     up, down = w.cell(14, 2), w.cell(1, 13)
-    assert w.distance(up, down).tolist() == [2] and w.distance(down, up).item() > 10
+    assert w.distance(up, down).tolist() == [2]
+    assert w.distance(down, up).item() > 10
 
 
 def test_mouth_of_a_one_way_pipe_is_no_place() -> None:

@@ -44,7 +44,8 @@ def test_occluder_hides_pixel_by_pixel() -> None:
 def test_continuous_boxes_are_drawn_to_the_nearest_pixel() -> None:
     w = make("empty", actions="continuous")
     frame = w.draw(w.at(torch.tensor([[10.4, 20.6], [60.0, 60.0]])))
-    assert (frame[0, :, 21:25, 10:14] == 255).all() and (frame[0] == 255).sum() == 48
+    assert (frame[0, :, 21:25, 10:14] == 255).all()
+    assert (frame[0] == 255).sum() == 48
     assert (frame[1, :, 60:, 60:] == 255).all()
 
 
@@ -54,7 +55,8 @@ def test_drawing_into_a_buffer(options: dict) -> None:
     places = w.places()
     out = torch.empty(len(places.clock), 3, 64, 64, dtype=torch.uint8)
     frames = w.draw(places, out)
-    assert frames.data_ptr() == out.data_ptr() and torch.equal(frames, w.draw(places))
+    assert frames.data_ptr() == out.data_ptr()
+    assert torch.equal(frames, w.draw(places))
 
 
 def test_noise_moves_is_bounded_and_repeats_with_the_seed() -> None:
@@ -89,7 +91,8 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
     view = first[5]
     del first
     others = [w.draw(w.at(torch.zeros(128, 2))) for _ in range(4)]
-    assert torch.equal(view, copy[5]) and where not in [x.data_ptr() for x in others]
+    assert torch.equal(view, copy[5])
+    assert where not in [x.data_ptr() for x in others]
     del view
     assert w.draw(state).data_ptr() == where
     array = w.draw(state).numpy()  # numpy holds it too
@@ -100,7 +103,8 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
 def test_the_noise_is_the_window_of_the_pattern() -> None:
     w = make("empty", noise=1.0)
     pattern = texture(torch.Generator().manual_seed(0))
-    assert torch.equal(pattern[:, :63], pattern[:, 128:]) and torch.equal(pattern[:, :, :63], pattern[:, :, 128:])
+    assert torch.equal(pattern[:, :63], pattern[:, 128:])
+    assert torch.equal(pattern[:, :, :63], pattern[:, :, 128:])
     state = w.cell(0, 0).replace(noise=torch.tensor([[127, 5, 0]]))
     frame = w.draw(state)[0]
     frame[:, :4, :4] = pattern[:, 127:131, 5:9]

@@ -34,10 +34,15 @@ def test_registered() -> None:
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_step_is_transition_then_draw(options: dict, rng: torch.Generator) -> None:
     env = WhiteBox(WhiteBoxConfig(**options, episode_length=50), 5)
-    assert isinstance(env, VecEnv) and isinstance(env, GroundTruth)
+    assert isinstance(env, VecEnv)
+    assert isinstance(env, GroundTruth)
     row = env.reset(3)
-    assert row.obs["image"].shape == (5, 3, 64, 64) and row.obs["image"].dtype == torch.uint8
-    assert row.first.all() and not row.last.any() and not row.terminal.any() and (row.reward == 0).all()
+    assert row.obs["image"].shape == (5, 3, 64, 64)
+    assert row.obs["image"].dtype == torch.uint8
+    assert row.first.all()
+    assert not row.last.any()
+    assert not row.terminal.any()
+    assert (row.reward == 0).all()
     for _ in range(20):
         action = env.spec.action.sample((5,), rng)
         before = env.state()
@@ -83,7 +88,8 @@ def test_seeds_and_exact_resume(options: dict) -> None:
     c.load_state_dict(saved)
     for action in actions[7:]:
         one, two = a.step(action), c.step(action)
-        assert torch.equal(one.obs["image"], two.obs["image"]) and torch.equal(one.first, two.first)
+        assert torch.equal(one.obs["image"], two.obs["image"])
+        assert torch.equal(one.first, two.first)
         assert equal(a.state(), c.state())
     with pytest.raises(UserError, match="num_envs = 6, this run 2"):
         WhiteBox(config, 2).load_state_dict(saved)
@@ -102,7 +108,8 @@ def test_starts(rng: torch.Generator) -> None:
     env = WhiteBox(WhiteBoxConfig(map="pipes"), 4000)
     env.reset(0)
     index = env.index(env.state())
-    assert (index >= 0).all() and len(index.unique()) == len(env.places().clock)
+    assert (index >= 0).all()
+    assert len(index.unique()) == len(env.places().clock)
     fixed = WhiteBox(WhiteBoxConfig(map="pipes", start="3,12"), 4)
     fixed.reset(0)
     assert (fixed.state().position == torch.tensor([12.0, 48.0])).all()

@@ -65,7 +65,8 @@ def test_map_files(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("....\r\n.##.\r\n....\r\n")
     env = WhiteBox(WhiteBoxConfig(map_file=str(file)), 2)
-    assert env.map.name == "mine" and len(env.places().clock) == 10
+    assert env.map.name == "mine"
+    assert len(env.places().clock) == 10
     with pytest.raises(UserError, match="cannot be read"):
         maps.load("empty", str(tmp_path / "none.txt"))
     with pytest.raises(UserError, match="cannot be read"):
@@ -87,4 +88,5 @@ def test_there_is_a_dozen() -> None:
     assert len(maps.names()) >= 12
     assert {"empty", "corridor", "two-rooms", "four-rooms", "maze", "pipes", "one-way"} <= set(maps.names())
     pipes = maps.load("pipes")
-    assert len(set(pipes.letters.values())) >= 2 and len(pipes.entrances()) >= 1
+    assert len(set(pipes.letters.values())) >= 2
+    assert len(pipes.entrances()) >= 1

@@ -45,12 +45,14 @@ def test_the_best_return_is_the_best_of_all_sequences(task: str, file: str, rng:
     w = WhiteBox(config, 24)
     w.reset(4)
     best = w.best_return()
-    assert torch.equal(best, best_of_all(w, w.state(), 5)) and len(best.unique()) >= 3
+    assert torch.equal(best, best_of_all(w, w.state(), 5))
+    assert len(best.unique()) >= 3
     over = torch.zeros(24, dtype=torch.bool)
     for _ in range(2):  # and from the middle of an episode
         over = over | w.step(w.spec.action.sample((24,), rng)).last
     best = best_of_all(w, w.state(), 3)
-    assert torch.equal(w.best_return()[~over], best[~over]) and not over.all()
+    assert torch.equal(w.best_return()[~over], best[~over])
+    assert not over.all()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -66,7 +68,9 @@ def test_the_policy_earns_it(task: str, name: str) -> None:
         row = w.step(best_action(w))
         total = total + torch.where(over, 0.0, row.reward)
         over = over | row.last
-    assert over.all() and torch.equal(total, best) and best.max() > 0
+    assert over.all()
+    assert torch.equal(total, best)
+    assert best.max() > 0
 
 
 def test_reach_counts_the_steps_at_the_goal() -> None:

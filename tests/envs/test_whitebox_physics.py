@@ -99,15 +99,19 @@ def test_zones(tmp_path) -> None:
 def test_momentum_glides_and_stops_at_walls() -> None:
     w = make("empty", momentum=True)
     state = act(w, w.cell(4, 4), "right")
-    assert cell(state) == (5, 4) and state.velocity.tolist() == [[4, 0]]
+    assert cell(state) == (5, 4)
+    assert state.velocity.tolist() == [[4, 0]]
     state = act(w, state, "stay", "stay")
     assert cell(state) == (7, 4)
     state = act(w, state, "up")
-    assert cell(state) == (8, 3) and state.velocity.tolist() == [[4, -4]]
+    assert cell(state) == (8, 3)
+    assert state.velocity.tolist() == [[4, -4]]
     state = act(w, state, "left")
-    assert cell(state) == (8, 2) and state.velocity.tolist() == [[0, -4]]
+    assert cell(state) == (8, 2)
+    assert state.velocity.tolist() == [[0, -4]]
     state = act(w, state, *["stay"] * 4)
-    assert cell(state) == (8, 0) and state.velocity.tolist() == [[0, 0]]
+    assert cell(state) == (8, 0)
+    assert state.velocity.tolist() == [[0, 0]]
 
 
 def test_any_leading_shape() -> None:
@@ -118,7 +122,8 @@ def test_any_leading_shape() -> None:
     new = w.transition(grid, action)
     assert torch.equal(new.position[1], w.transition(state, action[1]).position)
     assert w.draw(new).shape == (2, 3, 3, 64, 64)
-    assert w.distance(new, grid).shape == (2, 3) and w.index(new).shape == (2, 3)
+    assert w.distance(new, grid).shape == (2, 3)
+    assert w.index(new).shape == (2, 3)
 
 
 # --- continuous ------------------------------------------------------------------------------------------------------
@@ -181,10 +186,12 @@ def test_continuous_pipes_and_zones() -> None:
     state = w.at(torch.tensor([[5.0, 8.5]]))
     up = torch.tensor([[0.0, -1.0]])
     new = w.transition(state, up)
-    assert new.position.tolist() == [[56, 56]] and w.teleported(state, up, new)[0]
+    assert new.position.tolist() == [[56, 56]]
+    assert w.teleported(state, up, new)[0]
     still = torch.tensor([[0.1, 0.1]])
     stirred = w.transition(new, still)
-    assert not w.teleported(new, still, stirred)[0] and stirred.position[0, 0] == pytest.approx(56.4)
+    assert not w.teleported(new, still, stirred)[0]
+    assert stirred.position[0, 0] == pytest.approx(56.4)
     z = make("zones", actions="continuous")
     right = torch.tensor([[1.0, 0.0]])
     assert z.transition(z.at(torch.tensor([[20.0, 12.0]])), right).position.tolist() == [[22, 12]]
@@ -194,11 +201,14 @@ def test_continuous_pipes_and_zones() -> None:
 def test_continuous_momentum() -> None:
     w = make("empty", actions="continuous", momentum=True)
     state = w.transition(w.at(torch.tensor([[10.0, 10.0]])), torch.tensor([[0.5, 0.0]]))
-    assert state.position.tolist() == [[12, 10]] and state.velocity.tolist() == [[2, 0]]
+    assert state.position.tolist() == [[12, 10]]
+    assert state.velocity.tolist() == [[2, 0]]
     state = w.transition(state, torch.tensor([[1.0, 0.25]]))
-    assert state.position.tolist() == [[16, 11]] and state.velocity.tolist() == [[4, 1]]
+    assert state.position.tolist() == [[16, 11]]
+    assert state.velocity.tolist() == [[4, 1]]
     wall = w.transition(w.at(torch.tensor([[59.0, 10.0]])), torch.tensor([[1.0, 1.0]]))
-    assert wall.position.tolist() == [[60, 14]] and wall.velocity.tolist() == [[0, 4]]
+    assert wall.position.tolist() == [[60, 14]]
+    assert wall.velocity.tolist() == [[0, 4]]
 
 
 def test_lattice_points_move_alike_in_both_action_spaces() -> None:

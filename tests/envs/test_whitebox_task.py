@@ -83,7 +83,8 @@ def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) 
         else:
             got = torch.where(row.first, 0.0, (here[:, 0] * 1.0) - (here[:, 1:] & now.left[:, 1:]).any(-1) * 1.0)
             over = (here[:, 1:] & now.left[:, 1:]).any(-1)
-        assert torch.equal(row.reward, got) and torch.equal(row.terminal, over)
+        assert torch.equal(row.reward, got)
+        assert torch.equal(row.terminal, over)
         assert torch.equal(row.last, over | (w.state().clock >= 60))
         changed = (now.cells != before.cells).any(-1)
         assert not (changed & ~row.first).any()
@@ -94,7 +95,8 @@ def test_rows_say_what_happened(task: str, options: dict, rng: torch.Generator) 
         before, old = now, row
         row = w.step(action)
         assert torch.equal(row.first, old.last)
-    assert paid > 3 and (ended > 2 or task != "avoid")
+    assert paid > 3
+    assert ended > 2 or task != "avoid"
 
 
 def test_staying_at_the_goal_pays() -> None:
@@ -105,7 +107,8 @@ def test_staying_at_the_goal_pays() -> None:
         row = w.step(torch.eye(5)[[action]])
         rewards += row.reward.tolist()
         last.append((bool(row.last), bool(row.terminal)))
-    assert rewards == [0, 0, 1, 1, 0, 1] and last == [(False, False)] * 4 + [(True, False)]
+    assert rewards == [0, 0, 1, 1, 0, 1]
+    assert last == [(False, False)] * 4 + [(True, False)]
     assert w.best_return(w.cell(3, 3).replace(task=marks(w))).tolist() == [4]
 
 
@@ -115,8 +118,11 @@ def test_a_last_row_may_be_terminal_at_the_time_limit() -> None:
     here = w.state().replace(task=TaskState(torch.tensor([[7 * 16 + 4]]), torch.tensor([[True]])))
     w.set_state(here)
     row = w.step(torch.eye(5)[[4]])
-    assert row.reward.tolist() == [1] and row.last.all() and row.terminal.all()
-    assert w.step(torch.eye(5)[[4]]).first.all() and marks(w).left.all()
+    assert row.reward.tolist() == [1]
+    assert row.last.all()
+    assert row.terminal.all()
+    assert w.step(torch.eye(5)[[4]]).first.all()
+    assert marks(w).left.all()
 
 
 @pytest.mark.parametrize("name", maps.names())
@@ -134,11 +140,14 @@ def test_marks_stick_out_under_the_box(options: dict) -> None:
     w.set_state(w.at(torch.cat((far, near, on))))  # the marks stay
     frame = w.draw(w.state())
     mark = coloured(frame, GOAL)
-    assert mark[0, 15:21, 19:25].all() and mark[0].sum() == 36
-    assert mark[1].sum() == 36 - 4 and mark[2].sum() == 36 - 16
+    assert mark[0, 15:21, 19:25].all()
+    assert mark[0].sum() == 36
+    assert mark[1].sum() == 36 - 4
+    assert mark[2].sum() == 36 - 16
     assert (frame == 255).all(1).sum((1, 2)).tolist() == [16] * 3
     buffer = torch.empty_like(frame)
-    assert torch.equal(w.draw(w.state(), buffer), frame) and torch.equal(buffer, frame)
+    assert torch.equal(w.draw(w.state(), buffer), frame)
+    assert torch.equal(buffer, frame)
     assert torch.equal(w.draw(w.state()[None]), frame[None])
     plain = WhiteBox(WhiteBoxConfig(map="empty", **options), 1)
     assert torch.equal(torch.where(mark[:, None], plain.draw(w.state()), frame), plain.draw(w.state()))
@@ -149,8 +158,11 @@ def test_marks_at_the_rim_and_beside_an_occluder() -> None:
     cells = torch.tensor([[0, 255, 5 * 16 + 5]])
     frame = w.draw(w.cell(12, 3).replace(task=TaskState(cells, torch.ones(1, 3, dtype=torch.bool))))
     mark = coloured(frame, ITEM)[0]
-    assert mark[:5, :5].all() and mark[59:, 59:].all()
-    assert mark[19:25, 19:24].all() and not mark[19:25, 24].any() and mark.sum() == 25 + 25 + 30
+    assert mark[:5, :5].all()
+    assert mark[59:, 59:].all()
+    assert mark[19:25, 19:24].all()
+    assert not mark[19:25, 24].any()
+    assert mark.sum() == 25 + 25 + 30
 
 
 def test_a_taken_item_vanishes() -> None:
@@ -196,8 +208,10 @@ def test_what_cannot_be_reached_is_never_marked(tmp_path) -> None:
         state, task_ = w.state(), marks(w)
         goals = w.at(corner(task_))
         away = w.distance(state[:, None], goals)
-        assert torch.isfinite(away[task_.left]).all() and (away[task_.left] > 0).all()
-        assert task_.left[:, 0].all() and state.position[:, 0].unique().numel() == 6
+        assert torch.isfinite(away[task_.left]).all()
+        assert (away[task_.left] > 0).all()
+        assert task_.left[:, 0].all()
+        assert state.position[:, 0].unique().numel() == 6
     fixed = WhiteBox(WhiteBoxConfig(map_file=str(file), task="reach", goal="3,7"), 200)
     fixed.reset(0)
     assert fixed.state().position[:, 0].unique().tolist() == [16, 20]  # the frame begins at column 3
@@ -238,12 +252,14 @@ def test_seeds_purity_and_exact_resume(task: str, rng: torch.Generator) -> None:
     a, b, c = (make(task, "cabin", 6, episode_length=9, hazards=2) for _ in range(3))
     assert torch.equal(a.reset(7).obs["image"], b.reset(7).obs["image"])
     c.reset(8)
-    assert torch.equal(marks(a).cells, marks(b).cells) and not torch.equal(marks(a).cells, marks(c).cells)
+    assert torch.equal(marks(a).cells, marks(b).cells)
+    assert not torch.equal(marks(a).cells, marks(c).cells)
     for _ in range(25):
         action, before = a.spec.action.sample((6,), rng), a.state()
         expected, old = a.transition(before, action), marks(a).left.clone()
         row = a.step(action)
-        assert before.task is not None and torch.equal(before.task.left, old)
+        assert before.task is not None
+        assert torch.equal(before.task.left, old)
         b.step(action)
         same = ~row.first
         assert torch.equal(row.obs["image"][same], a.draw(expected)[same])
@@ -262,10 +278,14 @@ def test_states_with_and_without_marks() -> None:
     w, plain = make("avoid", "pipes", 2), make("none", "pipes", 2)
     w.reset(0)
     states = BoxState.stack([w.state(), w.transition(w.state(), torch.eye(5)[[1, 2]])], 1)
-    assert states.task is not None and states.task.cells.shape == (2, 2, 4) and states[0].task is not None
+    assert states.task is not None
+    assert states.task.cells.shape == (2, 2, 4)
+    assert states[0].task is not None
     places = w.places()
-    assert places.task is None and torch.equal(w.draw(places), plain.draw(places))
-    assert torch.equal(w.table(), plain.table()) and not w.reward(places, places).any()
+    assert places.task is None
+    assert torch.equal(w.draw(places), plain.draw(places))
+    assert torch.equal(w.table(), plain.table())
+    assert not w.reward(places, places).any()
     for other, many in ((plain, "'none' has no"), (make("avoid", "pipes", 2, hazards=5), "'avoid' has 6")):
         with pytest.raises(UserError, match=f"state has 4 marked cells per box, task {many}"):
             other.set_state(w.state())

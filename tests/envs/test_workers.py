@@ -38,14 +38,16 @@ def assert_same(a: Step, b: Step) -> None:
         assert torch.equal(a.obs[name], b.obs[name])
     for name in ("reward", "first", "last", "terminal"):
         x, y = getattr(a, name), getattr(b, name)
-        assert x.dtype == y.dtype and torch.equal(x, y)
+        assert x.dtype == y.dtype
+        assert torch.equal(x, y)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
 def test_the_rows_are_those_of_stepping_the_environments_here(workers: int, rng: torch.Generator) -> None:
     pool, alone = Pool(Rogue, 5, workers), [Rogue(i) for i in range(5)]
-    assert isinstance(pool, VecEnv) and pool.spec == alone[0].spec
+    assert isinstance(pool, VecEnv)
+    assert pool.spec == alone[0].spec
     for seed in (3, 3, 40):
         assert_same(pool.reset(seed), Step.cat([env.reset(seed + i) for i, env in enumerate(alone)]))
         for _ in range(20):
@@ -71,15 +73,19 @@ def test_an_environment_that_raises_begins_a_new_episode(workers: int, caplog: p
         if what == RAISE:
             reset = row
     assert reset is not None
-    assert reset.first.tolist() == [False, True, False] and not reset.last.any() and reset.reward[1] == 0
+    assert reset.first.tolist() == [False, True, False]
+    assert not reset.last.any()
+    assert reset.reward[1] == 0
     count = read(reset.obs["state"])
-    assert count.time.tolist() == [3, 0, 3] and int(count.env[1]) == (seed_of(7, 1, 1) or 0) % 4096 != 8
+    assert count.time.tolist() == [3, 0, 3]
+    assert int(count.env[1]) == (seed_of(7, 1, 1) or 0) % 4096 != 8
     assert [r.getMessage() for r in caplog.records] == [
         "environment 1 failed and begins a new episode: ValueError: boom"
     ]
     # Row 2 was recorded as an ordinary row; no transition leads to row 3, because row 3 is a first row.
     batch = windows_at(replay, [1], [0], 10)
-    assert batch.first[0].nonzero().flatten().tolist()[:2] == [0, 3] and not batch.last[0, :3].any()
+    assert batch.first[0].nonzero().flatten().tolist()[:2] == [0, 3]
+    assert not batch.last[0, :3].any()
     assert batch.connected(1)[0, :4].tolist() == [True, True, False, True]
     assert [len(e) for e in replay.episodes([1])] == [len(e) for e in replay.episodes([1]) if e.last[-1]]
     pool.close()
@@ -109,15 +115,19 @@ def test_a_worker_that_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixtur
     pool.reset(0)
     with caplog.at_level(logging.WARNING, "isochrone"):
         row = pool.step(act(CALM, KILL, CALM))
-        assert row.first.tolist() == [True, True, False] and not row.last.any() and (row.reward[:2] == 0).all()
+        assert row.first.tolist() == [True, True, False]
+        assert not row.last.any()
+        assert (row.reward[:2] == 0).all()
         assert read(row.obs["state"]).time.tolist() == [0, 0, 1]
         pool.step(act(CALM, CALM, CALM))
         os.kill(pool._workers[1].process.pid or 0, signal.SIGKILL)  # while it is idle
         row = pool.step(act(CALM, CALM, CALM))
-        assert row.first.tolist() == [False, False, True] and read(row.obs["state"]).time.tolist() == [2, 2, 0]
+        assert row.first.tolist() == [False, False, True]
+        assert read(row.obs["state"]).time.tolist() == [2, 2, 0]
         pool.timeout = 2.0
         row = pool.step(act(CALM, CALM, HANG))
-        assert row.first.tolist() == [False, False, True] and read(row.obs["state"]).time.tolist() == [3, 3, 0]
+        assert row.first.tolist() == [False, False, True]
+        assert read(row.obs["state"]).time.tolist() == [3, 3, 0]
         assert_same(pool.step(act(CALM, CALM, CALM))[:2], pool._row()[:2])
     messages = [r.getMessage() for r in caplog.records]
     assert messages[0].startswith("the worker of environments 0, 1 was killed by signal 9")
@@ -131,7 +141,8 @@ def test_a_worker_that_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixtur
 def test_close_gives_everything_back() -> None:
     pool = Pool(Rogue, 2, 8)  # no more workers than environments
     processes, block = [worker.process for worker in pool._workers], SHARED / pool._memory[0].name
-    assert len(processes) == 2 and (block.exists() or not SHARED.exists())
+    assert len(processes) == 2
+    assert block.exists() or not SHARED.exists()
     with pytest.raises(UserError, match="not been reset"):
         pool.step(act(CALM, CALM))
     pool.reset(0)
@@ -139,7 +150,8 @@ def test_close_gives_everything_back() -> None:
         pool.step(torch.zeros(2, 5))
     pool.close()
     pool.close()
-    assert [p.exitcode for p in processes] == [0, 0] and not block.exists()
+    assert [p.exitcode for p in processes] == [0, 0]
+    assert not block.exists()
     with pytest.raises(UserError, match="closed"):
         pool.step(act(CALM, CALM))
 
@@ -222,7 +234,8 @@ def test_ctrl_c_ends_all_without_close(tmp_path: Path) -> None:
     finally:
         child.kill()  # its workers end when their pipe does
     assert child.returncode in (-signal.SIGINT, 130), errors
-    assert errors.count("Traceback") == 1 and "resource_tracker" not in errors, errors
+    assert errors.count("Traceback") == 1, errors
+    assert "resource_tracker" not in errors, errors
     assert not (SHARED / name).exists()
     for pid in pids:
         with pytest.raises(ProcessLookupError):

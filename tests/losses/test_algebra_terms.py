@@ -128,7 +128,9 @@ def test_scale_dp_where_nothing_moves_is_zero() -> None:
     batch = batch.replace(obs={"image": torch.zeros_like(batch.obs["image"])})
     loss = term("scale_dp")(model, paths(model, batch))
     loss.backward()
-    assert loss == 0 and model.error.grad is not None and model.error.grad.eq(0).all()
+    assert loss == 0
+    assert model.error.grad is not None
+    assert model.error.grad.eq(0).all()
 
 
 # --- actions

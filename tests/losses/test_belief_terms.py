@@ -54,7 +54,8 @@ def test_likelihood_reductions() -> None:
 def test_the_reward_counts_where_one_was_received() -> None:
     """A first row has no reward; the counting world pays t + a / 10 on every other."""
     model, batch = tiny("rssm", counter().spec), counted(1)[0]
-    assert bool(batch.first.any()) and not bool((batch.reward[batch.first] != 0).any())
+    assert bool(batch.first.any())
+    assert not bool((batch.reward[batch.first] != 0).any())
     roll = model.observe(batch, {"reward_hat", "feat"}, generator())
     guess = model.reward_head.mean(roll.reward_hat)
     squares = (0.5 * (guess - batch.reward) ** 2)[~batch.first]
@@ -65,7 +66,8 @@ def test_the_reward_counts_where_one_was_received() -> None:
 
 def test_terminal_rows_are_where_the_episode_ends_for_good() -> None:
     batch = counted(1)[0]
-    assert bool(batch.terminal.any()) and bool((batch.last & ~batch.terminal).any()), "both kinds of ends"
+    assert bool(batch.terminal.any()), "both kinds of ends"
+    assert bool((batch.last & ~batch.terminal).any()), "both kinds of ends"
 
 
 @pytest.mark.parametrize(("dyn", "rep"), [(1.0, 1.0), (0.8, 0.2), (1.0, 0.1), (0.5, 0.5)])

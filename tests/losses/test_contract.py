@@ -101,7 +101,8 @@ def test_groups_partition_the_trainable_parameters(model: str, mode: str) -> Non
     made, routes = measured(model, mode)
     groups = made.groups()
     check_routes(groups, {}, [], made)
-    assert {g for groups in routes.moved.values() for g in groups} == set(groups) and all(groups.values())
+    assert {g for groups in routes.moved.values() for g in groups} == set(groups)
+    assert all(groups.values())
     slow = {id(p) for part in made.modules() if isinstance(part, EMA) for p in part.parameters()}
     assert not slow & {id(p) for ps in groups.values() for p in ps}
     assert {id(p) for ps in groups.values() for p in ps} | slow == {id(p) for p in made.parameters()}
@@ -116,7 +117,8 @@ def test_probe_windows_cross_episode_ends() -> None:
     for batch in windows():
         assert bool(batch.last[:, :-1].any(1).all()), "every window must hold an episode's end"
     _, routes = measured("zhp", "residual")
-    assert routes.moved["reach_p"]["metric"] > 0 and routes.moved["geometry_rank_p"]["metric"] > 0
+    assert routes.moved["reach_p"]["metric"] > 0
+    assert routes.moved["geometry_rank_p"]["metric"] > 0
 
 
 @pytest.mark.parametrize("name", registry.names("loss"))

@@ -41,7 +41,8 @@ def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
         objective(tiny(pose="summed"), {"jepa": LossConfig(), name: LossConfig()})
     said = str(caught.value)
     assert said.startswith(f"loss '{name}' is refused: with pose=summed p is the sum of its own steps")
-    assert f"loss.{name}=0" in said and "\n" not in said
+    assert f"loss.{name}=0" in said
+    assert "\n" not in said
 
 
 def test_every_other_term_of_the_notes_takes_a_running_sum() -> None:
@@ -57,7 +58,8 @@ def untrained(**changes: Any) -> Liveness:
 def test_liveness_reports_exactly_the_two_identities() -> None:
     found = untrained()
     named = [fault for fault in found.faults if "is an identity" in fault]
-    assert [fault.split("'")[1] for fault in named] == list(IDENTITIES) and len(found.faults) == 2
+    assert [fault.split("'")[1] for fault in named] == list(IDENTITIES)
+    assert len(found.faults) == 2
     assert all("whatever the weights" in fault for fault in named)
 
 

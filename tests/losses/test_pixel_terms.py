@@ -70,7 +70,8 @@ def test_local_mean_is_one_square_pooling(shape: tuple[int, ...], box: int) -> N
 def test_zero_error_has_zero_loss_and_finite_gradient() -> None:
     same = torch.zeros(1, 3, 16, 16, requires_grad=True)
     loss = multi_box(same, torch.zeros(1, 3, 16, 16), Boxes()).sum()
-    assert loss == 0 and torch.autograd.grad(loss, same)[0].isfinite().all()
+    assert loss == 0
+    assert torch.autograd.grad(loss, same)[0].isfinite().all()
 
 
 def scene(x: int, y: int) -> Tensor:
@@ -103,9 +104,11 @@ def latent_fit(loss, steps: int) -> tuple[float, float]:
 
 def test_multi_box_decodes_every_box_beside_a_latent_loss() -> None:
     error, bright = latent_fit(lambda g, t: multi_box(g, t, Boxes()).mean(), 160)
-    assert error < 1 and bright > 0.9
+    assert error < 1
+    assert bright > 0.9
     error, bright = latent_fit(lambda g, t: (g - t).square().mean(), 160)
-    assert error > 4 and bright < 0.5
+    assert error > 4
+    assert bright < 0.5
 
 
 def test_small_min_local_mean_prefers_black() -> None:
@@ -163,4 +166,5 @@ def test_centre_of_mass_is_exact_on_the_white_box() -> None:
 
 def test_centre_of_mass_of_nothing_is_finite() -> None:
     where, mass = centre_of_mass(torch.zeros(3, 3, 16, 16))
-    assert where.isfinite().all() and bool((mass <= 1e-6).all())
+    assert where.isfinite().all()
+    assert bool((mass <= 1e-6).all())

@@ -47,7 +47,8 @@ def test_slopes() -> None:
 
 def test_reductions() -> None:
     x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])
-    assert sse(x, y).item() == 13 and norm(x).item() == pytest.approx(math.sqrt(5))
+    assert sse(x, y).item() == 13
+    assert norm(x).item() == pytest.approx(math.sqrt(5))
     assert masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False])) == 1.5
     assert masked_mean(torch.tensor([1.0]), torch.tensor([False])) == 0
     zero = torch.zeros(3, 2, requires_grad=True)
@@ -85,11 +86,13 @@ def pull(jump: float, **settings: Any) -> float:
 
 
 def test_the_ends_of_a_pipe_are_not_drawn_together() -> None:
-    assert pull(40.0) == 0 and pull(40.0, gate=False) == 0, "truncated: exactly nothing"
+    assert pull(40.0) == 0, "truncated: exactly nothing"
+    assert pull(40.0, gate=False) == 0, "truncated: exactly nothing"
     bound = 1 / 11  # one step of eleven, slope at most 1 per tau, tau = 1
     for rho in ("huber", "charbonnier"):
         near, far = pull(40.0, rho=rho, gate=False), pull(4000.0, rho=rho, gate=False)
-        assert 0 < near <= bound * 1.001 and far == pytest.approx(near, rel=1e-3), f"{rho}: bounded"
+        assert 0 < near <= bound * 1.001, f"{rho}: bounded"
+        assert far == pytest.approx(near, rel=1e-3), f"{rho}: bounded"
     squared = 2 * 40.0 / 11
     assert pull(40.0, rho="huber", gate=False) < squared / 50
 
@@ -131,7 +134,8 @@ def test_a_scene_that_stands_still_is_no_fault() -> None:
     roll = walk()
     z = torch.ones(1, 12, 2, requires_grad=True)
     loss = SMOOTH(NONE, Rollout(roll.batch, {"z": z, "z_hat": z[:, 1:].detach()}), Smooth())
-    assert loss.item() < 1e-6 and torch.autograd.grad(loss, z)[0].isfinite().all()
+    assert loss.item() < 1e-6
+    assert torch.autograd.grad(loss, z)[0].isfinite().all()
 
 
 # --- displacement_rank

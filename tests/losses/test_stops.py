@@ -124,10 +124,12 @@ def test_odometry_reads_the_pose_without_choosing_it(detach: bool) -> None:
 def test_action_delta_h_holds_the_side_it_says() -> None:
     model, cfg = tiny(**ATTACHED), registry.get("loss", "action_delta_h").settings()
     pull = pulled(model, "action_delta_h", replace(cfg, hold="change"))["h"]
-    assert pull is not None and bool(pull[:, :-1].any())
+    assert pull is not None
+    assert bool(pull[:, :-1].any())
     assert not bool(pull[:, -1].any()), "the last belief appears in the change only"
     pull = pulled(model, "action_delta_h", replace(cfg, hold="state"))["h"]
-    assert pull is not None and bool(pull.any())
+    assert pull is not None
+    assert bool(pull.any())
     # h' - h is all that is left: what pulls h' forward pulls h back
     torch.testing.assert_close(pull.sum(1), torch.zeros_like(pull.sum(1)), atol=1e-6, rtol=0)
 
@@ -166,7 +168,8 @@ def test_observe_stops_where_the_config_says(changes: dict[str, Any]) -> None:
 def test_numbers_for_the_log_carry_no_graph() -> None:
     total = objective(tiny(), weighted(jepa=2.0, z2h=0.5, reach_p=0.0))
     loss, told = total(windows(1)[0], generator())
-    assert loss.requires_grad and set(told) == {"loss", "loss/jepa", "loss/z2h"}
+    assert loss.requires_grad
+    assert set(told) == {"loss", "loss/jepa", "loss/z2h"}
     assert not any(value.requires_grad for value in told.values())
     torch.testing.assert_close(told["loss"], 2 * told["loss/jepa"] + 0.5 * told["loss/z2h"])
     assert loss.item() == told["loss"].item()

@@ -31,7 +31,8 @@ def test_an_inactive_loss_is_not_computed_and_moves_nothing():
     total.set_progress(0.6)
     loss, metrics = total(windows()[0], torch.Generator().manual_seed(0))
     loss.backward()
-    assert "loss/recon_multi_box" not in metrics and "loss/jepa" in metrics
+    assert "loss/recon_multi_box" not in metrics
+    assert "loss/jepa" in metrics
     assert all(p.grad is None for p in total.model.decoder.parameters())
     assert all(p.grad is None for p in total.model.encoder.parameters())
 
@@ -39,7 +40,8 @@ def test_an_inactive_loss_is_not_computed_and_moves_nothing():
 def test_group_spans_follow_from_the_declared_routes():
     spans = staged().group_spans()
     assert spans["encoder"] == spans["decoder"] == (0.0, 0.5)
-    assert spans["predictor"] == (0.25, 1.0) and spans["pose"] == (0.0, 1.0)
+    assert spans["predictor"] == (0.25, 1.0)
+    assert spans["pose"] == (0.0, 1.0)
     assert "delta_h" not in spans  # nothing moves it
 
 
@@ -68,5 +70,6 @@ def test_a_gap_without_any_loss_is_refused():
 def test_the_schedule_fits_into_the_span():
     config = OptimConfig(warmup=4, schedule="cosine", lr=1.0)
     got = [lr_factor(step, 100, config, (0.25, 0.75)) for step in range(1, 101)]
-    assert got[:25] == [0.0] * 25 and got[75:] == [0.0] * 25
+    assert got[:25] == [0.0] * 25
+    assert got[75:] == [0.0] * 25
     assert got[25:75] == [lr_factor(step, 50, config) for step in range(1, 51)]

@@ -24,15 +24,20 @@ def test_round_trip_of_weights_and_state(tmp_path):
     model, other = learner(toy.ToyModel(seed=1)), learner(toy.ToyModel(seed=2))
     state = {"a": {"b": torch.arange(3), "c": [1, "x", None]}, "empty": {}, "t": torch.tensor(True), "f": 0.1}
     folder = checkpoint.save(tmp_path, 12, model, state)
-    assert folder.name == "00000012" and sorted(f.name for f in folder.iterdir()) == [
+    assert folder.name == "00000012"
+    assert sorted(f.name for f in folder.iterdir()) == [
         "manifest.json",
         "trainer.safetensors",
         "weights.safetensors",
     ]
     step, found = checkpoint.load(folder, other)
-    assert step == 12 and all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
-    assert torch.equal(found["a"]["b"], torch.arange(3)) and found["a"]["c"] == [1, "x", None]
-    assert found["empty"] == {} and found["t"].dtype == torch.bool and found["f"] == 0.1
+    assert step == 12
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+    assert torch.equal(found["a"]["b"], torch.arange(3))
+    assert found["a"]["c"] == [1, "x", None]
+    assert found["empty"] == {}
+    assert found["t"].dtype == torch.bool
+    assert found["f"] == 0.1
 
 
 def test_state_that_json_would_change_is_refused():
@@ -73,7 +78,8 @@ def test_a_damaged_one_does_not_count(tmp_path, harm):
     else:
         weights.unlink()
     found = checkpoint.latest(tmp_path)
-    assert found is not None and found.name == "00000005"
+    assert found is not None
+    assert found.name == "00000005"
     with pytest.raises(UserError, match="not a complete checkpoint|damaged"):
         checkpoint.load(folder, learner())
     assert checkpoint.latest(tmp_path / "nothing") is None
@@ -121,7 +127,8 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [f.name for f in tmp_path.iterdir()] == ["00000005"]
     found = checkpoint.latest(tmp_path)
-    assert found is not None and checkpoint.load(found, learner())[0] == 5
+    assert found is not None
+    assert checkpoint.load(found, learner())[0] == 5
 
 
 def test_leftovers_of_a_killed_writer_are_swept(tmp_path):
@@ -131,7 +138,8 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path):
     (tmp_path / "00000010" / "trainer.safetensors").write_bytes(b"half")
     assert checkpoint.latest(tmp_path) is None
     save(tmp_path, 10)
-    assert [f.name for f in tmp_path.iterdir()] == ["00000010"] and checkpoint.steps(tmp_path) == [10]
+    assert [f.name for f in tmp_path.iterdir()] == ["00000010"]
+    assert checkpoint.steps(tmp_path) == [10]
 
 
 def test_generators_continue(tmp_path):

@@ -28,7 +28,8 @@ def test_there_exactly_while_the_encoder_rests(cache):
         seen.append(bool(sampled(cache).cached))
     assert seen == [False, False, True, True, False]
     spans = cache.objective.group_spans()
-    assert spans["encoder"] == (0.0, 0.5) and spans["predictor"] == (0.0, 1.0)
+    assert spans["encoder"] == (0.0, 0.5)
+    assert spans["predictor"] == (0.0, 1.0)
 
 
 def test_an_attached_encoder_is_never_at_rest(cache):
@@ -65,7 +66,8 @@ def test_new_rows_and_new_weights_are_encoded_anew(cache):
     cache._rows -= 1  # as if a row had come since
     again = cache.replay.cached["z"]
     cache.update(0.8)
-    assert cache.replay.cached["z"] is not again and torch.equal(cache.replay.cached["z"], again)
+    assert cache.replay.cached["z"] is not again
+    assert torch.equal(cache.replay.cached["z"], again)
 
 
 def test_large_recording_is_not_encoded_whole(cache):

@@ -58,7 +58,8 @@ def test_killed_and_resumed_is_the_same_bits(nursery, tmp_path):
     for _ in range(5):
         nursery.start(run=cut, steps=150, pause=0.002, kill_after=draw.uniform(0.0, 0.3 * took))
         ends.append(nursery.end())
-    assert ends.count(-signal.SIGKILL) >= 4 and set(ends) <= {0, -signal.SIGKILL}
+    assert ends.count(-signal.SIGKILL) >= 4
+    assert set(ends) <= {0, -signal.SIGKILL}
     nursery.start(run=cut, steps=150)
     assert nursery.end() == 0
     for name in checkpoint.PARTS:
@@ -81,7 +82,8 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(nursery, tmp_path, kind):
         if (run / "metrics.jsonl").exists()
         else []
     )
-    assert found is not None and int(found.name) >= max(rows, default=0)
+    assert found is not None
+    assert int(found.name) >= max(rows, default=0)
     pid = nursery.start(run=run, steps=int(found.name) + 3)
     assert nursery.end() == 0
     assert checkpoint.steps(run / "checkpoints")[-1] == int(found.name) + 3

@@ -60,14 +60,19 @@ def test_resumed_equals_uninterrupted(tmp_path):
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2')
     done, b, again, same = train(tmp_path / "cut", settings())
-    assert done.began == 16 and done.step == whole.step == 30 and done.done
+    assert done.began == 16
+    assert done.step == whole.step == 30
+    assert done.done
     for name in ("weights.safetensors", "trainer.safetensors"):
         assert (whole.checkpoint / name).read_bytes() == (done.checkpoint / name).read_bytes()
     assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
-    assert untimed(same) == untimed(rows) and again.cursor == reader.cursor == 30 and reader.flushed > 2
+    assert untimed(same) == untimed(rows)
+    assert again.cursor == reader.cursor == 30
+    assert reader.flushed > 2
     assert len(json.loads((tmp_path / "cut" / "versions.json").read_text())["resumed"]) == 3
     finished, *_ = train(tmp_path / "cut", settings())
-    assert finished.began == finished.step == 30 and finished.done
+    assert finished.began == finished.step == 30
+    assert finished.done
 
 
 def test_rows_and_hooks(tmp_path):
@@ -79,8 +84,10 @@ def test_rows_and_hooks(tmp_path):
         return {"probe": torch.tensor(step / 2), "map": torch.ones(2, 2)}
 
     _, total, _, rows = train(tmp_path, settings(eval_every=12, steps=25), hooks=[hook])
-    assert asked == [(12, True), (24, True), (25, True)] and total.training
-    assert [r["step"] for r in rows] == [10, 12, 20, 24, 25, 25] and rows[1] == {
+    assert asked == [(12, True), (24, True), (25, True)]
+    assert total.training
+    assert [r["step"] for r in rows] == [10, 12, 20, 24, 25, 25]
+    assert rows[1] == {
         "step": 12,
         "probe": 6.0,
         "map": [[1, 1]] * 2,
@@ -96,7 +103,9 @@ def test_rows_and_hooks(tmp_path):
         "time_log",
     }
     shares = [rows[0][f"time_{kind}"] for kind in ("data", "model", "log", "eval", "save")]
-    assert 0.5 < sum(shares) <= 1.0 and min(shares) >= 0  # the rest is the loop itself, more of it on a busy machine
+    # the rest is the loop itself, more of it on a busy machine
+    assert 0.5 < sum(shares) <= 1.0
+    assert min(shares) >= 0
     assert rows[0]["frames_per_s"] == pytest.approx(rows[0]["steps_per_s"] * 24)
     assert checkpoint.steps(tmp_path / "checkpoints") == [24, 25]
 
@@ -107,10 +116,12 @@ def test_a_bad_loss_leaves_batch_and_weights_behind(tmp_path):
     ):
         train(tmp_path, settings(), toy.ToyObjective(poison={21: float("nan")}))
     batch = load_file(tmp_path / "crash" / "batch-00000021.safetensors")
-    assert batch["obs/state"].shape == (4, 6, 4) and batch["first"].dtype == torch.bool
+    assert batch["obs/state"].shape == (4, 6, 4)
+    assert batch["first"].dtype == torch.bool
     total = toy.ToyObjective()
     step, state = checkpoint.load(tmp_path / "crash" / "00000020", total.learner)
-    assert step == 20 and state["stateful"]["reader"]["cursor"] == 21
+    assert step == 20
+    assert state["stateful"]["reader"]["cursor"] == 21
     assert all(torch.isfinite(v).all() for v in total.state_dict().values())
     assert checkpoint.steps(tmp_path / "checkpoints") == [8, 16]
     with pytest.raises(UserError, match="running median"):
@@ -133,7 +144,8 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path):
     done, *_ = train(tmp_path / "full", settings(log_every=50))
     whole, *_ = train(tmp_path / "whole", settings(log_every=50))
     weights = [(d.checkpoint / "weights.safetensors").read_bytes() for d in (done, whole)]
-    assert done.began == 16 and weights[0] == weights[1]
+    assert done.began == 16
+    assert weights[0] == weights[1]
 
 
 def test_zero_steps_and_strange_checkpoints_are_refused(tmp_path):
@@ -150,7 +162,8 @@ def test_nothing_is_read_twice_or_seeded(tmp_path):
     """The loop leaves torch's own generator alone, and asks for one batch per step."""
     before = torch.get_rng_state()
     _, _, reader, _ = train(tmp_path, settings(steps=7))
-    assert reader.cursor == 7 and torch.equal(torch.get_rng_state(), before)
+    assert reader.cursor == 7
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_meter_and_stopwatch():
@@ -159,7 +172,8 @@ def test_meter_and_stopwatch():
     other.restore(meter.state())
     for m in (meter, other):
         m.add({"a": torch.tensor(2.0)})
-    assert meter.means() == other.means() == {"a": 1.5, "b/c": 5.0} and meter.means() == {}
+    assert meter.means() == other.means() == {"a": 1.5, "b/c": 5.0}
+    assert meter.means() == {}
     now = iter([0.0, 1.0, 3.0, 4.0, 5.0, 5.0]).__next__
     watch = Stopwatch(now)
     with watch.on("x"):

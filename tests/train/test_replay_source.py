@@ -139,7 +139,8 @@ def test_overshooting_longer_than_a_window_is_refused() -> None:
 def test_the_capacity_of_the_replay_is_that_of_the_config(tmp_path: Path) -> None:
     config = factory.make_config("planet_small", SMALL)
     replay = dataset.fill_replay(config, None)
-    assert replay.capacity == 40 and len(replay) == 54
+    assert replay.capacity == 40
+    assert len(replay) == 54
     with pytest.raises(UserError, match=r"data\.num_envs = 3 x 40 rows \+ 162 to resume from .* takes"):
         dataset.fill_replay(factory.make_config("planet_small", {**SMALL, "data.budget_mb": "1"}), None)
     assert torch.equal(torch.tensor(replay.stored()), torch.full((3,), 18))

@@ -19,9 +19,13 @@ def test_create_open_and_refuse(tmp_path):
     with Run.create(tmp_path / "a", {"x": 1}) as run:
         digest = run.config_hash
         stored = json.loads((run.path / "versions.json").read_text())
-        assert stored["packages"]["torch"] == torch.__version__ and stored["threads"] == 1 and stored["code"]
+        assert stored["packages"]["torch"] == torch.__version__
+        assert stored["threads"] == 1
+        assert stored["code"]
     with Run.open(tmp_path / "a") as run:
-        assert run.config == {"x": 1} and run.config_hash == digest and run.latest() is None
+        assert run.config == {"x": 1}
+        assert run.config_hash == digest
+        assert run.latest() is None
         run.note_resumed(7)
         assert json.loads((run.path / "versions.json").read_text())["resumed"][0]["step"] == 7
         with pytest.raises(UserError, match="no complete checkpoint yet"):
@@ -49,7 +53,8 @@ def test_a_run_in_use_by_another_process_is_refused(tmp_path):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", code, str(tmp_path / "a")]
         done = subprocess.run(command, capture_output=True, text=True, env=env)
-        assert done.returncode == 1 and f"is in use by process {os.getpid()} on" in done.stderr
+        assert done.returncode == 1
+        assert f"is in use by process {os.getpid()} on" in done.stderr
         with pytest.raises(UserError, match="in use"):
             Run.open(tmp_path / "a")
         Run.open(tmp_path / "a", write=False).close()
@@ -68,7 +73,8 @@ def test_metrics_are_cut_at_the_checkpoint(tmp_path):
         assert [row["step"] for row in run.rows()] == [10, 20, 30]
         run.forget_after(20)
         assert run.rows()[-1] == {"step": 20, "loss": 0.5, "map": [0.0, 0.0], "bad": None, "word": "x"}
-        assert run.metrics.read_bytes().endswith(b"}\n") and len(run.rows()) == 2
+        assert run.metrics.read_bytes().endswith(b"}\n")
+        assert len(run.rows()) == 2
         sink.write(25, {"loss": 1})
         assert [row["step"] for row in run.rows()] == [10, 20, 25]
         run.metrics.write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
@@ -80,7 +86,8 @@ def test_results_and_figures(tmp_path):
     with Run.create(tmp_path, {}) as run:
         assert run.results() == {}
         (run.path / "results.json").write_text('{"success": 0.9}')
-        assert run.results() == {"success": 0.9} and run.figures(12).is_dir()
+        assert run.results() == {"success": 0.9}
+        assert run.figures(12).is_dir()
         assert run.figures(12) == tmp_path / "figures" / "00000012"
 
 
@@ -94,4 +101,5 @@ def test_atomic_write_on_a_full_disk_keeps_the_old_file(tmp_path):
             atomic_write(path, b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]

@@ -58,7 +58,8 @@ def test_plain_lines_fit_80_columns():
     sink.close()
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("step 1200/20000  6 %  45 steps/s  23k frames/s  left 6:57  loss 0.1234")
-    assert len(lines) == 2 and all(len(line) <= 80 for line in lines)
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_the_live_picture_fits_80_columns():
@@ -73,10 +74,14 @@ def test_the_live_picture_fits_80_columns():
     shown.print(sink.render())
     sink.close()
     text = picture.getvalue()
-    assert "step 1201/20000" in text and "left 6:57" in text and "probe" in text and "jepa" in text
+    assert "step 1201/20000" in text
+    assert "left 6:57" in text
+    assert "probe" in text
+    assert "jepa" in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_short_forms():
-    assert clock(75.3) == "1:15" and clock(4000) == "1:06:40"
+    assert clock(75.3) == "1:15"
+    assert clock(4000) == "1:06:40"
     assert [short(x) for x in (0.123456, 999.0, 12345.0, 2e6)] == ["0.123", "999", "12.3k", "2M"]

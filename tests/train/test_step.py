@@ -85,7 +85,8 @@ def test_bf16_runs_in_bf16_and_stays_near_float32():
         made = stepper(total, precision=precision, lr=1e-2)
         found[precision] = [float(made(batch(n), generator(n, "loss"))["loss"]) for n in range(20)]
         assert total.model.enc.weight.dtype == torch.float32
-    assert seen[0] == torch.float32 and seen[-1] == torch.bfloat16
+    assert seen[0] == torch.float32
+    assert seen[-1] == torch.bfloat16
     assert found["bf16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
     assert found["bf16-mixed"] != found["32-true"]
 
@@ -98,7 +99,8 @@ def test_a_bad_loss_is_named_and_the_weights_stay(factor, word):
     before = {k: v.clone() for k, v in made.learner.state_dict().items()}
     with pytest.raises(Diverged, match=f"loss 'size' is {word}") as caught:
         made(batch(2), generator(2, "loss"))
-    assert caught.value.step == 3 and torch.equal(caught.value.batch.obs["state"], batch(2).obs["state"])
+    assert caught.value.step == 3
+    assert torch.equal(caught.value.batch.obs["state"], batch(2).obs["state"])
     assert all(torch.equal(v, before[k]) for k, v in made.learner.state_dict().items())
 
 

@@ -92,7 +92,8 @@ def test_generators_are_apart_and_repeat():
 
 def test_launch_sets_threads_and_device():
     fabric = launch(TrainConfig(threads=2, accelerator="cpu"))
-    assert torch.get_num_threads() == 2 and fabric.device.type == "cpu"
+    assert torch.get_num_threads() == 2
+    assert fabric.device.type == "cpu"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
