@@ -193,8 +193,8 @@ def test_a_checkpoint_of_another_model(isochrone, trained: Path, tmp_path: Path)
     config = json.loads((run / "config.json").read_text())
     config["model"]["z"] = 12
     (run / "config.json").write_text(json.dumps(config))
-    refused(isochrone("eval", run), "holds another model", "use the config that it was trained with")
-    refused(isochrone("train", "--resume", run), "holds another model")
+    refused(isochrone("eval", run), "holds another learner", "use the config that it was trained with")
+    refused(isochrone("train", "--resume", run), "holds another learner")
 
 
 def test_a_run_without_a_checkpoint(isochrone, trained: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_actor_losses_move_the_actor_alone() -> None:
     losses = {
         name: (
             lambda b, name=name: objective.values(b, generator(), [name], probe=True)[name],
-            declared.declared(groups),
+            made.declared(groups),
         )
         for name, made in objective.losses.items()
     }

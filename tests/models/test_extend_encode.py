@@ -17,6 +17,7 @@ from isochrone.losses.loss import LossConfig, loss
 from isochrone.losses.objective import TrainingObjective
 from isochrone.losses.routes import check_routes
 from isochrone.models.statespace import RSSM, RssmConfig
+from isochrone.training.learner import Learner
 
 
 class MaskedRSSM(RSSM):
@@ -66,7 +67,7 @@ LOSSES = ("embed_consistency", "image", "reward", "kl")
 
 
 def test_it_trains_and_the_average_follows_without_gradient(model: MaskedRSSM) -> None:
-    objective = TrainingObjective(model, {name: LossConfig(1.0) for name in LOSSES})
+    objective = TrainingObjective(Learner({"model": model}), {name: LossConfig(1.0) for name in LOSSES})
     groups = model.groups()
     optimizer = torch.optim.AdamW([p for params in groups.values() for p in params], lr=1e-3)
     before = [p.clone() for p in model.encoder_ema.parameters()]

@@ -62,7 +62,7 @@ def test_killed_and_resumed_is_the_same_bits(nursery, tmp_path):
     assert set(ends) <= {0, -signal.SIGKILL}
     nursery.start(run=cut, steps=150)
     assert nursery.end() == 0
-    for name in checkpoint.PARTS:
+    for name in checkpoint.FILES:
         at = Path("checkpoints/00000150") / name
         assert (whole / at).read_bytes() == (cut / at).read_bytes()
     steps = [[json.loads(line)["step"] for line in (run / "metrics.jsonl").open()] for run in (whole, cut)]

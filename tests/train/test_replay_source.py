@@ -87,11 +87,11 @@ def test_the_mean_frame_is_measured_once_before_the_first_step(tmp_path: Path) -
     replay = dataset.fill_replay(config, None)  # as the run recorded it
     envs = dataset.holdout_split(config, replay)[0]
     seen = replay.sample(400, 1, torch.Generator().manual_seed(0), envs).obs["image"] / 255 - 0.5
-    still = load_file(run.trained() / "weights.safetensors")["still"]
+    still = load_file(run.trained() / "weights.safetensors")["model.mean_frame"]
     assert still.std() > 0.05, "the static background"
     torch.testing.assert_close(still, seen.mean((0, 1)), atol=0.12, rtol=0)  # of other frames: the box is elsewhere
     again = trained(tmp_path / "run", resume=True)
-    assert torch.equal(load_file(again.trained() / "weights.safetensors")["still"], still)
+    assert torch.equal(load_file(again.trained() / "weights.safetensors")["model.mean_frame"], still)
 
 
 def test_a_ratio_is_a_period_counted_in_environment_steps() -> None:
@@ -110,7 +110,7 @@ def test_a_source_collects_by_ratio_and_goes_on_after_a_resume() -> None:
     totals: list[list[int]] = []
     for cut in (False, True):
         replay, rng = dataset.fill_replay(config, None), torch.Generator().manual_seed(0)
-        objective = factory.make_objective(config, factory.make_model(config, replay.spec))
+        objective = factory.make_objective(config, factory.make_learner(config, replay.spec))
         envs = dataset.holdout_split(config, replay)[0]
         source = ReplaySource(config, replay, objective, envs)
         totals.append([])

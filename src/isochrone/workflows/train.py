@@ -59,7 +59,7 @@ class Training:
     def __enter__(self) -> Training:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.run.close()
 
     def fit(self, console: bool = True) -> FitResult:
