@@ -14,6 +14,8 @@ from PIL import Image
 from isochrone.cli import COMMANDS
 from isochrone.core import registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_folder(trained: Path, tmp_path: Path) -> Path:

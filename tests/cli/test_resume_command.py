@@ -9,6 +9,8 @@ import pytest
 
 from isochrone.training.console import Console
 
+pytestmark = pytest.mark.slow
+
 REFRESH = {
     "static": [],
     "random": ["--data.collect-every", 2, "--data.collect-steps", 6, "--data.collect-policy", "random"],

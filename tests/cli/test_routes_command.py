@@ -13,6 +13,8 @@ from isochrone.losses.routes import GradientReport
 from isochrone.workflows import routes
 from isochrone.workflows.factory import make_config
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def found(name: str) -> GradientReport:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from isochrone.envs.whitebox import BoxState, WhiteBox, WhiteBoxConfig, maps
 
+pytestmark = pytest.mark.slow
+
 
 def make(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]

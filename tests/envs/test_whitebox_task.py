@@ -11,6 +11,8 @@ from isochrone.envs.whitebox import BoxState, TaskState, WhiteBox, WhiteBoxConfi
 from isochrone.envs.whitebox.draw import NOISE_PEAK, background
 from isochrone.envs.whitebox.task import GOAL, HAZARD, ITEM
 
+pytestmark = pytest.mark.slow
+
 TASKS = ("reach", "avoid", "collect")
 # (options, digest of 30 rows of 4 environments), recorded before there were tasks
 BEFORE: list[tuple[dict, str]] = [

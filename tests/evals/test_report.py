@@ -27,6 +27,8 @@ from isochrone.evals.maps import FINE, cliffs, fine, grid_of, on_grid
 from isochrone.evals.metric import Family, Question, _Declared, declared, metric_of, rows
 from isochrone.workflows.report import summary
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "link", "img", "source", "br"}
 
 

@@ -40,7 +40,7 @@ def test_the_running_sum_is_refused_with_a_sentence(name: str) -> None:
     with pytest.raises(UserError) as caught:
         objective(tiny(pose="summed"), {"jepa": LossConfig(), name: LossConfig()})
     said = str(caught.value)
-    assert said.startswith(f"loss '{name}' is refused: with pose=summed p is the sum of its own steps")
+    assert said.startswith(f"loss '{name}' is refused: with pose=summed p is the sum of the steps")
     assert f"loss.{name}=0" in said
     assert "\n" not in said
 

@@ -22,6 +22,8 @@ from isochrone.evals.metrics.likelihood import LOG_2PI, LinearFilter, bounds, co
 from isochrone.models.statespace import SSM, SsmConfig
 from isochrone.nets.distributions import Gaussian
 
+pytestmark = pytest.mark.slow
+
 T = 8
 DOUBLE = {"dtype": torch.float64}
 

@@ -12,6 +12,8 @@ import pytest
 from fenced import Block, blocks, run
 from tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else ""
 BLOCKS = blocks(README)
 

@@ -18,6 +18,8 @@ from isochrone.core.types import ActionSpec, Spec
 from isochrone.evals.stats import wilson
 from isochrone.workflows.train import build_all
 
+pytestmark = pytest.mark.slow
+
 PIXELS = Spec({"image": (3, 64, 64)}, ActionSpec("continuous", 1))
 """In place of an environment whose package may not be installed."""
 

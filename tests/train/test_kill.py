@@ -14,6 +14,8 @@ import pytest
 
 from isochrone.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 class Nursery:
     def __init__(self):
