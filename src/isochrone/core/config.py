@@ -30,6 +30,10 @@ LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 }
 
 
+# Values come from JSON and the command line. These return a plain bool or Any, so that a type checker keeps the value
+# as Any instead of narrowing it to a dict or dataclass of unknown types.
+
+
 def _is_config(value: Any) -> bool:
     return dataclasses.is_dataclass(value)
 
