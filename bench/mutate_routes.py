@@ -35,7 +35,7 @@ TESTS: dict[str, list[str]] = {
     "losses/pixels.py": ["tests/losses/test_pixel_terms.py", "tests/losses"],
     "planners/": ["tests/planners/test_discrete_planning.py", "tests/planners"],
     "agents/": ["tests/agents"],
-    "train/": ["tests/train/test_no_graph_is_kept.py", "tests/train/test_step.py"],
+    "training/": ["tests/training/test_no_graph_is_kept.py", "tests/training/test_step.py"],
     "": ["tests"],
 }
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from isochrone.core.types import ActionSpec, Spec, Step
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 
 TARGET = 20_000
 
 
-def fill(replay: Replay, rng: torch.Generator) -> float:
+def fill(replay: ReplayBuffer, rng: torch.Generator) -> float:
     """Write every row with noise; returns rows per second."""
     num_envs, spec = replay.num_envs, replay.spec
     images = torch.randint(256, (16, num_envs, *spec.image), generator=rng, dtype=torch.uint8)
@@ -47,7 +47,7 @@ def rate(draw: Callable[[], object], batch: int, seconds: float) -> float:
     return done / spent
 
 
-def compare(replay: Replay, plain: np.ndarray, batch: int, length: int, seconds: float) -> dict[str, float]:
+def compare(replay: ReplayBuffer, plain: np.ndarray, batch: int, length: int, seconds: float) -> dict[str, float]:
     """Median rates over six alternating rounds; ours draws whole batches (all six columns), the other images only."""
     rng, plain_rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
 
@@ -78,7 +78,7 @@ def main() -> None:
     rng = torch.Generator().manual_seed(0)
     spec = Spec({"image": (3, 64, 64)}, ActionSpec("discrete", 5))
     with tempfile.TemporaryDirectory() as folder:
-        replay = Replay(spec, args.num_envs, args.rows, Path(folder) / "replay")
+        replay = ReplayBuffer(spec, args.num_envs, args.rows, Path(folder) / "replay")
         rows_per_second = fill(replay, rng)
         plain = np.load(Path(folder) / "replay" / "obs_image.npy", mmap_mode="r", allow_pickle=False)
 

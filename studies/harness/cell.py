@@ -24,7 +24,7 @@ import numpy as np
 from isochrone.cli import log_to_stderr
 from isochrone.core.config import to_dict
 from isochrone.core.errors import UserError
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.evals import suite
 from isochrone.evals.metric import BASELINES
 from isochrone.evals.suite import Results
@@ -124,7 +124,7 @@ def late_return(curve: Sequence[Sequence[float]]) -> Results:
     return {"learning_curve.late": {"value": fmean(returns[-quarter:]), BASELINE: fmean(returns[:quarter])}}
 
 
-def check_forced(config: Config, replay: Replay) -> tuple[Results, dict[str, Any]]:
+def check_forced(config: Config, replay: ReplayBuffer) -> tuple[Results, dict[str, Any]]:
     """For a cell with dead losses (a negative control): the error without `allow_dead_losses`, and every fault.
 
     Metrics: 'control.refused' (1: an error without it) and 'control.faulty.LOSS' (1: the liveness check calls the

@@ -56,7 +56,7 @@ def run(name: str, root: Path, jobs: int = 2, fresh: bool = False) -> str:
     log.info("study %s: %d cells, %d to run, %d at a time", name, len(states), len(queue), jobs)
     if stale and not fresh:
         log.info("%d of them are stale (measured with another config): they are kept and marked in the table", stale)
-    failed = Pool(name, root).run(queue, jobs) if queue else []
+    failed = Jobs(name, root).run(queue, jobs) if queue else []
     text = table(name, root)
     if failed:
         text += f"\n\nfailed: {', '.join(failed)}; run the study again to resume {'it' if len(failed) == 1 else 'them'}"
@@ -73,7 +73,7 @@ class Child:
     start: float
 
 
-class Pool:
+class Jobs:
     """Cells as processes, `jobs` at a time."""
 
     def __init__(self, name: str, root: Path, every: float = 60.0) -> None:

@@ -56,7 +56,7 @@ class Plane(nn.Module):
         return (states.p - goal.p).abs().sum(-1)
 
 
-def world(place: Tensor, action: Tensor) -> Tensor:
+def move(place: Tensor, action: Tensor) -> Tensor:
     return place + action @ (MOVES if action.shape[-1] == 5 else torch.eye(2))
 
 
@@ -71,7 +71,7 @@ def drive(mpc: MPC, start: Tensor, goal: Tensor, steps: int, seed: int = 0):
     for _ in range(steps):
         action, carry, info = mpc.act({"state": place}, carry)
         assert mpc.action.contains(action)
-        place = world(place, action)
+        place = move(place, action)
         track.append(place)
         infos.append(info)
     return torch.stack(track, 1), infos, carry
@@ -104,7 +104,7 @@ def test_the_model_hears_the_action_that_led_to_each_observation():
     for _ in range(3):
         action, carry, _ = mpc.act({"state": place}, carry)
         led.append((carry.state.led, action))
-        place = world(place, action)
+        place = move(place, action)
     assert torch.equal(led[0][0], GRID.idle((3,)))  # nothing was done before the first look
     assert torch.equal(led[1][0], led[0][1])
     assert torch.equal(led[2][0], led[1][1])

@@ -1,4 +1,4 @@
-"""Every planner inside every world model: legal actions, no weight moved, no gradient collected."""
+"""Every planner inside every model model: legal actions, no weight moved, no gradient collected."""
 
 import pytest
 import torch
@@ -23,10 +23,10 @@ def small(cls):
 @pytest.mark.parametrize("model", [m for m in registry.names("model") if hasattr(registry.get("model", m), "distance")])
 def test_it_acts(model, name, kind, space, rng):
     action, cls = KINDS[kind], registry.get("model", model)
-    world = cls(cls.Config(), Spec({"image": (3, 64, 64)}, action))
-    before = {k: v.clone() for k, v in world.state_dict().items()}
+    model = cls(cls.Config(), Spec({"image": (3, 64, 64)}, action))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
     planner = registry.get("planner", name)
-    mpc = MPC(world, MPC.Config(small(planner), objective=space))
+    mpc = MPC(model, MPC.Config(small(planner), objective=space))
     look, goal = (torch.randint(256, (2, 3, 64, 64), generator=rng, dtype=torch.uint8) for _ in range(2))
     carry = mpc.start(2, {"image": goal}, rng)
     for _ in range(2):
@@ -35,5 +35,5 @@ def test_it_acts(model, name, kind, space, rng):
         assert action.contains(chosen)
         assert info["cost"].isfinite().all()
         assert info["evaluations"] > 0
-    assert all(p.grad is None and p.requires_grad for p in world.parameters())
-    assert all(torch.equal(v, before[k]) for k, v in world.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

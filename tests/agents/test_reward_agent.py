@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows
+from tinymodel import generator, tiny, windows
 from torch import Tensor, nn
 
 from isochrone.agents.mpc import MPC

@@ -53,7 +53,7 @@ def refused(said, *words: str) -> None:
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
-def test_options(isochrone, small, tmp_path: Path, options: list[str], words: list[str]) -> None:
+def test_bad_options_are_refused(isochrone, small, tmp_path: Path, options: list[str], words: list[str]) -> None:
     run = tmp_path / "r"
     refused(isochrone("train", "tiny", *small, "--run", run, *options), *words)
     assert not run.exists(), "a run that is refused leaves no folder"
@@ -69,7 +69,7 @@ DRAWINGS = {
 
 
 @pytest.mark.parametrize("kind", DRAWINGS)
-def test_maps(isochrone, small, tmp_path: Path, kind: str) -> None:
+def test_bad_maps_are_refused(isochrone, small, tmp_path: Path, kind: str) -> None:
     drawing, words = DRAWINGS[kind]
     (tmp_path / "m.txt").write_text(drawing)
     refused(isochrone("train", "tiny", *small, "--run", tmp_path / "r", "--env.map-file", tmp_path / "m.txt"), words)
@@ -77,7 +77,7 @@ def test_maps(isochrone, small, tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / "r").exists()
 
 
-def test_an_env_without_pixels(isochrone, tmp_path: Path) -> None:
+def test_an_env_without_pixels_is_refused(isochrone, tmp_path: Path) -> None:
     class Blind(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(0, 1, (3,))
         action_space = gymnasium.spaces.Discrete(2)
@@ -146,7 +146,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_recordings(isochrone, small, recording: Path, tmp_path: Path, kind: str) -> None:
+def test_bad_recordings_are_refused(isochrone, small, recording: Path, tmp_path: Path, kind: str) -> None:
     path = Path(shutil.copy(recording, tmp_path / "bad.h5"))
     with h5py.File(path, "r+") as file:
         BROKEN[kind][0](file)
@@ -155,7 +155,7 @@ def test_recordings(isochrone, small, recording: Path, tmp_path: Path, kind: str
     assert not (tmp_path / "r").exists()
 
 
-def test_files_that_are_no_recordings(isochrone, recording: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_recordings_are_refused(isochrone, recording: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.h5"
     cut.write_bytes(recording.read_bytes()[:3000])
     refused(isochrone("train", "tiny", "--data", cut), "cut.h5 is truncated")
@@ -170,7 +170,7 @@ def test_files_that_are_no_recordings(isochrone, recording: Path, tmp_path: Path
 # --- runs
 
 
-def test_folders(isochrone, small, trained: Path, tmp_path: Path) -> None:
+def test_bad_run_folders_are_refused(isochrone, small, trained: Path, tmp_path: Path) -> None:
     refused(isochrone("train", "tiny", *small, "--run", trained), "already contains a run", "--resume")
     refused(isochrone("train", "--resume", tmp_path / "none"), "contains no run")
     refused(isochrone("train", "--resume", trained, "--train.steps", 9), "leave out --train.steps")
@@ -183,12 +183,12 @@ def test_folders(isochrone, small, trained: Path, tmp_path: Path) -> None:
     refused(isochrone("list", "maps"), "did you mean 'map'")
 
 
-def test_a_folder_in_use(isochrone, trained: Path) -> None:
+def test_a_folder_in_use_is_refused(isochrone, trained: Path) -> None:
     with Run.open(trained):
         refused(isochrone("train", "--resume", trained), "is in use by process")
 
 
-def test_a_checkpoint_of_another_model(isochrone, trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(isochrone, trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["model"]["z"] = 12
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_model(isochrone, trained: Path, tmp_path: Path)
     refused(isochrone("train", "--resume", run), "holds another learner")
 
 
-def test_a_run_without_a_checkpoint(isochrone, trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_is_refused(isochrone, trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     refused(isochrone("eval", run), "no complete checkpoint")
@@ -232,7 +232,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(isochrone, small, tmp_path: Pat
         (["--strat", "1,1"], "did you mean 'start'"),
     ],
 )
-def test_plans(isochrone, trained: Path, words: list[str], said: str) -> None:
+def test_bad_plan_requests_are_refused(isochrone, trained: Path, words: list[str], said: str) -> None:
     refused(isochrone("plan", trained, *words), said)
 
 

@@ -88,7 +88,7 @@ def test_eval_writes_json(isochrone, run_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("planner", ["astar", "shooting"])
-def test_plan_makes_a_film(isochrone, run_folder: Path, planner: str) -> None:
+def test_plan_writes_a_film(isochrone, run_folder: Path, planner: str) -> None:
     done = isochrone("plan", run_folder, "--start", "4,5", "--goal", "6,5", "--planner", planner, "--json")
     told = json.loads(done.out)
     assert done.code == 0
@@ -110,7 +110,7 @@ def test_plan_chooses_the_farthest_pair(isochrone, run_folder: Path, tmp_path: P
     assert re.search(r"astar from \d+,\d+ to \d+,\d+: (reached|not reached)", done.out)
 
 
-def test_recordings_go_round(isochrone, small: list[str], tmp_path: Path) -> None:
+def test_an_exported_recording_can_be_trained_on(isochrone, small: list[str], tmp_path: Path) -> None:
     h5, run = tmp_path / "my.h5", tmp_path / "r"
     collected = isochrone("data", "collect", "tiny", "--out", h5, "--data.num-envs", 4, "--data.rows", 101)
     assert collected.code == 0
@@ -145,7 +145,7 @@ def test_help_of_every_command(isochrone, name: str) -> None:
     assert max(map(len, done.out.splitlines())) <= 120
 
 
-def test_help_of_the_whole(isochrone) -> None:
+def test_help_of_the_program(isochrone) -> None:
     done = isochrone("--help")
     assert done.code == 0
     assert all(name in done.out for name in COMMANDS)

@@ -23,7 +23,7 @@ def found(name: str) -> GradientReport:
 
 
 @pytest.mark.parametrize("name", registry.names("recipe"))
-def test_every_recipe_keeps_its_promises(name: str) -> None:
+def test_the_gradient_routes_of_every_recipe_are_as_declared(name: str) -> None:
     assert not found(name).violations()
 
 
@@ -39,7 +39,7 @@ def test_every_difference_from_the_notes_is_explained() -> None:
     assert not [row for row in rows if "unexplained" in row[3]]
 
 
-def test_the_command(isochrone) -> None:
+def test_the_routes_command_prints_and_writes(isochrone) -> None:
     done = isochrone("routes", "zhp_original")
     assert done.code == 0
     assert "Beside the original design" in done.out

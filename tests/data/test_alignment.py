@@ -8,7 +8,7 @@ from replaywindows import windows_at
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec, Step
 from isochrone.data.collect import Collection, collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 
 
 class Counting:
@@ -56,7 +56,7 @@ class Counting:
 
 def recorded(steps=120, rows=64, num_envs=3, seed=0):
     env = Counting(num_envs)
-    replay = Replay(env.spec, num_envs, rows)
+    replay = ReplayBuffer(env.spec, num_envs, rows)
     rng = torch.Generator().manual_seed(seed)
     carry = collect(env, random_policy(env.spec.action, rng), replay, steps, rng)
     return env, replay, carry, rng
@@ -90,7 +90,7 @@ def test_the_recorded_action_is_the_one_that_was_taken():
 def test_collection_in_pieces_equals_collection_at_once():
     _, whole, _, _ = recorded(steps=90)
     env = Counting(3)
-    pieces, rng = Replay(env.spec, 3, 64), torch.Generator().manual_seed(0)
+    pieces, rng = ReplayBuffer(env.spec, 3, 64), torch.Generator().manual_seed(0)
     act, carry, done = random_policy(env.spec.action, rng), None, []
     for steps in (30, 3, 57):
         carry = collect(env, act, pieces, steps, rng, done.append, carry)
@@ -125,7 +125,7 @@ def test_the_policy_learns_where_episodes_begin(kind):
             return count({"first": torch.zeros(len(carry), dtype=torch.bool)}, carry, mode)
 
     env = Counting(2)
-    replay = Replay(env.spec, 2, 40)
+    replay = ReplayBuffer(env.spec, 2, 40)
     policy = count if kind == "function" else Counter()
     carry = collect(env, policy, replay, 61, torch.Generator().manual_seed(0), mode="eval")
     assert len(replay) == 62  # whole rows of 2 environments
@@ -157,6 +157,6 @@ def test_zero_steps_and_another_number_of_environments_are_refused():
     env, rng = Counting(2), torch.Generator()
     act = random_policy(env.spec.action, rng)
     with pytest.raises(UserError, match="0 steps; ask for at least 1"):
-        collect(env, act, Replay(env.spec, 2, 8), 0, rng)
+        collect(env, act, ReplayBuffer(env.spec, 2, 8), 0, rng)
     with pytest.raises(UserError, match="2 environments but a replay of 3"):
-        collect(env, act, Replay(env.spec, 3, 8), 10, rng)
+        collect(env, act, ReplayBuffer(env.spec, 3, 8), 10, rng)

@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from npzfolder import NpzFolder
 
 from isochrone.cli import run
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.core.files import atomic_write, load_json
+from isochrone.core.files import load_json
 from isochrone.core.protocols import Format
-from isochrone.core.types import Spec
 from isochrone.data import source
-from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
 from isochrone.workflows import dataset
 
-
-class NpzFolder:
-    """spec.json, and one .npz file for each episode, called NUMBER_ROWS.npz."""
-
-    streamed = True
-
-    def detect(self, path: Path) -> bool:
-        return path.suffix == ".episodes"
-
-    def spec(self, path: Path) -> Spec:
-        return spec_from_dict(load_json(path / "spec.json"))
-
-    def lengths(self, path: Path) -> np.ndarray | None:
-        return (
-            np.array([int(file.stem.split("_")[1]) for file in sorted(path.glob("*.npz"))]) if self.streamed else None
-        )
-
-    def read(self, path: Path) -> Iterator[Episode]:
-        for file in sorted(path.glob("*.npz")):
-            with np.load(file, allow_pickle=False) as columns:
-                yield Episode.of({name.replace(":", "/"): columns[name] for name in columns.files})
-
-    def write(self, path: Path, episodes: Iterable[Episode], spec: Spec) -> int:
-        path.mkdir()
-        for count, episode in enumerate(episodes):
-            columns = {name.replace("/", ":"): array for name, array in episode.columns().items()}
-            np.savez(path / f"{count:05d}_{len(episode)}.npz", **columns)  # pyright: ignore[reportArgumentType]
-        atomic_write(path / "spec.json", json.dumps(spec_to_dict(spec)))
-        return len(list(path.glob("*.npz")))
+ENTRY_POINTS = """
+[isochrone.format]
+npz_folder = npzfolder:NpzFolder
+"""
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.names("format")
-    monkeypatch.setitem(registry._components["format"], "npz_folder", NpzFolder)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package whose entry point is the format."""
+    about = tmp_path / "site" / "npz_folder-1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: npz-folder\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield
+    registry._components["format"].pop("npz_folder", None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from replaywindows import windows_at
 from ringrows import SMALL, SPEC, assert_window_is_true, episode_at, fill, step_at
 
 from isochrone.core.errors import UserError
-from isochrone.data.replay import Replay, row_bytes, split_envs
+from isochrone.data.replay import ReplayBuffer, row_bytes, split_envs
 
 
 @pytest.mark.parametrize("spec", [SPEC, SMALL], ids=["large", "small"])
@@ -18,7 +18,7 @@ from isochrone.data.replay import Replay, row_bytes, split_envs
 )
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_windows_are_what_was_written(spec, num_envs, rows, resume_margin, steps, on_disk, tmp_path):
-    replay = Replay(spec, num_envs, rows, tmp_path / "ring" if on_disk else None, resume_margin)
+    replay = ReplayBuffer(spec, num_envs, rows, tmp_path / "ring" if on_disk else None, resume_margin)
     fill(replay, steps)
     assert len(replay) == num_envs * min(rows, steps)
     assert replay.total == num_envs * steps
@@ -42,7 +42,11 @@ def test_windows_are_what_was_written(spec, num_envs, rows, resume_margin, steps
 )
 def test_ring_equals_a_list(num_envs, rows, resume_margin, actions, length):
     """Any order of `add` (None) and `extend` (env, length): the same rows as a Python list cut to its last `rows`."""
-    replay, lists, clock = Replay(SMALL, num_envs, rows, resume_margin=resume_margin), [[] for _ in range(num_envs)], 0
+    replay, lists, clock = (
+        ReplayBuffer(SMALL, num_envs, rows, resume_margin=resume_margin),
+        [[] for _ in range(num_envs)],
+        0,
+    )
     for action in actions:
         if action is None:
             replay.add(*step_at(SMALL, num_envs, clock))
@@ -67,7 +71,7 @@ def test_ring_equals_a_list(num_envs, rows, resume_margin, actions, length):
 
 
 def test_starts_are_uniform_and_follow_the_generator():
-    replay = Replay(SMALL, 3, 20)
+    replay = ReplayBuffer(SMALL, 3, 20)
     fill(replay, 10)
     replay.extend(1, episode_at(SMALL, 1, 6, 10))  # histories of different length: 10, 16, 10
     rng = torch.Generator().manual_seed(3)
@@ -88,7 +92,7 @@ def test_starts_are_uniform_and_follow_the_generator():
 
 
 def test_pairs_do_not_cross_episodes():
-    replay = Replay(SMALL, 2, 32)
+    replay = ReplayBuffer(SMALL, 2, 32)
     fill(replay, 32, period=5)
     pairs = replay.sample(64, 9, torch.Generator().manual_seed(0)).pairs()
     now, after = pairs.now.obs["state"][..., 1], pairs.next.obs["state"][..., 1]
@@ -99,7 +103,7 @@ def test_pairs_do_not_cross_episodes():
 
 def test_a_sampled_batch_is_not_overwritten_by_later_ones():
     """Output buffers are used again, but only when nothing looks at them, not even through a slice."""
-    replay = Replay(SPEC, 2, 32)
+    replay = ReplayBuffer(SPEC, 2, 32)
     fill(replay, 32)
     rng = torch.Generator().manual_seed(0)
     frames, copies = [], []
@@ -116,7 +120,7 @@ def test_a_sampled_batch_is_not_overwritten_by_later_ones():
 
 
 def test_envs_restrict_sampling_and_split_is_disjoint():
-    replay = Replay(SMALL, 10, 12)
+    replay = ReplayBuffer(SMALL, 10, 12)
     fill(replay, 12)
     train, holdout = split_envs(10, 0.2)
     assert len(holdout) == 2
@@ -133,7 +137,7 @@ def test_envs_restrict_sampling_and_split_is_disjoint():
 
 
 def test_episodes_come_back_whole():
-    replay = Replay(SMALL, 2, 13)
+    replay = ReplayBuffer(SMALL, 2, 13)
     fill(replay, 28)  # rows 15..27 are there: 15-19 and 20-24 are whole, 25-27 is not finished
     episodes = list(replay.episodes())
     assert [(int(e.obs["state"][0, 0]), int(e.obs["state"][0, 1]), len(e)) for e in episodes] == [
@@ -145,7 +149,7 @@ def test_episodes_come_back_whole():
 
 
 def test_a_long_episode_keeps_its_end():
-    replay = Replay(SMALL, 1, 6, resume_margin=2)
+    replay = ReplayBuffer(SMALL, 1, 6, resume_margin=2)
     replay.extend(0, episode_at(SMALL, 0, 50))
     assert replay.column(0, "obs/state")[:, 1].tolist() == [44, 45, 46, 47, 48, 49]
     assert replay.total == 50
@@ -156,14 +160,14 @@ def test_a_long_episode_keeps_its_end():
 
 def test_size():
     assert row_bytes(SPEC) == 3 * 40 * 40 + 8 + 12 + 4 + 3 + 8
-    replay = Replay(SPEC, 4, 47, resume_margin=3)
+    replay = ReplayBuffer(SPEC, 4, 47, resume_margin=3)
     assert replay.bytes == 4 * 50 * row_bytes(SPEC)
     assert "4 environments x 47 rows" in replay.describe()
     assert "1.0 MB in RAM" in replay.describe()
 
 
 def test_bad_rows_are_refused_and_nothing_is_written():
-    replay = Replay(SMALL, 2, 10)
+    replay = ReplayBuffer(SMALL, 2, 10)
     step, action = step_at(SMALL, 2, 1)
     cases = [
         (step.replace(reward=torch.tensor([0.0, float("nan")])), action, "reward is nan at row 1"),
@@ -181,7 +185,7 @@ def test_bad_rows_are_refused_and_nothing_is_written():
 
 
 def test_too_little_data_and_bad_sizes():
-    replay = Replay(SMALL, 2, 10)
+    replay = ReplayBuffer(SMALL, 2, 10)
     with pytest.raises(UserError, match="no window of 4 rows yet"):
         replay.sample(2, 4, torch.Generator())
     fill(replay, 6)
@@ -189,4 +193,4 @@ def test_too_little_data_and_bad_sizes():
         replay.sample(0, 4, torch.Generator())
     for num_envs, rows, resume_margin in ((0, 10, 0), (2, 1, 0), (2, 10, -1)):
         with pytest.raises(UserError, match="must be at least"):
-            Replay(SMALL, num_envs, rows, resume_margin=resume_margin)
+            ReplayBuffer(SMALL, num_envs, rows, resume_margin=resume_margin)

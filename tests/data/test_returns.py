@@ -6,7 +6,7 @@ import torch
 
 from isochrone.core.types import Step
 from isochrone.data.collect import Returns, collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.envs.counter import Counter, CounterConfig
 
 
@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def test_every_whole_episode_has_one_return() -> None:
     env = Counter(CounterConfig(length=3, size=4), num_envs=3)
-    replay, watch = Replay(env.spec, 3, 60), Returns()
+    replay, watch = ReplayBuffer(env.spec, 3, 60), Returns()
     collect(env, random_policy(env.spec.action, rng()), replay, 180, rng(1), watch=watch)
     whole = sorted(round(float(e.reward.sum()), 4) for e in replay.episodes())
     returns = sorted(round(x, 4) for x in watch.drain())

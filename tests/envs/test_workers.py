@@ -19,9 +19,9 @@ from tree import ROOT
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
 from isochrone.core.types import Step
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.envs.counter import read
-from isochrone.envs.env_pool import Pool
+from isochrone.envs.env_pool import EnvPool
 from isochrone.envs.local_envs import seed_of
 
 SHARED = Path("/dev/shm")
@@ -45,7 +45,7 @@ def assert_same(a: Step, b: Step) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
 def test_the_rows_are_those_of_stepping_the_environments_here(workers: int, rng: torch.Generator) -> None:
-    pool, alone = Pool(Rogue, 5, workers), [Rogue(i) for i in range(5)]
+    pool, alone = EnvPool(Rogue, 5, workers), [Rogue(i) for i in range(5)]
     assert isinstance(pool, VecEnv)
     assert pool.spec == alone[0].spec
     for seed in (3, 3, 40):
@@ -62,8 +62,8 @@ def test_the_rows_are_those_of_stepping_the_environments_here(workers: int, rng:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_environment_that_raises_begins_a_new_episode(workers: int, caplog: pytest.LogCaptureFixture) -> None:
-    pool = Pool(Rogue, 3, workers)
-    replay = Replay(pool.spec, 3, 12)
+    pool = EnvPool(Rogue, 3, workers)
+    replay = ReplayBuffer(pool.spec, 3, 12)
     row, reset = pool.reset(7), None
     for what in (CALM, CALM, RAISE, CALM, CALM, CALM, CALM, CALM, CALM, CALM):
         action = act(CALM, what, CALM)
@@ -93,7 +93,7 @@ def test_an_environment_that_raises_begins_a_new_episode(workers: int, caplog: p
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_three_failures_in_a_row_stop(workers: int) -> None:
-    pool = Pool(Rogue, 2, workers)
+    pool = EnvPool(Rogue, 2, workers)
     pool.reset(0)
     for what in (RAISE, CALM) * 3 + (RAISE, RAISE):
         assert pool.step(act(CALM, what)).first[1] == (what == RAISE)
@@ -104,14 +104,14 @@ def test_three_failures_in_a_row_stop(workers: int) -> None:
 
 
 def test_an_environment_that_cannot_begin_stops() -> None:
-    pool = Pool(Unstartable, 1)
+    pool = EnvPool(Unstartable, 1)
     pool.reset(77)
     with pytest.raises(UserError, match=r"(?s)environment 0 failed 3 times.*cannot start with seed"):
         pool.reset(78)
 
 
 def test_a_worker_that_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    pool = Pool(Rogue, 3, 2)  # environments 0 and 1, environment 2
+    pool = EnvPool(Rogue, 3, 2)  # environments 0 and 1, environment 2
     pool.reset(0)
     with caplog.at_level(logging.WARNING, "isochrone"):
         row = pool.step(act(CALM, KILL, CALM))
@@ -139,7 +139,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixtur
 
 
 def test_close_gives_everything_back() -> None:
-    pool = Pool(Rogue, 2, 8)  # no more workers than environments
+    pool = EnvPool(Rogue, 2, 8)  # no more workers than environments
     processes, block = [worker.process for worker in pool._workers], SHARED / pool._memory[0].name
     assert len(processes) == 2
     assert block.exists() or not SHARED.exists()
@@ -165,7 +165,7 @@ def test_an_interrupted_step_is_not_mistaken_for_the_next() -> None:
             return now
         raise now
 
-    pool = Pool(Rogue, 1, 1, clock=clock)
+    pool = EnvPool(Rogue, 1, 1, clock=clock)
     begin = pool.reset(0)
     times.append(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -189,23 +189,23 @@ def test_an_interrupted_step_is_not_mistaken_for_the_next() -> None:
 )
 def test_bad_environments_are_refused_at_once(make, num_envs: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Pool(make, num_envs, num_envs)
+        EnvPool(make, num_envs, num_envs)
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 1.0), (1, -1, 1.0), (1, 1, 0.0)])
 def test_numbers_out_of_range(numbers: tuple[int, int, float]) -> None:
     with pytest.raises(UserError, match="at least 1 environment"):
-        Pool(Rogue, *numbers)
+        EnvPool(Rogue, *numbers)
 
 
 SCRIPT = """
 import signal, torch
 from rogue import Rogue
-from isochrone.envs.env_pool import Pool
+from isochrone.envs.env_pool import EnvPool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its children, ignore it
-    pool = Pool(Rogue, 2, 2)
+    pool = EnvPool(Rogue, 2, 2)
     pool.reset(0)
     print(pool._memory[0].name, *[worker.process.pid for worker in pool._workers], flush=True)
     while True:

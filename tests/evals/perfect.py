@@ -50,12 +50,12 @@ class Perfect(nn.Module):
     modes = frozenset()
     is_stochastic = False
 
-    def __init__(self, world: WhiteBox, **broken: float) -> None:
+    def __init__(self, env: WhiteBox, **broken: float) -> None:
         super().__init__()
-        self.world, self.broken = world, broken
-        self.table = world.table().clone()
+        self.env, self.broken = env, broken
+        self.table = env.table().clone()
         self.table[~torch.isfinite(self.table)] = 1e4
-        self.action = world.spec.action
+        self.action = env.spec.action
 
     def encode_image(self, image: Tensor) -> Tensor:
         box = (image == 255).all(-3).flatten(-2).float()  # (..., Y*X)
@@ -67,11 +67,11 @@ class Perfect(nn.Module):
 
     def decode(self, state: TableState) -> Tensor:
         flat = state.z.reshape(-1, 2)
-        return (self.world.draw(self.world.at(flat * 4)).float() / 255).reshape(*state.z.shape[:-1], 3, 64, 64)
+        return (self.env.draw(self.env.at(flat * 4)).float() / 255).reshape(*state.z.shape[:-1], 3, 64, 64)
 
     def pose(self, z: Tensor) -> Tensor:
-        where = self.world.at((z * 4).reshape(-1, 2))
-        return self.table[self.world.index(where).clamp(min=0)].reshape(*z.shape[:-1], -1)
+        where = self.env.at((z * 4).reshape(-1, 2))
+        return self.table[self.env.index(where).clamp(min=0)].reshape(*z.shape[:-1], -1)
 
     def _state(self, z: Tensor, velocity: Tensor, age: Tensor) -> TableState:
         counted = age if "clock" in self.broken else torch.zeros_like(age)
@@ -84,16 +84,16 @@ class Perfect(nn.Module):
 
     def update(self, state: TableState, action: Tensor, obs: dict[str, Tensor]) -> TableState:
         z = self.encode_image(obs["image"])
-        before = self.world.at(state.z * 4).replace(velocity=state.h[:, :2])
-        velocity = torch.where(state.fresh[:, None], 0.0, self.world.transition(before, action).velocity)
+        before = self.env.at(state.z * 4).replace(velocity=state.h[:, :2])
+        velocity = torch.where(state.fresh[:, None], 0.0, self.env.transition(before, action).velocity)
         return self._state(z, velocity, torch.where(state.fresh, 0.0, state.h[:, 2] + 1))
 
     def step(self, state: TableState, action: Tensor) -> TableState:
         if "stuck" in self.broken:
             return state
         shape = state.z.shape[:-1]
-        box = self.world.at((state.z * 4).reshape(-1, 2)).replace(velocity=state.h[..., :2].reshape(-1, 2))
-        after = self.world.transition(box, action.reshape(-1, action.shape[-1]))
+        box = self.env.at((state.z * 4).reshape(-1, 2)).replace(velocity=state.h[..., :2].reshape(-1, 2))
+        after = self.env.transition(box, action.reshape(-1, action.shape[-1]))
         z, velocity = (after.position / 4).reshape(*shape, 2), after.velocity.reshape(*shape, 2)
         return self._state(z, velocity, state.h[..., 2] + 1)
 
@@ -123,7 +123,7 @@ class Perfect(nn.Module):
         return Rollout(batch, {"z": z, "p": self.pose(z)}, rng)
 
 
-def world(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBox:
+def make_env(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBox:
     """A white box on a drawing, through the same reader that reads a user's map file."""
     import tempfile
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from perfect import Perfect, compute, world
+from perfect import Perfect, compute, make_env
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch
@@ -20,7 +20,7 @@ from isochrone.evals.metrics.action_consistency import free_walks
 
 @lru_cache
 def recorded(momentum: bool = False) -> tuple[WhiteBox, Batch, RecordedTruth]:
-    env = world(momentum=momentum, envs=24)
+    env = make_env(momentum=momentum, envs=24)
     return env, *record(env, random_actions(env.spec), 24, torch.Generator().manual_seed(1))
 
 
@@ -154,7 +154,7 @@ def test_disagreement_finds_the_pipes() -> None:
 
 
 def test_disagreement_is_silent_without_pipes() -> None:
-    env = world("....\n.##.\n....", 3)
+    env = make_env("....\n.##.\n....", 3)
     batch, truth = record(env, random_actions(env.spec), 6, torch.Generator().manual_seed(0))
     assert compute("disagreement", Perfect(env), batch, truth) == {}
     assert "pipe_ends_gap" not in compute("perception", Perfect(env), batch, truth)
@@ -170,7 +170,7 @@ def test_actions_point_where_they_lead() -> None:
 
 
 def test_bad_recordings_are_refused() -> None:
-    env = world("...", 2)
+    env = make_env("...", 2)
     with pytest.raises(UserError, match="length 1"):
         record(env, random_actions(env.spec), 1, torch.Generator())
     with pytest.raises(UserError, match="ground truth"):
@@ -178,6 +178,6 @@ def test_bad_recordings_are_refused() -> None:
     batch, truth = record(env, random_actions(env.spec), 3, torch.Generator())
     with pytest.raises(UserError, match="raise eval.length"):
         compute("openloop_latent", Perfect(env), batch, truth)
-    tiny = world("..", 2)
+    tiny = make_env("..", 2)
     with pytest.raises(UserError, match="2 free places"):
         _ = record(tiny, random_actions(tiny.spec), 4, torch.Generator())[1].places

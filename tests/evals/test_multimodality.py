@@ -33,21 +33,21 @@ class Clock(Struct):
 
 
 class Dreamer(nn.Module):
-    """Imagines exact frames; `mix` says which: 'coin', 'blur', 'left' or 'due' (it cheats and looks at the world)."""
+    """Imagines exact frames; `mix` says which: 'coin', 'blur', 'left' or 'due' (it cheats and looks at the env)."""
 
     is_stochastic = False
 
-    def __init__(self, world: Bouncer, mix: str) -> None:
+    def __init__(self, env: Bouncer, mix: str) -> None:
         super().__init__()
-        self.world, self.mix, self.action = world, mix, world.spec.action
+        self.env, self.mix, self.action = env, mix, env.spec.action
         sides = torch.tensor([-1, 1])
-        self.frames = world.frames(sides).float() / 255  # (2, T, C, Y, X)
+        self.frames = env.frames(sides).float() / 255  # (2, T, C, Y, X)
 
     def start(self, batch: int) -> Clock:
         return Clock(torch.zeros(batch), torch.full((batch,), -1.0))
 
     def update(self, state: Clock, action: Tensor, obs: Any) -> Clock:
-        return state.replace(right=(self.world.state().side > 0).float(), row=state.row + 1)
+        return state.replace(right=(self.env.state().side > 0).float(), row=state.row + 1)
 
     def imagine(self, state: Clock, actions: Tensor, rng: torch.Generator | None = None) -> Clock:
         b, n, horizon, _ = actions.shape
@@ -66,14 +66,14 @@ class Dreamer(nn.Module):
         return (1 - wide) * self.frames[0][row.long()] + wide * self.frames[1][row.long()]
 
 
-def context(mix: str, world: Bouncer) -> Context:
-    return Context(Dreamer(world, mix), EvalConfig(horizon=10), rng(2), env=world)
+def context(mix: str, env: Bouncer) -> Context:
+    return Context(Dreamer(env, mix), EvalConfig(horizon=10), rng(2), env=env)
 
 
 def found(mix: str, variant: str = "split") -> dict[str, Any]:
     options: Any = {"variant": variant}
-    world = Bouncer(BouncerConfig(**options), num_envs=16)
-    return dict(multimodality(context(mix, world)))
+    env = Bouncer(BouncerConfig(**options), num_envs=16)
+    return dict(multimodality(context(mix, env)))
 
 
 def test_a_coin_covers_both_sides() -> None:
@@ -116,8 +116,8 @@ def test_the_energy_score_prefers_two_sharp_futures_to_one_blur() -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_sides_are_drawn_beside_what_is_imagined(theme: str) -> None:
-    world = Bouncer(BouncerConfig(), num_envs=4)
-    results, arrays = suite.compute(multimodality, context("coin", world))
+    env = Bouncer(BouncerConfig(), num_envs=4)
+    results, arrays = suite.compute(multimodality, context("coin", env))
     assert set(suite.draw_all(arrays, theme)) == {"multimodality"}
     assert {"multimodality.rarer_mode", "multimodality.correct_mode"} <= set(results)
     assert results["multimodality.correct_mode"]["baseline"] == 0.5

@@ -10,7 +10,7 @@ import pytest
 import torch
 from perfect import compute
 from replaywindows import windows_at
-from tinyworld import counted, counter, generator, tiny, windows, world
+from tinymodel import counted, counter, generator, make_env, tiny, windows
 from torch import Tensor, nn
 
 from isochrone.core.types import Batch, Struct
@@ -74,11 +74,11 @@ class Seer(nn.Module):
 def whole(size: int = 8) -> Batch:
     """Windows of one long counting episode each: every frame is another one."""
     from isochrone.data.collect import collect, random_policy
-    from isochrone.data.replay import Replay
+    from isochrone.data.replay import ReplayBuffer
     from isochrone.envs.counter import Counter, CounterConfig
 
     env = Counter(CounterConfig(length=30, actions=5, size=size), num_envs=6)
-    replay = Replay(env.spec, 6, 24)
+    replay = ReplayBuffer(env.spec, 6, 24)
     collect(env, random_policy(env.spec.action, generator()), replay, 6 * 24, generator(1))
     return windows_at(replay, list(range(6)), [0] * 6, 24)
 
@@ -201,7 +201,7 @@ def test_the_kl_per_frame_leaves_first_rows_out() -> None:
 
 
 def test_belief_probes_report_or_refuse_the_position() -> None:
-    env = world()
+    env = make_env()
     batch, truth = record(env, random_actions(env.spec), 12, generator())
     model = tiny("rssm")
     assert "position_error" in compute("belief_probes", model, batch, truth)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from perfect import Perfect, world
+from perfect import Perfect, make_env
 
 from isochrone.agents.baselines import NoOp
 from isochrone.core.errors import UserError
@@ -48,7 +48,7 @@ class Greedy:
 
 
 def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> None:
-    env = world()
+    env = make_env()
     pairs = plan_pairs(env, 200, rng)
     assert len(pairs.shortest) == 200
     assert bool((pairs.shortest >= 1).all())
@@ -57,20 +57,20 @@ def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> Non
     assert len(both.unique(dim=0)) == 200
     again = plan_pairs(env, 200, torch.Generator().manual_seed(0))
     assert torch.equal(again.start.position, pairs.start.position)
-    few = plan_pairs(world("..."), 50, rng)
+    few = plan_pairs(make_env("..."), 50, rng)
     assert len(few.shortest) == 6
     assert few.dropped == 3
 
 
 def test_a_map_where_nothing_can_be_reached_is_refused(rng: torch.Generator) -> None:
     with pytest.raises(UserError, match="connected cells"):
-        plan_pairs(world(".#.\n###\n.#."), 5, rng)
+        plan_pairs(make_env(".#.\n###\n.#."), 5, rng)
     with pytest.raises(UserError, match="at least 1"):
-        plan_pairs(world("..."), 0, rng)
+        plan_pairs(make_env("..."), 0, rng)
 
 
 def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
-    env = world()
+    env = make_env()
     pairs = plan_pairs(env, 120, rng)
     budget = 2 * int(pairs.shortest.max())
     found = baseline_agents(env, pairs)
@@ -104,7 +104,7 @@ def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
 
 
 def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
-    env = world(".....\n.....\n.....\n.....", actions="continuous")
+    env = make_env(".....\n.....\n.....\n.....", actions="continuous")
     pairs = plan_pairs(env, 40, rng)
     found = baseline_agents(env, pairs)
     outcome = evaluate_agent(env, found["replay"], pairs, 2 * int(pairs.shortest.max()))
@@ -115,7 +115,7 @@ def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
 
 def test_leaving_the_batch_changes_nobody_else(rng: torch.Generator) -> None:
     """A carry that cannot be cut keeps every row to the end; the numbers are the same."""
-    env = world()
+    env = make_env()
     pairs = plan_pairs(env, 60, rng)
 
     class Opaque(Greedy):
@@ -142,6 +142,6 @@ def test_carries_are_cut_by_rows() -> None:
 
 
 def test_zero_budget_is_refused(rng: torch.Generator) -> None:
-    env = world("...")
+    env = make_env("...")
     with pytest.raises(UserError, match="budget = 0"):
         evaluate_agent(env, NoOp(env.spec.action), plan_pairs(env, 2, rng), 0)

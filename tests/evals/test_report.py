@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from perfect import Perfect, world
+from perfect import Perfect, make_env
 from studies.harness import aggregate
 from torch import nn
 
@@ -35,7 +35,7 @@ VOID = {"meta", "link", "img", "source", "br"}
 @lru_cache
 def evaluated() -> tuple[suite.Results, dict[str, Any]]:
     """With a planner that does nothing, under a name other than CEM's."""
-    env = world(envs=10)
+    env = make_env(envs=10)
     config = EvalConfig(episodes=10, length=20, pairs=40, horizon=8)
     context = suite.recording_context(Perfect(env), env, config, agents={"mppi": _Still(env.spec.action)})
     return suite.evaluate(context)
@@ -73,7 +73,7 @@ def test_results_carry_interval_baseline_and_target() -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    env = world(envs=6)
+    env = make_env(envs=6)
     config = EvalConfig(episodes=6, length=12, pairs=10, horizon=4)
     contexts = [suite.recording_context(Perfect(env), env, config) for _ in range(2)]
     assert suite.evaluate(contexts[0])[0] == suite.evaluate(contexts[1])[0]
@@ -92,7 +92,7 @@ def test_a_model_without_distance_is_evaluated_as_far_as_possible() -> None:
             for name in ("encode_image", "decode", "start", "update", "step", "imagine"):
                 setattr(self, name, getattr(inner, name))
 
-    env = world(envs=6)
+    env = make_env(envs=6)
     config = EvalConfig(episodes=6, length=12, pairs=0, horizon=4)
     results, _ = suite.evaluate(suite.recording_context(Blind(env), env, config))
     assert "perception.spearman" in results
@@ -114,7 +114,7 @@ def test_a_metric_without_its_declaration_is_nowhere(monkeypatch: pytest.MonkeyP
 
     kept = tuple(m for m in family.metrics if m.key != "reach.mae")
     monkeypatch.setattr(family, "metrics", kept)
-    env, config = world(envs=4), EvalConfig(episodes=4, length=8, pairs=0, horizon=4)
+    env, config = make_env(envs=4), EvalConfig(episodes=4, length=8, pairs=0, horizon=4)
     context = suite.recording_context(Perfect(env), env, config)
     assert "reach.mae" not in suite.compute(family, context)[0]
     html = report.write_report(tmp_path / "without", results, {}, {}).read_text(encoding="utf-8")

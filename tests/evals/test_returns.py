@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracle import best_action
 from perfect import compute
-from tinyworld import tiny
+from tinymodel import tiny
 from torch import Tensor
 
 from isochrone.envs.counter import Counter, CounterConfig
@@ -43,18 +43,18 @@ class Always:
 class Knows(Always):
     """Plays the oracle's actions."""
 
-    def __init__(self, world: WhiteBox) -> None:
-        self.world = world
+    def __init__(self, env: WhiteBox) -> None:
+        self.env = env
 
     def act(self, obs: Any, carry: int, mode: str = "eval") -> tuple[Tensor, int, dict[str, Any]]:
-        return best_action(self.world), carry, {}
+        return best_action(self.env), carry, {}
 
 
 def test_the_counting_world_pays_what_it_says() -> None:
     """Arriving at t by action a pays t + a / 10; worlds end at different times and then wait."""
     env = Counter(CounterConfig(length=4, size=4), num_envs=6)
     for action in (0, 3):
-        lengths = [4 + world % 3 for world in range(6)]
+        lengths = [4 + env % 3 for env in range(6)]
         expected = [sum(t + action / 10 for t in range(1, n + 1)) for n in lengths]
         torch.testing.assert_close(play_episodes(env, Always(action), 0), torch.tensor(expected, dtype=torch.float64))
 
@@ -62,8 +62,8 @@ def test_the_counting_world_pays_what_it_says() -> None:
 @pytest.mark.parametrize("task", ["reach", "avoid", "collect"])
 def test_the_oracles_policy_earns_the_best_return(task: str) -> None:
     options: Any = {"map": "four-rooms", "task": task, "episode_length": 30}
-    world = WhiteBox(WhiteBoxConfig(**options), num_envs=12)
-    found = evaluate_returns(world, {"knows": Knows(world)}, 3, rng())
+    env = WhiteBox(WhiteBoxConfig(**options), num_envs=12)
+    found = evaluate_returns(env, {"knows": Knows(env)}, 3, rng())
     assert found["share"] == pytest.approx(1.0)
     assert found["oracle"] == pytest.approx(found["knows"])
     assert found["random"] < found["knows"]
@@ -115,7 +115,7 @@ def test_planned_return_against_realized_return() -> None:
     """Arriving at t pays t here; the worlds end after 4, 5 and 6 actions, and plans begin after 0, 2 and 4."""
     env = Counter(CounterConfig(length=4, size=4), num_envs=3)
     found = evaluate_returns(env, {"boasts": Boasts(0)}, 0, rng())
-    came = ((1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4 + 5 + 6) / 3)  # 5 comes alone in the second world
+    came = ((1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4) / 2, (1 + 2 + 3 + 4 + 5 + 6) / 3)  # 5 comes alone in the second env
     assert found["planned"] == pytest.approx(10)
     assert found["realized"] == pytest.approx(sum(came) / 3)
     assert found["plan_optimism"] == pytest.approx(10 - sum(came) / 3)
@@ -130,5 +130,5 @@ def test_planned_returns_are_discounted_and_end_where_an_episode_breaks() -> Non
         tracker.record_plan({"plan": torch.zeros(2, 2, 1), "cost": torch.tensor([-1.0, -3.0]), "replanned": True})
         tracker.record_reward(torch.tensor([4.0, 8.0]), torch.tensor([True, step == 0]))
     found = tracker.summary(np.random.default_rng(0))
-    assert (found["planned"], found["realized"], found["plan_optimism"]) == (1.0, 6.0, -5.0)  # the second world broke
+    assert (found["planned"], found["realized"], found["plan_optimism"]) == (1.0, 6.0, -5.0)  # the second env broke
     assert PlannedReturnTracker().summary(np.random.default_rng(0)) == {}

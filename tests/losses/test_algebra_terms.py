@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows, world
+from tinymodel import generator, make_env, tiny, windows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -148,7 +148,7 @@ def test_action_error_is_torchs_cross_entropy() -> None:
 
 @pytest.mark.parametrize("actions", ["discrete", "continuous"])
 def test_inverse_dynamics_h_against_a_loop(actions: str) -> None:
-    model, batch = tiny(spec=world(actions).spec), windows(1, actions=actions)[0]
+    model, batch = tiny(spec=make_env(actions).spec), windows(1, actions=actions)[0]
     roll = model.observe(batch, {"h"}, generator())
     costs = []
     for b in range(6):

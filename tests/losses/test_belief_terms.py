@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import counted, counter, generator, objective, tiny, weighted, windows
+from tinymodel import counted, counter, generator, objective, tiny, weighted, windows
 from torch import Tensor, nn
 from torch import distributions as td
 
@@ -52,7 +52,7 @@ def test_likelihood_reductions() -> None:
 
 
 def test_the_reward_counts_where_one_was_received() -> None:
-    """A first row has no reward; the counting world pays t + a / 10 on every other."""
+    """A first row has no reward; the counting env pays t + a / 10 on every other."""
     model, batch = tiny("rssm", counter().spec), counted(1)[0]
     assert bool(batch.first.any())
     assert not bool((batch.reward[batch.first] != 0).any())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tinyworld import generator, tiny, windows, world
+from tinymodel import generator, make_env, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.config import override, validate
@@ -55,7 +55,7 @@ def test_the_term_is_their_weighted_sum_on_two_views() -> None:
 @pytest.mark.parametrize("name", [*KEEPS_POSITION, "all"])
 def test_augmentations_keep_everything_in_its_place(name: str) -> None:
     """Each frame is altered, and the box stays where it was, within half a pixel."""
-    env = world()
+    env = make_env()
     image = env.draw(env.places()[:40]).float() / 255
     cfg = Vicreg(augment=KEEPS_POSITION if name == "all" else (name,))
     view = augment(image, cfg, generator())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import counted, counter, fits, generator, tiny, windows, world
+from tinymodel import counted, counter, fits, generator, make_env, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
@@ -79,7 +79,7 @@ def losses_of(model: Any) -> dict[str, tuple[Any, frozenset[str]]]:
 def measured(name: str, mode: str) -> tuple[Any, GradientReport]:
     actions = "continuous" if mode == "continuous" else "discrete"
     batches = counted() if mode == "vectors" else windows(actions=actions)
-    model = tiny(name, counter().spec if mode == "vectors" else world(actions).spec, **MODES[mode])
+    model = tiny(name, counter().spec if mode == "vectors" else make_env(actions).spec, **MODES[mode])
     if (
         hasattr(model, "reward_head") and model.reward_head.kind != "normal"
     ):  # two-hot heads start at zero, and pass none

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import counted, counter, generator, tiny
+from tinymodel import counted, counter, generator, tiny
 from torch import Tensor, nn
 
 from isochrone.core import registry

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, objective, tiny, weighted, windows
+from tinymodel import generator, objective, tiny, weighted, windows
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError

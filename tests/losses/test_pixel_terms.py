@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tinyworld import generator, recorded, world
+from tinymodel import generator, make_env, recorded
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -157,7 +157,7 @@ def test_a_right_picture_costs_nothing() -> None:
 
 
 def test_centre_of_mass_is_exact_on_the_white_box() -> None:
-    env = world()
+    env = make_env()
     places = env.places()
     where, mass = centre_of_mass(env.draw(places).float() / 255)
     torch.testing.assert_close(where, places.position + 1.5, atol=0.02, rtol=0)

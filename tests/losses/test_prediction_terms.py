@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows
+from tinymodel import generator, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.types import Batch, Rollout

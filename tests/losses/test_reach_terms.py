@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyworld import generator, windows
+from tinymodel import generator, windows
 from torch import Tensor, nn
 
 from isochrone.core import registry

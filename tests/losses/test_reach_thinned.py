@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tinyworld import generator, tiny, windows
+from tinymodel import generator, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.types import Rollout

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, windows
+from tinymodel import generator, windows
 from torch import Tensor
 
 from isochrone.core import registry

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import generator, objective, tiny, weighted, windows
+from tinymodel import generator, objective, tiny, weighted, windows
 from torch import Tensor
 
 from isochrone.core import registry

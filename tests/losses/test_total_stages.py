@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tinyworld import objective, tiny, windows
+from tinymodel import objective, tiny, windows
 
 from isochrone.core.errors import UserError
 from isochrone.losses.loss import LossConfig

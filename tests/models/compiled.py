@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import torch
-from tinyworld import generator, tiny, windows
+from tinymodel import generator, tiny, windows
 from torch import Tensor
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ class Two(Model):
         return {"one": [*self.one.parameters()], "two": [*self.two.parameters()]}
 
 
-def test_nothing_moves_after_a_step_unless_the_model_says_so() -> None:
+def test_after_step_changes_nothing_by_default() -> None:
     model = Two()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.after_step()

@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def test_compiled_is_the_loop() -> None:
+def test_the_compiled_recurrence_equals_the_loop() -> None:
     paths = os.pathsep.join(str(ROOT / p) for p in ("src", "tests/support"))
     done = subprocess.run(
         [sys.executable, str(HERE / "compiled.py")],

@@ -182,7 +182,7 @@ def test_the_exact_conditional_closes_the_gap_and_a_filter_does_not(seed: int, s
 
 
 @pytest.mark.parametrize(("seed", "size", "diagonal"), SYSTEMS)
-def test_it_is_never_above_the_likelihood(seed: int, size: int, diagonal: bool) -> None:
+def test_the_elbo_is_never_above_the_likelihood(seed: int, size: int, diagonal: bool) -> None:
     """Random linear posteriors of our own network, constant spread: the cubature stays exact."""
     system = LinearGaussian.random(size, size + seed % 2, rng(seed), diagonal)
     _, obs = system.simulate(3, T, rng(200 + seed))

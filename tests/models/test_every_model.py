@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import VARIANTS, filtered, fits, generator, made, same, windows
+from tinymodel import VARIANTS, filtered, fits, generator, made, same, windows
 from torch import Tensor
 
 from isochrone.core import registry
@@ -23,7 +23,7 @@ each_variant = pytest.mark.parametrize(("name", "variant"), EVERY)
 
 
 @each_variant
-def test_it_is_a_world_model_whose_groups_partition_it(name: str, variant: str) -> None:
+def test_groups_partition_the_parameters_of_a_world_model(name: str, variant: str) -> None:
     model = made(name, variant)
     check_routes(model.groups(), {}, [], model)
     assert isinstance(model, WorldModel)
@@ -31,7 +31,7 @@ def test_it_is_a_world_model_whose_groups_partition_it(name: str, variant: str) 
 
 
 @each_variant
-def test_imagining_is_stepping(name: str, variant: str) -> None:
+def test_imagine_equals_repeated_steps(name: str, variant: str) -> None:
     model, rng = made(name, variant), generator()
     state = filtered(model, windows(1)[0])[-1][:3].map(lambda x: x.double() if x.is_floating_point() else x)
     actions = model.action.sample((3, 4, 5), rng).double()
@@ -56,7 +56,7 @@ def test_a_step_takes_any_leading_shape(name: str) -> None:
 
 
 @each_variant
-def test_filtering_is_teaching(name: str, variant: str) -> None:
+def test_filter_equals_observe_row_by_row(name: str, variant: str) -> None:
     """The states of `update`, frame by frame, are the rows of `observe`; nothing is drawn."""
     model, batch = made(name, variant), windows(1)[0]
     needs = model.provides & {"z", "h", "p", "feat"}
@@ -68,7 +68,7 @@ def test_filtering_is_teaching(name: str, variant: str) -> None:
 
 
 @each_variant
-def test_the_future_changes_nothing_before_it(name: str, variant: str) -> None:
+def test_later_rows_do_not_change_earlier_ones(name: str, variant: str) -> None:
     model, batch = made(name, variant), windows(1)[0]
     fields = sorted(model.provides & {"z", "z_in", "h", "z_hat", "p", "dp", "feat", "embed"})
     roll = model.observe(batch, fields, generator())
@@ -88,7 +88,7 @@ def test_the_future_changes_nothing_before_it(name: str, variant: str) -> None:
 
 
 @each_variant
-def test_a_window_across_episodes_is_its_episodes_apart(name: str, variant: str) -> None:
+def test_a_window_across_episodes_equals_its_episodes_alone(name: str, variant: str) -> None:
     model = made(name, variant)
     fields = sorted(model.provides & ({"z", "h", "p", "feat"} if variant != "running sum" else {"z", "h"}))
     for batch in windows(1):
@@ -114,13 +114,13 @@ def test_only_what_is_needed_is_computed(name: str) -> None:
 
 
 @each_model
-def test_what_it_cannot_fill_is_refused(name: str) -> None:
+def test_a_need_that_the_model_cannot_fill_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"model '{name}' cannot fill \['aura'\]; it provides "):
         made(name).observe(windows(1)[0], {"aura"})
 
 
 @each_variant
-def test_observing_follows_from_weights_batch_and_rng_alone(name: str, variant: str) -> None:
+def test_observe_is_a_function_of_weights_batch_and_rng(name: str, variant: str) -> None:
     model, batch = made(name, variant), windows(1)[0]
     torch.manual_seed(1)
     one = model.observe(batch, model.provides, generator(3))
@@ -141,7 +141,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 @each_model
-def test_states_index_and_stack(name: str) -> None:
+def test_states_can_be_indexed_and_stacked(name: str) -> None:
     model = made(name)
     states = filtered(model, windows(1)[0])
     stacked = type(states[0]).stack(states, dim=1)
@@ -153,7 +153,7 @@ def test_states_index_and_stack(name: str) -> None:
 
 
 @each_model
-def test_a_frozen_part_gives_the_same_and_collects_nothing(name: str) -> None:
+def test_a_frozen_part_gives_equal_values_and_gets_no_gradient(name: str) -> None:
     model = made(name)
     image = windows(1)[0].obs["image"][:, 0] / 255
     seen = {"image": image} if hasattr(model.encoder, "parts") else image
@@ -170,7 +170,7 @@ def test_acting_ignores_the_action_before_the_first_frame(name: str) -> None:
 
 
 @each_model
-def test_fresh_rows_begin_and_others_go_on(name: str) -> None:
+def test_only_rows_that_are_first_are_reset(name: str) -> None:
     model, batch = made(name), windows(1)[0]
     state = filtered(model, batch)[4]
     mixed = state.replace(fresh=torch.tensor([True, False] * 3))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import SMALL, fits, generator, windows, world
+from tinymodel import SMALL, fits, generator, make_env, windows
 from torch import Tensor
 
 from isochrone.core import registry
@@ -59,14 +59,14 @@ def model() -> Iterator[MaskedRSSM]:
     options: dict[str, Any] = {name: value for name, value in SMALL.items() if fits("rssm", {name: value})}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        yield MaskedRSSM(RssmConfig(**options), world().spec)
+        yield MaskedRSSM(RssmConfig(**options), make_env().spec)
     registry._components["loss"].pop("embed_consistency")
 
 
 LOSSES = ("embed_consistency", "image", "reward", "kl")
 
 
-def test_it_trains_and_the_average_follows_without_gradient(model: MaskedRSSM) -> None:
+def test_training_moves_the_ema_branch_without_gradient(model: MaskedRSSM) -> None:
     objective = TrainingObjective(Learner({"model": model}), {name: LossConfig(1.0) for name in LOSSES})
     groups = model.groups()
     optimizer = torch.optim.AdamW([p for params in groups.values() for p in params], lr=1e-3)
@@ -83,7 +83,7 @@ def test_it_trains_and_the_average_follows_without_gradient(model: MaskedRSSM) -
         torch.testing.assert_close(average, old + 0.05 * (new - old))
 
 
-def test_the_average_is_in_no_group_and_every_route_is_as_declared(model: MaskedRSSM) -> None:
+def test_the_ema_branch_is_in_no_group_and_every_route_is_as_declared(model: MaskedRSSM) -> None:
     in_groups = {id(p) for params in model.groups().values() for p in params}
     assert not in_groups & {id(p) for p in model.encoder_ema.parameters()}
     losses = {name: registry.get("loss", name) for name in LOSSES}

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 from replaywindows import windows_at
-from tinyworld import generator, tiny
+from tinymodel import generator, tiny
 
 from isochrone.core import registry
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.envs.counter import Counter, CounterConfig, read
 
 MODELS = [name for name in registry.names("model") if "h" in registry.get("model", name).provides]
 
 
 @pytest.fixture(scope="module")
-def replay() -> Replay:
+def replay() -> ReplayBuffer:
     env = Counter(CounterConfig(length=4, actions=5, size=16), num_envs=3)
-    made, rng = Replay(env.spec, 3, 80), generator()
+    made, rng = ReplayBuffer(env.spec, 3, 80), generator()
     collect(env, random_policy(env.spec.action, rng), made, 240, rng)
     return made
 
@@ -38,7 +38,7 @@ def watched(model: Any) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_row_leads_to_the_next_by_its_own_action(name: str, replay: Replay) -> None:
+def test_each_row_leads_to_the_next_by_its_own_action(name: str, replay: ReplayBuffer) -> None:
     """h_{t+1} = F(z_t, h_t, a_t) with a_t the action that the next row says led there, and only inside an episode."""
     model, batch = tiny(name, replay.spec), replay.sample(8, 11, generator(1))
     roll = model.observe(batch, {"z", "h"}, generator())
@@ -56,7 +56,7 @@ def test_each_row_leads_to_the_next_by_its_own_action(name: str, replay: Replay)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_filtering_meets_the_action_that_led_to_the_frame(name: str, replay: Replay) -> None:
+def test_filtering_meets_the_action_that_led_to_the_frame(name: str, replay: ReplayBuffer) -> None:
     model = tiny(name, replay.spec)
     calls, batch = watched(model), windows_at(replay, [0], [0], 5)
     assert bool(batch.first[0, 0])
@@ -69,7 +69,7 @@ def test_filtering_meets_the_action_that_led_to_the_frame(name: str, replay: Rep
             assert int(action.argmax()) == int(said.action[0, t])
 
 
-def test_open_loops_take_the_actions_that_were_taken(replay: Replay) -> None:
+def test_open_loops_use_the_recorded_actions(replay: ReplayBuffer) -> None:
     model, batch = tiny("zhp", replay.spec), replay.sample(8, 11, generator(1))
     calls = watched(model)
     loop = model.observe(batch, {"open_loop"}, generator()).open_loop

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tinyworld import filtered, generator, same, tiny, windows
+from tinymodel import filtered, generator, same, tiny, windows
 from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Batch, Spec
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.envs.counter import Counter, CounterConfig, read
 from isochrone.models.statespace import rows_after, sample_starts
 
@@ -59,7 +59,7 @@ def test_a_prior_has_not_seen_its_frame_and_a_posterior_has(name: str, way: str)
 
 @each_kind
 @each_way
-def test_a_window_across_episodes_is_its_episodes_apart_also_in_its_beliefs(name: str, way: str) -> None:
+def test_beliefs_of_a_window_across_episodes_equal_those_of_its_episodes_alone(name: str, way: str) -> None:
     model, batch = tiny(name, **WAYS[way]), windows(1)[0]
     whole = model.observe(batch, {"prior", "posterior"})
     for b in range(6):
@@ -74,7 +74,7 @@ def test_a_window_across_episodes_is_its_episodes_apart_also_in_its_beliefs(name
 
 @each_kind
 @each_way
-def test_a_batch_is_its_rows_one_by_one(name: str, way: str) -> None:
+def test_a_batch_equals_its_rows_one_by_one(name: str, way: str) -> None:
     model, batch = tiny(name, **WAYS[way]), windows(1)[0]
     together = model.observe(batch, {"feat"}).feat
     for b in range(6):
@@ -83,7 +83,7 @@ def test_a_batch_is_its_rows_one_by_one(name: str, way: str) -> None:
 
 @pytest.mark.parametrize("name", ["ssm", "rssm"])
 @pytest.mark.parametrize("classes", [0, 6])
-def test_noise_enters_by_the_generator_alone(name: str, classes: int) -> None:
+def test_all_noise_comes_from_the_generator(name: str, classes: int) -> None:
     model, batch = tiny(name, classes=classes), windows(1)[0]
     with torch.no_grad():
         one, two, three = (model.observe(batch, {"feat"}, generator(s)).feat for s in (1, 1, 2))
@@ -99,7 +99,7 @@ def test_noise_enters_by_the_generator_alone(name: str, classes: int) -> None:
         assert not torch.equal(paths[0], paths[2])
 
 
-def test_a_point_draws_nothing() -> None:
+def test_a_deterministic_latent_uses_no_random_numbers() -> None:
     model, batch = tiny("rnn"), windows(1)[0]
     assert torch.equal(model.observe(batch, {"feat"}, generator(1)).feat, model.observe(batch, {"feat"}).feat)
 
@@ -155,7 +155,7 @@ def test_decoding_and_heads_read_the_features_of_a_state(name: str) -> None:
 # --- overshooting
 
 
-def test_foretold_rows_stay_in_their_episode() -> None:
+def test_overshooting_stays_in_its_episode() -> None:
     first = torch.tensor([[1, 0, 0, 1, 0, 0, 0]], dtype=torch.bool)
     last = torch.tensor([[0, 0, 1, 0, 0, 0, 0]], dtype=torch.bool)
     empty = torch.zeros(1, 7)
@@ -169,7 +169,7 @@ def test_foretold_rows_stay_in_their_episode() -> None:
 
 @each_kind
 @each_way
-def test_overshooting_is_imagining_from_each_posterior(name: str, way: str) -> None:
+def test_overshooting_equals_imagine_from_each_posterior(name: str, way: str) -> None:
     model, batch = tiny(name, rollout_starts=0, **WAYS[way]), windows(1)[0]
     roll = model.observe(batch, {"feat", "prior", "overshoot"})
     over, states = roll.overshoot, filtered(model, batch)
@@ -201,10 +201,10 @@ def test_a_random_start_needs_a_generator() -> None:
 
 
 @each_kind
-def test_each_row_is_led_to_by_the_action_before_it(name: str) -> None:
-    """The counting world says which action led to every row; single steps with that action give the same priors."""
+def test_the_prior_of_a_row_uses_the_action_before_it(name: str) -> None:
+    """The environment says which action led to every row; single steps with that action give the same priors."""
     env = Counter(CounterConfig(length=4, actions=5, size=16), num_envs=3)
-    replay, rng = Replay(env.spec, 3, 80), generator()
+    replay, rng = ReplayBuffer(env.spec, 3, 80), generator()
     collect(env, random_policy(env.spec.action, rng), replay, 240, rng)
     batch = replay.sample(8, 11, generator(1))
     model = tiny(name, env.spec)
@@ -237,7 +237,7 @@ def test_every_image_network_fits_64_pixels(encoder: str) -> None:
     assert model.decode(roll.states).shape == image.shape
 
 
-def test_vectors_are_seen_beside_pixels_or_alone() -> None:
+def test_vectors_are_encoded_beside_pixels_or_alone() -> None:
     for obs in ({"image": (3, 16, 16), "state": (4,)}, {"state": (4,), "goal": (2, 3)}):
         spec = Spec(obs, ActionSpec("continuous", 2))
         model = tiny("rssm", spec)
@@ -252,7 +252,7 @@ def test_vectors_are_seen_beside_pixels_or_alone() -> None:
         torch.testing.assert_close(roll.target["state"], squashed)
 
 
-def test_five_bits_keep_five_bits_and_noise_fills_the_rest() -> None:
+def test_image_bits_5_keeps_five_bits_and_adds_noise_below_them() -> None:
     model, batch = tiny("rssm", image_bits=5), windows(1)[0]
     image = batch.obs["image"]
     drawn = model.observe(batch, {"target"}, generator(1)).target["image"]
@@ -271,7 +271,7 @@ def embedded(model: Any, image: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("encoder", "bits"), [("planet", 8), ("planet", 5), ("patch", 8)])
-def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder: str, bits: int) -> None:
+def test_a_centred_model_encodes_and_decodes_the_difference_from_the_mean_frame(encoder: str, bits: int) -> None:
     (batch,) = windows(1)
     image = batch.obs["image"]
     plain = tiny("rssm", encoder=encoder, depth=4, image_bits=bits)
@@ -296,7 +296,7 @@ def test_a_centred_model_sees_and_shows_what_differs_from_the_mean_frame(encoder
         tiny("rssm", Spec({"state": (4,)}, ActionSpec("continuous", 2)), subtract_mean_frame=True)
 
 
-def test_blocks_must_divide_the_memory() -> None:
+def test_blocks_must_divide_the_size_of_h() -> None:
     from isochrone.core.config import validate
 
     with pytest.raises(UserError, match=r"model\.deter = 20: a block_gru needs a multiple of model\.blocks = 8"):

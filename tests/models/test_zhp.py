@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tinyworld import filtered, generator, made, tiny, windows, world
+from tinymodel import filtered, generator, made, make_env, tiny, windows
 
 from isochrone.core import registry
 from isochrone.core.config import validate
 from isochrone.core.errors import UserError
-from isochrone.models.openloop import OpenLoop, gather_rows
+from isochrone.core.tensors import gather_rows
+from isochrone.models.openloop import OpenLoop
 
 
-def test_open_loop_against_a_loop() -> None:
+def test_the_open_loop_equals_a_python_loop() -> None:
     model, batch = made("zhp"), windows(1)[0]
     loop = model.observe(batch, {"open_loop"}, generator()).open_loop
     assert loop.start.shape == (6, 3)
@@ -84,7 +85,7 @@ def test_a_measured_pose_is_the_same_in_every_window() -> None:
     assert gap[alike].max() < 1e-4
 
 
-def test_odometry_walks_and_measuring_looks() -> None:
+def test_pose_by_odometry_or_by_measurement() -> None:
     walking, looking = made("zhp", "odometry"), made("zhp")
     state = filtered(walking, windows(1)[0])[-1]
     action = walking.action.sample((6,), generator())
@@ -93,7 +94,7 @@ def test_odometry_walks_and_measuring_looks() -> None:
     torch.testing.assert_close(looking.step(state, action).p, looking.pose_of(looking.step(state, action).z))
 
 
-def test_distances_and_disagreement() -> None:
+def test_distance_and_disagreement_of_two_poses() -> None:
     model = made("zhp", "residual")
     states = filtered(model, windows(1)[0])
     a, b = states[2], states[9]
@@ -117,7 +118,7 @@ def test_the_metric_must_fit_the_pose() -> None:
 
 
 def test_continuous_actions() -> None:
-    spec = world("continuous").spec
+    spec = make_env("continuous").spec
     model, batch = tiny(spec=spec), windows(1, actions="continuous")[0]
     roll = model.observe(batch, model.provides, generator())
     assert roll.dp.shape == (6, 11, 8)

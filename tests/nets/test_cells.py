@@ -27,7 +27,7 @@ def twin(size: int, hidden: int) -> tuple[GRU, nn.GRUCell]:
     return ours, theirs
 
 
-def test_the_cell_is_torchs() -> None:
+def test_the_gru_cell_equals_torchs() -> None:
     ours, theirs = twin(5, 7)
     x = torch.randn(11, 5, generator=generator(), dtype=torch.float64, requires_grad=True)
     h = torch.randn(11, 7, generator=generator(1), dtype=torch.float64, requires_grad=True)
@@ -39,7 +39,7 @@ def test_the_cell_is_torchs() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_projecting_ahead_changes_nothing() -> None:
+def test_input_projections_ahead_of_the_loop_change_nothing() -> None:
     """A whole sequence through one matrix product equals the cell applied row by row."""
     ours, _ = twin(5, 7)
     x = torch.randn(3, 9, 5, generator=generator(), dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_recurrent_weights_start_orthogonal() -> None:
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @pytest.mark.parametrize("fourier", [0, 9])
-def test_a_perceptron_has_the_layers_it_says(layers: int, fourier: int) -> None:
+def test_an_mlp_has_the_layers_it_is_given(layers: int, fourier: int) -> None:
     net = FourierMLP(5, 4, 16, layers=layers, fourier=fourier)
     assert net(torch.zeros(2, 3, 5)).shape == (2, 3, 4)
     assert net(torch.zeros(5)).shape == (4,)
@@ -83,7 +83,7 @@ def test_fourier_keeps_x_and_adds_sines_of_it() -> None:
     assert all(p.requires_grad for p in wave.parameters())
 
 
-def test_fourier_frequencies_have_the_scale_they_say() -> None:
+def test_fourier_frequencies_have_the_given_scale() -> None:
     weight = Fourier(16, 4000, 3.0).wave.weight
     assert weight.norm(dim=1).square().mean().sqrt().item() == pytest.approx(3.0, rel=0.05)
     assert Fourier(16, 4000, 3.0).wave.bias.abs().max() <= math.pi

@@ -50,13 +50,13 @@ def test_other_sizes_are_refused(kind: str, y: int, x: int) -> None:
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("channels", [1, 3, 6])
-def test_any_number_of_channels(kind: str, channels: int) -> None:
+def test_every_number_of_channels_is_accepted(kind: str, channels: int) -> None:
     encoder, decoder = pair(kind, 32, 32, channels)
     assert decoder(encoder(torch.zeros(2, channels, 32, 32))).shape == (2, channels, 32, 32)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_position_is_kept(kind: str) -> None:
+def test_the_code_keeps_the_position(kind: str) -> None:
     """Boxes 4 px apart differ in their code, everywhere, even before training; a global pool could not tell."""
     encoder, _ = pair(kind)
     where = [(x, y) for x in range(0, 61, 12) for y in range(0, 61, 12)]
@@ -67,13 +67,13 @@ def test_position_is_kept(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_bytes_and_fractions_are_one_picture(kind: str) -> None:
+def test_uint8_and_float_images_give_the_same_code(kind: str) -> None:
     encoder, _ = pair(kind)
     image = boxes([(8, 20), (40, 4)])
     torch.testing.assert_close(encoder(image), encoder(image.float() / 255))
 
 
-def test_patches_are_cut_where_they_lie() -> None:
+def test_patches_keep_their_place() -> None:
     """Patch i sees its own 4x4 tile: change a tile, and only that code of the first layer changes."""
     encoder, _ = pair("patch", 16, 24)
     seen: list[Tensor] = []
@@ -86,7 +86,7 @@ def test_patches_are_cut_where_they_lie() -> None:
     assert changed.nonzero().flatten().tolist() == [2 * 6 + 3]
 
 
-def test_the_patch_decoder_lays_its_tiles_where_the_encoder_cut_them() -> None:
+def test_the_patch_decoder_puts_patches_where_the_encoder_cut_them() -> None:
     _, decoder = pair("patch", 16, 24)
     image = torch.arange(3 * 16 * 24.0).reshape(3, 16, 24)
     tiles = image.reshape(3, 4, 4, 6, 4).permute(1, 3, 0, 2, 4).reshape(1, 24, 48)
@@ -95,7 +95,7 @@ def test_the_patch_decoder_lays_its_tiles_where_the_encoder_cut_them() -> None:
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_what_never_moves_is_not_the_codes_business(kind: str) -> None:
+def test_the_bias_image_alone_shows_what_never_moves(kind: str) -> None:
     """A standing background is learned by `base`, whatever the code."""
     _, decoder = pair(kind, 16, 16)
     with torch.no_grad():

@@ -92,7 +92,7 @@ def test_a_backward_pass_without_the_weight_leaves_nothing_behind(data: tuple[Te
         torch.testing.assert_close(got, want)
 
 
-def test_it_does_nothing_where_nothing_is_trained(data: tuple[Tensor, Tensor]) -> None:
+def test_no_deferred_gradient_where_nothing_is_trained(data: tuple[Tensor, Tensor]) -> None:
     cell = GRU(4, 5).double()
     frozen = copy.deepcopy(cell).requires_grad_(False)
     h = data[0].clone().requires_grad_()

@@ -27,7 +27,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(1, 6), st.integers(0, 10**6), st.floats(0.1, 8))
-def test_a_gaussian_is_torchs(lead: list[int], size: int, seed: int, width: float) -> None:
+def test_a_gaussian_equals_torchs(lead: list[int], size: int, seed: int, width: float) -> None:
     family = Gaussian(size, min_std=0.1)
     q, p = (family.dist(width * randn(*lead, family.param_size, seed=seed + i)) for i in (0, 1))
     ours, theirs = (q, p), [td.Normal(d.mean, d.std) for d in (q, p)]
@@ -43,7 +43,7 @@ def test_a_gaussian_is_torchs(lead: list[int], size: int, seed: int, width: floa
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(1, 4), st.integers(2, 7), st.floats(0, 0.5), st.integers(0, 10**6), st.floats(0.1, 30))
 @example([], 1, 2, 5e-324, 0, 1.0)  # the smallest unimix: a share of it is no float any more
-def test_a_categorical_is_torchs_with_unimix_everywhere(
+def test_a_categorical_equals_torchs_with_unimix_everywhere(
     lead: list[int], groups: int, classes: int, unimix: float, seed: int, width: float
 ) -> None:
     family = Categorical(groups, classes, unimix)
@@ -99,7 +99,7 @@ def test_straight_through_is_the_gradient_of_the_mixed_probabilities(
     torch.testing.assert_close(ours, theirs, **EXACT)
 
 
-def test_without_noise_comes_the_likeliest_class() -> None:
+def test_without_noise_the_sample_is_the_mode() -> None:
     family, raw = Categorical(3, 5), randn(6, 15)
     assert torch.equal(family.sample(raw, None), family.dist(raw).mode())
     assert torch.equal(family.sample(raw, None).unflatten(-1, (3, 5)).argmax(-1), raw.unflatten(-1, (3, 5)).argmax(-1))
@@ -115,7 +115,7 @@ def test_kl_is_the_mean_log_ratio_of_samples(family: Gaussian | Categorical) -> 
     assert abs(found.mean() - q.kl(p).sum()) < 5 * error
 
 
-def test_a_point_is_a_unit_gaussian_in_its_kl() -> None:
+def test_the_kl_of_point_masses_is_that_of_unit_gaussians() -> None:
     a, b = randn(3, 4), randn(3, 4, seed=1)
     family = Deterministic(4)
     one = torch.ones_like(a)

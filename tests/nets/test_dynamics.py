@@ -29,7 +29,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return (x - mean) / (spread + 1e-3).sqrt() * norm.weight + norm.bias
 
 
-def test_the_layer_norm_gru_is_dreamers() -> None:
+def test_the_layer_norm_gru_equals_dreamers_formula() -> None:
     cell = shaken(LayerNormGRU(5, 7))
     assert isinstance(cell, LayerNormGRU)
     x, h = randn(11, 5), randn(11, 7, seed=1)
@@ -40,7 +40,7 @@ def test_the_layer_norm_gru_is_dreamers() -> None:
     torch.testing.assert_close(cell(x, h), update * candidate + (1 - update) * h)
 
 
-def test_the_block_gru_is_its_blocks_one_by_one() -> None:
+def test_the_block_gru_equals_its_blocks_one_by_one() -> None:
     """x from h, z and a goes to every block; each block mixes it with its own part of h, then gates its own part."""
     made = shaken(dynamics("block_gru", 6, 3, 8, MLPConfig(5, norm="rms", act="silu"), 4))
     assert isinstance(made, BlockGRU)
@@ -80,7 +80,7 @@ def test_a_transition_takes_any_leading_shape(cell: str, norm: str) -> None:
     assert all(g.any() for g in grads), "every weight takes part"
 
 
-def test_only_the_memoryless_one_ignores_h() -> None:
+def test_only_the_memoryless_transition_ignores_h() -> None:
     for cell in CELLS:
         made = shaken(dynamics(cell, 6, 3, 8, MLPConfig(5, norm="layer", act="silu"), 4))
         z, action = randn(4, 6), made.precompute(randn(4, 3, seed=1))
@@ -101,7 +101,7 @@ def test_a_two_input_mlp_is_the_mlp_of_both_inputs(layers: int) -> None:
     torch.testing.assert_close(alone(None, alone.precompute(e)), alone.rest(torch.relu(alone.e(e))))
 
 
-def test_first_weights_have_the_variance_they_should() -> None:
+def test_initial_weights_have_the_declared_variance() -> None:
     weight = trunc_normal(torch.empty(600, 500), 500)
     assert weight.std().item() * 500**0.5 == pytest.approx(1, abs=0.01)
     assert weight.abs().max().item() <= 2 / 0.8796 / 500**0.5 + 1e-6

@@ -36,7 +36,7 @@ def test_the_triangle_inequality_and_no_negative_distance(name: str, seed: int, 
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_nowhere_to_go_is_no_way(name: str) -> None:
+def test_the_distance_of_a_pose_to_itself_is_zero(name: str) -> None:
     x = points(0, 20)
     assert metric(name)(x, x).max() <= 1.1e-6  # the root's floor, so that its gradient stays finite
 
@@ -50,7 +50,7 @@ def test_gradients_are_finite_where_two_poses_meet(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "oneway"), [("max", True), ("residual", True), ("interval", True), ("euclidean", False)]
 )
-def test_one_way_streets(name: str, oneway: bool) -> None:
+def test_only_quasimetrics_are_asymmetric(name: str, oneway: bool) -> None:
     d = metric(name)
     a, b = points(0, 50), points(1, 50)
     assert bool((d(a, b) - d(b, a)).abs().max() > 0.1) is oneway

@@ -23,7 +23,7 @@ def test_symexp_undoes_symlog(values: list[float]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1e5, 1e5), min_size=1, max_size=8), st.sampled_from(["symexp", "symlog"]))
-def test_a_target_has_two_neighbours_and_averages_to_what_it_says(values: list[float], spaced: str) -> None:
+def test_a_two_hot_target_has_two_neighbours_and_the_mean_of_its_value(values: list[float], spaced: str) -> None:
     places = bins(spaced=spaced, dtype=torch.float64)
     x = torch.tensor(values, dtype=torch.float64).clamp(places[0], places[-1])
     weights = two_hot(x, places)
@@ -36,7 +36,7 @@ def test_a_target_has_two_neighbours_and_averages_to_what_it_says(values: list[f
         assert len(at) == 1 or int(at[1] - at[0]) == 1
 
 
-def test_beyond_the_last_place_lies_the_last_place() -> None:
+def test_values_beyond_the_last_bin_become_the_last_bin() -> None:
     places = bins(5, 2.0, "symlog")
     assert two_hot(torch.tensor([-9.0, 9.0]), places).tolist() == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
 
@@ -51,7 +51,7 @@ def test_the_loss_is_the_cross_entropy_by_hand() -> None:
 
 
 @pytest.mark.parametrize("spaced", ["symexp", "symlog"])
-def test_even_odds_mean_exactly_zero(spaced: str) -> None:
+def test_equal_probabilities_decode_to_exactly_zero(spaced: str) -> None:
     """The outer places are at 5e8: a sum that is not paired would leave a reward of its own rounding."""
     for seed in range(5):
         half = torch.randn(127, generator=torch.Generator().manual_seed(seed))
@@ -60,7 +60,7 @@ def test_even_odds_mean_exactly_zero(spaced: str) -> None:
         assert two_hot_mean(torch.zeros(255), bins(spaced=spaced)).item() == 0.0
 
 
-def test_places_are_antisymmetric_and_an_even_number_is_refused() -> None:
+def test_bins_are_antisymmetric_and_an_even_number_is_refused() -> None:
     places = bins()
     assert torch.equal(places, -places.flip(0))
     assert len(places) == 255

@@ -85,7 +85,7 @@ def test_without_noop_the_tail_is_greedy_and_legal(grid, place):
     assert (late <= 1).all()  # hovers at the goal
 
 
-def test_out_of_budget_returns_the_way_to_the_nearest_node(grid, place):
+def test_when_the_budget_ends_the_path_to_the_nearest_node_is_returned(grid, place):
     grid = grid()
     start, goal = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 7.0]])
     plan = solve(grid, place, start, goal, expansions=3, width=1)
@@ -113,7 +113,7 @@ def test_rows_do_not_influence_each_other(grid, place):
         assert torch.equal(alone.actions[0], together.actions[b])
 
 
-def test_counts_what_it_imagines(grid, place):
+def test_imagined_steps_are_counted(grid, place):
     grid = grid()
     plan = solve(grid, place, torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 7.0]]))
     assert plan.trace["evaluations"] == grid.calls

@@ -55,7 +55,7 @@ def far_optimum(cart, place, start):
     return cart.cost(cart.imagine(place(start), actions), actions).item()
 
 
-def test_shooting_is_better_than_resting_and_worse_than_the_optimum(cart, place, rng):
+def test_shooting_is_better_than_no_action_and_worse_than_the_optimum(cart, place, rng):
     plan = Shooting(Shooting.Config(horizon=HORIZON, candidates=2000), cart.action).plan(
         cart.imagine, place(START), cart.cost, None, rng
     )
@@ -73,7 +73,7 @@ def test_hold_steps_repeats_each_action(cart, place, rng):
     assert torch.equal(plan.actions[:, 2], plan.actions[:, 3])
 
 
-def test_chunks_change_nothing(cart, place):
+def test_the_chunk_size_changes_nothing(cart, place):
     plans = [
         CEM(CEM.Config(horizon=4, candidates=50, iterations=3, elites=5, chunk=chunk), cart.action).plan(
             cart.imagine, place(START), cart.cost, None, torch.Generator().manual_seed(3)

@@ -58,7 +58,7 @@ def test_shooting_finds_the_best_of_all(task, rng):
 
 
 @pytest.mark.parametrize("kind", [Gumbel, Gradient])
-def test_relaxed_planners_find_it_where_the_slope_is_honest(grid, place, rng, kind):
+def test_relaxed_planners_find_the_best_where_the_gradient_points_to_it(grid, place, rng, kind):
     grid = grid("........\n" * 5)
     start, goal = problems(grid)
     cost = partial(ReachCost(grid.straight), goal=place(goal))
@@ -109,7 +109,7 @@ def test_gumbel_refuses_continuous_actions():
         Gumbel(Gumbel.Config(), ActionSpec("continuous", 2))
 
 
-def test_gradient_says_when_no_gradient_arrives(grid, place, rng):
+def test_the_gradient_planner_refuses_a_cost_without_gradient(grid, place, rng):
     grid = grid()
     start, goal = problems(grid)
     cost = partial(ReachCost(grid.distance), goal=place(goal))  # a table look-up

@@ -69,7 +69,7 @@ GOAL = torch.tensor([[2.0, 0.0], [1.0, 3.0], [-1.0, 1.0]])  # two units away fro
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_it_reaches(solve, place, name, kind):
+def test_every_planner_reaches_the_goal(solve, place, name, kind):
     plan = solve(name, kind, START, GOAL, candidates=5000, iterations=40)
     assert plan.actions.shape == (3, 4, KINDS[kind].size)
     end = Plane(place, KINDS[kind]).imagine(place(START), plan.actions[:, None]).p[:, 0, -1]
@@ -80,12 +80,12 @@ def test_it_reaches(solve, place, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_it_fits_the_protocol(name, kind):
+def test_every_planner_fits_the_protocol(name, kind):
     assert isinstance(build(name, KINDS[kind]), Planner)
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_its_cost_is_that_of_its_actions_and_never_rises(solve, place, name, kind):
+def test_the_cost_is_that_of_the_actions_and_never_rises(solve, place, name, kind):
     plan = solve(name, kind, START, GOAL)
     states = Plane(place, KINDS[kind]).imagine(place(START), plan.actions[:, None])
     torch.testing.assert_close(ReachCost(distance)(states, plan.actions[:, None], place(GOAL))[:, 0], plan.cost)
@@ -93,7 +93,7 @@ def test_its_cost_is_that_of_its_actions_and_never_rises(solve, place, name, kin
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_the_seed_decides_all(solve, name, kind):
+def test_equal_seeds_give_equal_plans(solve, name, kind):
     first, again = solve(name, kind, START, GOAL, seed=7), solve(name, kind, START, GOAL, seed=7)
     assert torch.equal(first.actions, again.actions)
     assert torch.equal(first.cost, again.cost)
@@ -133,7 +133,7 @@ def test_a_good_warm_start_is_never_lost(solve, name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_a_broken_model_yields_legal_actions_and_an_infinite_price(place, rng, name, kind):
+def test_a_model_of_nan_yields_legal_actions_and_an_infinite_cost(place, rng, name, kind):
     action = KINDS[kind]
 
     def imagine(state, actions):

@@ -29,7 +29,7 @@ def distance(a, b):
     ("kind", "expected"),
     [("path", [0.25, 1.0, 2.5]), ("final", [0.0, 1.0, 2.0]), ("first", [1.0, 2.0, 4.0 + 2.0])],
 )
-def test_kinds(states, goal, kind, expected):
+def test_every_kind_of_cost_equals_its_formula(states, goal, kind, expected):
     torch.testing.assert_close(ReachCost(distance, kind)(states, ACTIONS, goal), torch.tensor([expected]))
 
 
@@ -39,7 +39,7 @@ def test_each_row_has_its_own_goal(place):
     assert ReachCost(distance)(states, torch.zeros(2, 1, 3, 2), goal).tolist() == [[5.0], [1.0]]
 
 
-def test_what_costs_refuse(states):
+def test_bad_arguments_of_costs_are_refused(states):
     with pytest.raises(UserError, match="no reach cost of kind 'finl'; did you mean 'final'"):
         ReachCost(distance, "finl")
     with pytest.raises(UserError, match="reach radius = -1"):

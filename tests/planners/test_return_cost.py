@@ -17,11 +17,11 @@ def cost(**settings) -> list[list[float]]:
     return ReturnCost(lambda states: states[0], **settings)((REWARD, ALIVE), ACTIONS, None).tolist()
 
 
-def test_it_is_minus_the_sum() -> None:
+def test_the_cost_is_minus_the_sum_of_rewards() -> None:
     assert cost() == [[-7.0, -7.0]]
 
 
-def test_later_rewards_may_count_less() -> None:
+def test_later_rewards_are_discounted() -> None:
     assert cost(discount=0.5) == [[-(1 + 1 + 1.0), -(4 - 0.25)]]
 
 

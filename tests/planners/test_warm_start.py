@@ -14,7 +14,7 @@ BOX = ActionSpec("continuous", 1)
 @pytest.mark.parametrize(
     ("by", "expected"), [(0, [0, 1, 2, 3]), (1, [1, 2, 3, 3]), (3, [3, 3, 3, 3]), (9, [3, 3, 3, 3])]
 )
-def test_shift(by, expected):
+def test_shift_plan_repeats_the_last_action(by, expected):
     shifted = shift_plan(PLAN, by)
     torch.testing.assert_close(shifted.actions[0, :, 0] * 10, torch.tensor(expected, dtype=torch.float))
     assert shifted.trace == {}
@@ -27,7 +27,7 @@ def test_a_plan_cannot_be_shifted_back():
 
 
 @pytest.mark.parametrize(("horizon", "expected"), [(2, [0, 1]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 3, 3])])
-def test_fit(horizon, expected):
+def test_a_warm_start_is_cut_or_padded_to_the_horizon(horizon, expected):
     guess = fit_warm_start(PLAN, BOX, 1, horizon, torch.device("cpu"))
     torch.testing.assert_close(guess[0, :, 0] * 10, torch.tensor(expected, dtype=torch.float))
 
@@ -37,5 +37,5 @@ def test_an_illegal_guess_is_made_legal():
     assert BOX.contains(fit_warm_start(wild, BOX, 1, 2, torch.device("cpu")))
 
 
-def test_no_guess_stays_none():
+def test_without_a_warm_start_there_is_none():
     assert fit_warm_start(None, BOX, 1, 2, torch.device("cpu")) is None

@@ -1,11 +1,11 @@
-"""Two helpers that every layer needs: random numbers on the generator's device, and images as floats."""
+"""Helpers that every layer needs: random numbers on the generator's device, images as floats, rows by index."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -20,3 +20,9 @@ def rng_kwargs(rng: torch.Generator | None) -> dict[str, Any]:
 def as_float(image: Tensor) -> Float[Tensor, "... C Y X"]:
     """uint8 0..255 -> float 0..1; floats pass unchanged. Images stay uint8 until an encoder calls this."""
     return image.float().div_(255) if image.dtype == torch.uint8 else image
+
+
+def gather_rows(x: Shaped[Tensor, "B T ..."], index: Int[Tensor, "B ..."]) -> Shaped[Tensor, "B ..."]:
+    """x[b, index[b, ...]]: x (B, T, ...), index (B, S) or (B, S, K) -> (*index, ...)."""
+    rows = torch.arange(x.shape[0], device=x.device).view(-1, *[1] * (index.dim() - 1))
+    return x[rows, index]

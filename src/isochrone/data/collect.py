@@ -13,7 +13,7 @@ from torch import Tensor
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Agent, VecEnv
 from isochrone.core.types import ActionSpec, Step, Struct
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 
 
 class Returns:
@@ -68,7 +68,7 @@ class Collection(Struct):
 def collect(
     env: VecEnv,
     act: Agent | Act,
-    replay: Replay,
+    replay: ReplayBuffer,
     steps: int,
     rng: torch.Generator,
     progress: Callable[[int], None] | None = None,

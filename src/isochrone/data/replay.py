@@ -18,16 +18,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from isochrone.core.buffers import Buffers
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch, Spec, Step
 from isochrone.data.episode import Episode, Field, check, check_action, check_finite, fields_of, spec_from_dict
-from isochrone.data.store import Buffers, Store, read_about
+from isochrone.data.store import Store, read_about
 
 ROW = ("action", "reward", "first", "last", "terminal")  # columns beside the observations
 LARGE = 2**18  # bytes: results of at least this many go into memory that is used again
 
 
-class Replay:
+class ReplayBuffer:
     """`num_envs` rings of `capacity` rows each: ring i is the history of environment i, in order, never shuffled.
 
     `folder=None` keeps the rows in RAM; otherwise they are .npy files that another process can open. An existing folder
@@ -54,7 +55,7 @@ class Replay:
             self.load_state_dict(self._store.cursor)
 
     @classmethod
-    def open(cls, folder: Path | str) -> Replay:
+    def open(cls, folder: Path | str) -> ReplayBuffer:
         """The replay in `folder`, at its last `flush`."""
         about = read_about(Path(folder))
         spec = spec_from_dict(about["spec"])
@@ -171,8 +172,7 @@ class Replay:
         flat, shape = self._flat[field.name], (*index.shape, *field.shape)  # (num_envs * length, row), (B, T, ...)
         if index.size * field.bytes < LARGE:
             return torch.from_numpy(flat.take(index, axis=0).reshape(shape))
-        # Large results go into memory that was touched before: above 32 MB the allocator hands out fresh pages, whose
-        # faults cost as much as the copy. With mode='clip' (nothing is out of range) numpy writes into `out` directly.
+        # With mode='clip' (nothing is out of range) numpy writes into `out` directly.
         out = self._buffers.take(shape, field.dtype)
         np.take(flat, index, axis=0, out=out.reshape(*index.shape, -1), mode="clip")
         return torch.from_numpy(out)

@@ -11,7 +11,7 @@ from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Format
 from isochrone.data.episode import check_spec, checked, summarize
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 
 
 def open_format(path: Path | str) -> Format:
@@ -64,7 +64,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int | None = None) -> Replay:
+def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int | None = None) -> ReplayBuffer:
     """A replay that holds every episode of the recording `path`, just large enough.
 
     Whole episodes are assigned to `num_envs` histories (None: up to 32) of about equal length, so that a split by
@@ -80,7 +80,7 @@ def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int 
         raise UserError(f"{path}: it holds no episodes; record at least one")
     count = min(num_envs or 32, len(lengths))
     env_of, filled = assign(lengths, count)
-    replay = Replay(spec, count, int(max(filled.max(), 2)), folder)
+    replay = ReplayBuffer(spec, count, int(max(filled.max(), 2)), folder)
     if len(replay):
         raise UserError(f"{replay.folder} already holds {len(replay)} rows; load the recording into an empty folder")
     for number, (env, episode) in enumerate(zip(env_of.tolist(), episodes, strict=True)):

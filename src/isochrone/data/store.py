@@ -1,9 +1,8 @@
-"""Storage of the replay: .npy files in a folder, or plain RAM; and a pool of output buffers."""
+"""Storage of the replay: .npy files in a folder, or plain RAM."""
 
 from __future__ import annotations
 
 import os
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -104,29 +103,3 @@ def _same(want: dict[str, Any], have: dict[str, Any], folder: Path) -> None:
             raise UserError(
                 f"replay: {folder} was written with {key} = {have.get(key)}, this run has {value}; use another folder"
             )
-
-
-class Buffers:
-    """Output arrays used again once nothing refers to them any more.
-
-    A buffer is lent as a fresh view; a tensor made from the view (and anything that shares its memory) keeps the view
-    alive. When the view is freed, nothing refers to the memory, and it is lent again.
-    """
-
-    def __init__(self, keep: int = 4) -> None:
-        self._keep = keep
-        self._lent: dict[Any, list[tuple[np.ndarray, weakref.ref[np.ndarray]]]] = {}
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An uninitialised array of this shape, at most `keep` of a shape are remembered."""
-        pool = self._lent.setdefault((shape, dtype), [])
-        for i, (base, view) in enumerate(pool):
-            if view() is None:
-                view_again = base.view()
-                pool[i] = (base, weakref.ref(view_again))
-                return view_again
-        base = np.empty(shape, dtype)
-        lent = base.view()
-        if len(pool) < self._keep:
-            pool.append((base, weakref.ref(lent)))
-        return lent

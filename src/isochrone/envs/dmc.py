@@ -26,7 +26,7 @@ from isochrone.core.config import option
 from isochrone.core.errors import MissingExtra, UserError, did_you_mean
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec, Step
-from isochrone.envs.env_pool import Pool
+from isochrone.envs.env_pool import EnvPool
 
 PACKAGES = ("dm_control", "mujoco")
 LIMIT = 1000  # raw steps of an episode; most tasks stop there by themselves
@@ -60,7 +60,7 @@ class DmcConfig:
 
 
 @register("env", "dmc")
-class Dmc(Pool):
+class Dmc(EnvPool):
     """DeepMind Control from pixels (needs the extra dmc): B environments of one task.
 
     Observations are images (3, size, size) and, if asked for, 'state'.

@@ -48,7 +48,7 @@ def _release(
         block.unlink()
 
 
-class Pool:
+class EnvPool:
     """`num_envs` environments distributed over `workers` processes (0: all in this process), as one `VecEnv`.
 
     `make(i)` returns environment i, with num_envs = 1; with workers it must be importable by name. `reset(seed)` seeds

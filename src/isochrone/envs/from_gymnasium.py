@@ -24,7 +24,7 @@ from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec, Step, check_num_envs
-from isochrone.envs.env_pool import Pool
+from isochrone.envs.env_pool import EnvPool
 
 IMAGE_KEYS = ("image", "pixels", "rgb", "rgb_array")
 
@@ -106,10 +106,10 @@ class GymEnv:
         self.config = config = config or GymConfig()
         check_num_envs(num_envs)
         self.num_envs, self.device = num_envs, torch.device(device)
-        self._pool: Pool | None = None
+        self._pool: EnvPool | None = None
         _headless()
         if config.workers:
-            self._pool = Pool(partial(_single, config), num_envs, config.workers, config.timeout, device)
+            self._pool = EnvPool(partial(_single, config), num_envs, config.workers, config.timeout, device)
             self.spec = self._pool.spec
             return
         key, rendered, space = _inspect(config)

@@ -10,7 +10,7 @@ import torch
 
 from isochrone.core.config import option
 from isochrone.core.types import Batch
-from isochrone.evals.model_access import device_of
+from isochrone.evals.model_access import model_device
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Context:
 
     @property
     def device(self) -> torch.device:
-        return device_of(self.model)
+        return model_device(self.model)
 
     @property
     def rows(self) -> Batch:

@@ -15,7 +15,7 @@ CHUNK = 512
 """Frames encoded at once; rows of a pair matrix are cut so that about 2^15 pairs are compared at once."""
 
 
-def device_of(model: Any) -> torch.device:
+def model_device(model: Any) -> torch.device:
     """Where the model's parameters are; the CPU if it has none."""
     first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
     return first.device if first is not None else torch.device("cpu")
@@ -29,14 +29,14 @@ def numpy(x: Tensor) -> np.ndarray:
 @torch.no_grad()
 def encode(model: Any, images: UInt8[Tensor, "N C Y X"]) -> Float[Tensor, "N Z"]:
     """z of many frames."""
-    device = device_of(model)
+    device = model_device(model)
     return torch.cat([model.encode_image(chunk.to(device)) for chunk in images.split(CHUNK)])
 
 
 @torch.no_grad()
 def single_frame_states(model: Any, images: UInt8[Tensor, "N C Y X"], action: ActionSpec) -> Any:
     """State[N] of the model after each frame alone, at the start of an episode."""
-    device, states = device_of(model), []
+    device, states = model_device(model), []
     for chunk in images.split(CHUNK):
         idle = action.idle((len(chunk),), device)
         states.append(model.update(model.start(len(chunk)), idle, {"image": chunk.to(device)}))
@@ -46,7 +46,7 @@ def single_frame_states(model: Any, images: UInt8[Tensor, "N C Y X"], action: Ac
 @torch.no_grad()
 def filtered(model: Any, batch: Batch, action: ActionSpec) -> Any:
     """State[B, T] after every row of a recording; it starts anew at each first row."""
-    device = device_of(model)
+    device = model_device(model)
     batch = batch.to(device)
     count, length = batch.shape
     state, last, states = model.start(count), action.idle((count,), device), []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from isochrone.core.tensors import rng_kwargs
+from isochrone.core.tensors import gather_rows, rng_kwargs
 from isochrone.core.types import Struct
 
 
@@ -29,12 +29,6 @@ class OpenLoop(Struct):
     def origin(self, x: Float[Tensor, "B T ..."]) -> Float[Tensor, "B S ..."]:
         """x at the start rows."""
         return gather_rows(x, self.start)
-
-
-def gather_rows(x: Shaped[Tensor, "B T ..."], index: Int64[Tensor, "B ..."]) -> Shaped[Tensor, "B ..."]:
-    """x[b, index[b, ...]]: x (B, T, ...), index (B, S) or (B, S, K) -> (*index, ...)."""
-    rows = torch.arange(x.shape[0], device=x.device).view(-1, *[1] * (index.dim() - 1))
-    return x[rows, index]
 
 
 def contiguous_rows(length: int, count: int, rng: torch.Generator | None, device: torch.device) -> Int64[Tensor, "R"]:

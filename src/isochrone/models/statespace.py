@@ -28,9 +28,9 @@ from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.registry import register
+from isochrone.core.tensors import gather_rows
 from isochrone.core.types import Batch, Spec, Struct
 from isochrone.models.base import Model
-from isochrone.models.openloop import gather_rows
 from isochrone.nets.distributions import (
     Categorical,
     Deterministic,

@@ -21,10 +21,10 @@ from isochrone.core.config import option
 from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.registry import register
-from isochrone.core.tensors import rng_kwargs
+from isochrone.core.tensors import gather_rows, rng_kwargs
 from isochrone.core.types import Batch, Spec, Struct
 from isochrone.models.base import Model
-from isochrone.models.openloop import OpenLoop, contiguous_rows, gather_rows
+from isochrone.models.openloop import OpenLoop, contiguous_rows
 from isochrone.nets.image import ENCODERS
 from isochrone.nets.mlp import Fourier, FourierMLP
 from isochrone.nets.quasimetric import METRICS

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Metric(nn.Module):
+class Quasimetric(nn.Module):
     """Base: `forward` is d(a, b), `pairs` the table of all d(a_i, b_j).
 
     `separable`: any subset of the coordinates is a (shorter) distance of its own.
@@ -23,7 +23,7 @@ class Metric(nn.Module):
         return self(a[:, None], b[None])
 
 
-class Euclidean(Metric):
+class Euclidean(Quasimetric):
     """||b - a||. Symmetric, so it cannot represent one-way doors."""
 
     def __init__(self, size: int) -> None:
@@ -33,7 +33,7 @@ class Euclidean(Metric):
         return (b - a).square().sum(-1).add(1e-12).sqrt()  # 1e-12 keeps the gradient finite at a == b
 
 
-class MaxCoordinate(Metric):
+class MaxCoordinate(Quasimetric):
     """max_i (b_i - a_i)_+ : the sup quasimetric, into which any finite quasimetric embeds (with p_i(x) = d(i, x))."""
 
     separable = True
@@ -53,7 +53,7 @@ class MaxCoordinate(Metric):
         return (b.gather(1, widest.T).T - a.gather(1, widest)).clamp_min(0)
 
 
-class Residual(Metric):
+class Residual(Quasimetric):
     """Metric residual network (Liu et al. 2023, eq. 6): Euclidean plus sup-quasimetric part of learned maps of p."""
 
     def __init__(self, size: int) -> None:
@@ -66,7 +66,7 @@ class Residual(Metric):
         return near + (self.asym(b) - self.asym(a)).amax(-1).clamp_min(0)
 
 
-class Interval(Metric):
+class Interval(Quasimetric):
     """Interval quasimetric embedding (Wang & Isola 2022, eq. 10, mean over `groups`).
 
     Coordinate i of a group spans [a_i, max(a_i, b_i)]; the distance is the length of the union of the spans.

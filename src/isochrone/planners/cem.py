@@ -21,8 +21,9 @@ from isochrone.core.config import option, validate
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
+from isochrone.core.tensors import gather_rows
 from isochrone.core.types import ActionSpec, Plan, Struct
-from isochrone.planners.common import BoundCost, batch_and_device, fit_warm_start, gather_rows, score
+from isochrone.planners.common import BoundCost, batch_and_device, fit_warm_start, score
 
 
 @register("planner", "cem")
@@ -91,15 +92,15 @@ class CEM:
 
     def _proposal(
         self, guess: Float[Tensor, "B H A"] | None, shape: tuple[int, int, int], device: torch.device
-    ) -> Gaussian | Categorical:
+    ) -> GaussianProposal | CategoricalProposal:
         """The first proposal, around the warm start if there is one."""
         if self.action.discrete:
-            return Categorical.around(guess, shape, self.config.warm_start_prob, device)
-        return Gaussian.around(guess, shape, self.config.std, device)
+            return CategoricalProposal.around(guess, shape, self.config.warm_start_prob, device)
+        return GaussianProposal.around(guess, shape, self.config.std, device)
 
 
 @dataclass(frozen=True)
-class Gaussian(Struct):
+class GaussianProposal(Struct):
     """Independent normal distributions per step and dimension, clamped to the box [-1, 1]."""
 
     mean: Float[Tensor, "B H A"]
@@ -129,7 +130,7 @@ class Gaussian(Struct):
 
 
 @dataclass(frozen=True)
-class Categorical(Struct):
+class CategoricalProposal(Struct):
     """An independent choice per step; samples and mode are one-hot."""
 
     probs: Float[Tensor, "B H A"]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from isochrone.core.errors import UserError
@@ -56,11 +56,6 @@ def evaluate_cost(cost: BoundCost, states: Any, actions: Float[Tensor, "B N H A"
     if value.shape != actions.shape[:2]:
         raise UserError(f"a cost must return {tuple(actions.shape[:2])} (B, N); this one returned {tuple(value.shape)}")
     return value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-
-
-def gather_rows(values: Float[Tensor, "B N ..."], index: Int[Tensor, "B K"]) -> Float[Tensor, "B K ..."]:
-    """values[b, index[b]] for every row b."""
-    return values[torch.arange(len(index), device=values.device)[:, None], index]
 
 
 # --- warm starts ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import Tensor
 from isochrone.core.config import option, validate
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
+from isochrone.core.tensors import gather_rows
 from isochrone.core.types import ActionSpec, Plan
 from isochrone.planners.common import (
     BoundCost,
@@ -23,7 +24,6 @@ from isochrone.planners.common import (
     batch_and_device,
     differentiable,
     first_restart,
-    gather_rows,
     initial_logits,
     keep_better,
     score,

@@ -17,6 +17,7 @@ from isochrone.core.errors import UserError
 from isochrone.core.gradient import stop_gradient
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
+from isochrone.core.tensors import gather_rows
 from isochrone.core.types import ActionSpec, Plan
 from isochrone.planners.common import (
     BoundCost,
@@ -24,7 +25,6 @@ from isochrone.planners.common import (
     batch_and_device,
     differentiable,
     first_restart,
-    gather_rows,
     initial_logits,
     keep_better,
     score,

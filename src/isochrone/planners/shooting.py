@@ -10,8 +10,9 @@ import torch
 from isochrone.core.config import option, validate
 from isochrone.core.protocols import Imagine
 from isochrone.core.registry import register
+from isochrone.core.tensors import gather_rows
 from isochrone.core.types import ActionSpec, Plan
-from isochrone.planners.common import BoundCost, batch_and_device, fit_warm_start, gather_rows, score
+from isochrone.planners.common import BoundCost, batch_and_device, fit_warm_start, score
 
 
 @register("planner", "shooting")

@@ -13,7 +13,7 @@ from isochrone.core.files import load_json, save_json
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
-from isochrone.data.replay import Replay, row_bytes, split_envs
+from isochrone.data.replay import ReplayBuffer, row_bytes, split_envs
 from isochrone.data.source import load_into
 from isochrone.recipes.schema import Config
 from isochrone.training.device import generator
@@ -48,14 +48,14 @@ def resume_margin(config: Config) -> int:
     return math.ceil(save / period + 1) * config.train.keep * config.data.collect_steps if period else 0
 
 
-def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], None] | None = None) -> Replay:
+def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], None] | None = None) -> ReplayBuffer:
     """The run's replay in `folder` (None: in RAM): opened if it is complete there, else recorded or loaded.
 
     Recording depends on the config alone, so a run that was killed meanwhile starts over and gets the same rows.
     """
     complete = None if folder is None else folder / COMPLETE
     if folder is not None and complete is not None and complete.exists():
-        replay = Replay.open(folder)
+        replay = ReplayBuffer.open(folder)
         log.info(replay.describe())
         return replay
     if folder is not None:
@@ -71,10 +71,10 @@ def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], N
     return replay
 
 
-def _record(config: Config, folder: Path | None, progress: Callable[[int], None] | None) -> Replay:
+def _record(config: Config, folder: Path | None, progress: Callable[[int], None] | None) -> ReplayBuffer:
     data, env = config.data, factory.make_env(config, config.data.num_envs)
     check_budget(config, env.spec)
-    replay = Replay(env.spec, data.num_envs, capacity(config), folder, resume_margin(config))
+    replay = ReplayBuffer(env.spec, data.num_envs, capacity(config), folder, resume_margin(config))
     log.info(replay.describe())
     rng = generator(config.train.seed, "collect")
     act = random_policy(env.spec.action, rng, data.hold_steps)
@@ -83,12 +83,12 @@ def _record(config: Config, folder: Path | None, progress: Callable[[int], None]
     return replay
 
 
-def holdout_split(config: Config, replay: Replay) -> tuple[list[int], list[int]]:
+def holdout_split(config: Config, replay: ReplayBuffer) -> tuple[list[int], list[int]]:
     """(environments to train on, environments of the holdout)."""
     return split_envs(replay.num_envs, config.data.holdout_fraction, config.train.seed)
 
 
-def complete_episodes(replay: Replay) -> list[Episode]:
+def complete_episodes(replay: ReplayBuffer) -> list[Episode]:
     """Every complete episode in the replay. UserError when there is none."""
     episodes = list(replay.episodes())
     if not episodes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.evals.model_access import encode
 from isochrone.losses.objective import TrainingObjective
 
@@ -20,7 +20,7 @@ class FrozenEncoderCache:
     (computed in the same chunks each time), so a resumed run reads the same bits.
     """
 
-    def __init__(self, objective: TrainingObjective, replay: Replay, draws_until_change: int) -> None:
+    def __init__(self, objective: TrainingObjective, replay: ReplayBuffer, draws_until_change: int) -> None:
         """
         Args:
             draws_until_change: frames that are sampled before the replay changes. A replay that holds more frames is

@@ -13,7 +13,7 @@ from isochrone.core import registry
 from isochrone.core.config import from_dict
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.types import Spec
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.training import checkpoint
@@ -98,7 +98,7 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, trust: bool
 
 @torch.no_grad()
 def holdout_losses(
-    config: Config, objective: TrainingObjective, replay: Replay, envs: Sequence[int], batches: int = 4
+    config: Config, objective: TrainingObjective, replay: ReplayBuffer, envs: Sequence[int], batches: int = 4
 ) -> dict[str, float]:
     """Mean of every loss and of their weighted sum ('loss') over a few batches of the holdout, always the same ones."""
     device = next(objective.model.parameters()).device

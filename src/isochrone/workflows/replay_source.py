@@ -10,7 +10,7 @@ import torch
 from isochrone.core.protocols import Agent
 from isochrone.core.types import Batch
 from isochrone.data.collect import Returns, collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.training.device import device_of, generator
@@ -21,7 +21,7 @@ from isochrone.workflows.encoder_cache import FrozenEncoderCache
 class ReplaySource:
     """Samples training batches, and collects by period or by ratio. Its state is stored in checkpoints."""
 
-    def __init__(self, config: Config, replay: Replay, objective: TrainingObjective, envs: Sequence[int]) -> None:
+    def __init__(self, config: Config, replay: ReplayBuffer, objective: TrainingObjective, envs: Sequence[int]) -> None:
         self.config, self.replay, self.objective, self.envs = config, replay, objective, list(envs)
         train = config.train
         frames = int((config.data.period or train.steps) * train.batch * train.length)

@@ -10,7 +10,7 @@ import torch
 from isochrone.core import registry
 from isochrone.core.types import Batch, Spec
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.losses.routes import GradientReport, check_routes
 from isochrone.recipes.schema import Config
 from isochrone.training.device import generator
@@ -55,7 +55,7 @@ def probe_batches(config: Config, spec: Spec) -> list[Batch]:
         return [_noise(spec, length, rng) for _ in range(BATCHES)]
     env = factory.make_env(config, ENVS)
     rows = 4 * length
-    replay = Replay(spec, ENVS, rows)
+    replay = ReplayBuffer(spec, ENVS, rows)
     collect(env, random_policy(spec.action, rng, 2.0), replay, ENVS * rows, rng)
     env.close()
     return [replay.sample(ENVS, length, rng) for _ in range(BATCHES)]

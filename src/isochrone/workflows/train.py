@@ -19,7 +19,7 @@ from isochrone.core.config import from_dict, to_dict
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import GroundTruth, Sink
 from isochrone.core.types import Spec
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.evals import suite
 from isochrone.evals.metric import metric_of
 from isochrone.evals.metrics.returns import play_episodes
@@ -140,13 +140,13 @@ def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], Non
     return fit(objective, source, config.train, config.optim, run, sinks, hooks, stateful, tick)
 
 
-def calibrate(config: Config, objective: TrainingObjective, replay: Replay, envs: Sequence[int]) -> None:
+def calibrate(config: Config, objective: TrainingObjective, replay: ReplayBuffer, envs: Sequence[int]) -> None:
     """Let the model measure what it does not learn (such as a mean frame), on frames of the training environments."""
     rng = generator(config.train.seed, "calibrate")
     objective.model.calibrate(replay.sample(CALIBRATION_FRAMES, 1, rng, envs) for _ in range(CALIBRATION_BATCHES))
 
 
-def probe_losses(config: Config, objective: TrainingObjective, replay: Replay, windows: int = 8) -> Liveness:
+def probe_losses(config: Config, objective: TrainingObjective, replay: ReplayBuffer, windows: int = 8) -> Liveness:
     """Value and gradient norms of every loss on two real batches, and what is wrong with any."""
     rng = generator(config.train.seed, "liveness")
     size, envs = min(config.train.batch, windows), dataset.holdout_split(config, replay)[0]
@@ -154,7 +154,7 @@ def probe_losses(config: Config, objective: TrainingObjective, replay: Replay, w
     return liveness(objective, batches, config.train.seed)
 
 
-def check_losses(config: Config, objective: TrainingObjective, replay: Replay) -> None:
+def check_losses(config: Config, objective: TrainingObjective, replay: ReplayBuffer) -> None:
     """Log each loss's value and gradient norms; UserError for a dead one, or a warning with `allow_dead_losses`."""
     report = probe_losses(config, objective, replay)
     log.info("losses on two real batches: value, then gradient per group of weights")
@@ -170,7 +170,9 @@ def check_losses(config: Config, objective: TrainingObjective, replay: Replay) -
         raise UserError(f"{report.faults[0]}{more}: set its weight to 0, or pass --allow-dead-losses")
 
 
-def eval_hooks(config: Config, objective: TrainingObjective, replay: Replay, holdout: Sequence[int]) -> list[Hook]:
+def eval_hooks(
+    config: Config, objective: TrainingObjective, replay: ReplayBuffer, holdout: Sequence[int]
+) -> list[Hook]:
     """What is measured during training: the losses on the holdout; and returns, or geometry where ground truth is."""
 
     def holdout_loss(step: int, objective: torch.nn.Module) -> dict[str, float]:

@@ -8,13 +8,14 @@ copy of the background.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from isochrone.core.buffers import Buffers
 from isochrone.envs.whitebox.maps import CELLS, DOORS, Map
 from isochrone.envs.whitebox.physics import PX
-from isochrone.envs.whitebox.pool import Pool
 
 SIZE = CELLS * PX  # pixels per side of the frame
 WHITE = 255
@@ -86,7 +87,7 @@ class Canvas:
         self._pixels = (offset[:, None] * SIZE + offset[None, :]).flatten().to(device)  # (16,) inside one channel
         edge = torch.arange(-1, PX + 1)  # a mark sticks out by 1 px, so that a box on top does not hide it
         self._edge = torch.stack((edge.repeat_interleave(PX + 2), edge.repeat(PX + 2)), -1).to(device)  # (36, 2) y, x
-        self._pool = Pool()
+        self._buffers = Buffers()
         self._table: Tensor | None = None
         self._slot: Tensor | None = None
 
@@ -110,7 +111,7 @@ class Canvas:
         if out is not None:
             return out.view(count, 3, SIZE, SIZE)
         if self.background.device.type == "cpu":
-            return self._pool.take(count, 3, SIZE, SIZE)
+            return torch.from_numpy(self._buffers.take((count, 3, SIZE, SIZE), np.uint8))
         return self.background.new_empty(count, 3, SIZE, SIZE)
 
     def paint(

@@ -23,7 +23,7 @@ from isochrone.core.tensors import rng_kwargs
 from isochrone.core.types import Batch
 from isochrone.evals.context import Context
 from isochrone.evals.metric import Estimate, Question, family, metric
-from isochrone.evals.model_access import device_of, numpy, numpy_generator
+from isochrone.evals.model_access import model_device, numpy, numpy_generator
 from isochrone.evals.stats import bootstrap_mean
 
 LOG_2PI = math.log(2 * math.pi)
@@ -67,7 +67,7 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
     length = env.episode_length + 1
     _, obs = env.system.simulate(count, length, rng)
     exact = log_likelihood(env.system, obs) / length
-    draw = torch.Generator(device_of(model)).manual_seed(int(torch.randint(2**31, (), **rng_kwargs(rng))))
+    draw = torch.Generator(model_device(model)).manual_seed(int(torch.randint(2**31, (), **rng_kwargs(rng))))
     elbos = torch.cat([elbo(model, chunk, draw) for chunk in obs.split(512)]) / length
     gaps = numpy(exact - elbos)
     gap = float(gaps.mean())
@@ -89,7 +89,7 @@ def bounds(model: Any, env: Any, rng: torch.Generator, count: int = SEQUENCES) -
 @torch.no_grad()
 def elbo(model: Any, obs: Float[Tensor, "B T D"], rng: torch.Generator | None) -> Float[Tensor, "B"]:
     """One-sample ELBO of each sequence in nats, constants included. (`model` must not squash vectors.)"""
-    device, (count, length, width) = device_of(model), obs.shape
+    device, (count, length, width) = model_device(model), obs.shape
     none = torch.zeros(count, length, dtype=torch.bool, device=device)
     zeros = torch.zeros(count, length, device=device)
     batch = Batch({"state": obs.float().to(device)}, zeros[..., None], zeros, none, none, none)

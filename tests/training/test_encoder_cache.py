@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tinyworld import objective, recorded, tiny, weighted
+from tinymodel import objective, recorded, tiny, weighted
 
 from isochrone.losses.loss import LossConfig
 from isochrone.workflows.encoder_cache import FrozenEncoderCache

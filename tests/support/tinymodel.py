@@ -14,7 +14,7 @@ from isochrone.core import registry
 from isochrone.core.config import override
 from isochrone.core.types import Batch, Spec, Struct
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.replay import Replay
+from isochrone.data.replay import ReplayBuffer
 from isochrone.envs.counter import Counter, CounterConfig
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.losses.loss import LossConfig
@@ -61,11 +61,11 @@ def tiny(model: str = "zhp", spec: Spec | None = None, seed: int = 0, **changes:
     config = override(cls.Config(), {**{k: v for k, v in SMALL.items() if k in known}, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return cls(config, spec or world().spec)
+        return cls(config, spec or make_env().spec)
 
 
 @cache
-def world(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: str = "pipes") -> WhiteBox:
+def make_env(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: str = "pipes") -> WhiteBox:
     """Episodes of `length` actions, shorter than the windows, so that every window crosses an episode's end.
 
     All begin beside a pipe: then places are seen again, and losses on revisits and teleports wake on few frames.
@@ -76,10 +76,10 @@ def world(actions: str = "discrete", length: int = 6, num_envs: int = 2, map: st
 
 
 @cache
-def recorded(actions: str = "discrete", length: int = 6, rows: int = 240, map: str = "pipes") -> Replay:
+def recorded(actions: str = "discrete", length: int = 6, rows: int = 240, map: str = "pipes") -> ReplayBuffer:
     """A replay of a random walk."""
-    env = world(actions, length, map=map)
-    replay = Replay(env.spec, env.num_envs, rows)
+    env = make_env(actions, length, map=map)
+    replay = ReplayBuffer(env.spec, env.num_envs, rows)
     rng = generator(1)
     collect(env, random_policy(env.spec.action, rng), replay, rows * env.num_envs, rng)
     return replay
@@ -100,9 +100,9 @@ def counter() -> Counter:
 
 
 def counted(count: int = 2, batch: int = 6, length: int = 12) -> list[Batch]:
-    """`count` batches of windows of the counting world."""
+    """`count` batches of windows of the counting environment."""
     env = counter()
-    replay, rng = Replay(env.spec, env.num_envs, 120), generator(1)
+    replay, rng = ReplayBuffer(env.spec, env.num_envs, 120), generator(1)
     collect(env, random_policy(env.spec.action, rng), replay, 240, rng)
     return [replay.sample(batch, length, generator(10 + i)) for i in range(count)]
 
