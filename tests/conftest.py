@@ -7,7 +7,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # latent-size tensors: a second t
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("isochrone", "shapecheck.check")
+# Where tensors are; checks of the config, the registry and the command line would only take time.
+CHECKED = ["agents", "data", "envs", "evals", "losses", "models", "nets", "planners", "training", "workflows"]
+CHECKED += ["core.buffers", "core.gradient", "core.tensors", "core.types"]
+install_import_hook([f"isochrone.{name}" for name in CHECKED], "shapecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from isochrone.evals.report import write_number
-from studies.harness import study
 from studies.harness.aggregate import Line, Result, StudyResults, t_interval, value
 from studies.harness.study import BASELINE, Claim
 
@@ -30,11 +28,6 @@ class Verdict:
     numbers: tuple[str, ...]
     source: str
     study: str
-
-
-def verdicts(root: Path) -> list[Verdict]:
-    """The verdicts of all studies."""
-    return [verdict for name in study.names(root) for verdict in verdicts_of(StudyResults(name, root))]
 
 
 def verdicts_of(results: StudyResults) -> list[Verdict]:

@@ -82,13 +82,13 @@ def update(name: str, root: Path) -> None:
 def index(root: Path) -> str:
     """docs/evidence.md: the verdicts, then a paragraph and the figure of each study."""
     parts = [INTRO]
-    verdicts = claims.verdicts(root)
+    studies = [StudyResults(name, root) for name in study.names(root)]
+    verdicts = [verdict for results in studies for verdict in claims.verdicts_of(results)]
     if verdicts:
         rows = [[v.statement, f"**{v.word}**", f"[{v.study}](evidence/{v.study}.md)"] for v in verdicts]
         parts += [VERDICTS, claims.summary(verdicts), pipe_table(["statement", "verdict", "study"], rows)]
     parts.append("## Studies")
-    everything = [StudyResults(name, root) for name in study.names(root)]
-    for results in sorted(everything, key=lambda r: r.study.order):
+    for results in sorted(studies, key=lambda r: r.study.order):
         parts += _summary(results, root)
     return "\n\n".join([*parts, READING]) + "\n"
 

@@ -25,7 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setitem(registry.HOMES, "planner", package.name)
     monkeypatch.setattr(registry, "_components", {kind: {} for kind in registry.HOMES})
     monkeypatch.setattr(registry, "_scanned", set())
+    registry._plugins.cache_clear()
     yield package
+    registry._plugins.cache_clear()
     for name in [n for n in sys.modules if n.split(".")[0] == package.name]:
         del sys.modules[name]
 

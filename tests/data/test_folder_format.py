@@ -32,7 +32,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: npz-folder\nVersion: 1\n")
     (about / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path / "site")
+    registry._plugins.cache_clear()
     yield
+    registry._plugins.cache_clear()
     registry._components["format"].pop("npz_folder", None)
 
 

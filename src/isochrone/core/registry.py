@@ -8,6 +8,7 @@ is used for what the user typed and for runs that the user trusts.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -182,6 +183,7 @@ def _scan(kind: str) -> None:
     _scanned.add(kind)
 
 
+@functools.cache
 def _plugins(kind: str) -> dict[str, EntryPoint]:
-    """Entry points of installed packages, not loaded."""
+    """Entry points of installed packages, not loaded. Read once: it takes 10 ms."""
     return {point.name: point for point in entry_points(group=f"isochrone.{kind}")}
