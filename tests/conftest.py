@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # latent-size tensors: a second thread costs more than it brings
 
+from jaxtyping import config as checks  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 # Where tensors are; checks of the config, the registry and the command line would only take time.
@@ -21,6 +22,12 @@ settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True)
+def _checks(request: pytest.FixtureRequest) -> None:
+    """Slow tests run without the checks, which double the time of small steps; faster tests of the same code check."""
+    checks.update("jaxtyping_disable", request.node.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture

@@ -87,12 +87,14 @@ def test_components_by_import_path(outside: Path) -> None:
     assert config["agent"]["planner"]["name"] == "outside:Planner"
     assert config["loss"]["outside:mean_square_z"]["weight"] == 0.1
 
-    for words in (["eval", "r"], ["plan", "r"], ["report", "r"], ["train", "--resume", "r"]):
-        done, imported = isochrone(outside, *words)
-        assert done.returncode == 2, words
-        assert "is code from outside isochrone" in done.stderr, words
-        assert done.stderr.strip().endswith(TRUST), words
-        assert not imported, words
+    commands = [["eval", "r"], ["plan", "r"], ["report", "r"], ["train", "--resume", "r"]]
+    code = f"from isochrone.cli import run; print([run(words) for words in {commands}])"
+    done, imported = run(outside, "-c", code)
+    assert done.stdout.endswith("[2, 2, 2, 2]\n")
+    messages = done.stderr.strip().splitlines()
+    assert len(messages) == len(commands)
+    assert all("is code from outside isochrone" in line and line.endswith(TRUST) for line in messages)
+    assert not imported
     done, _ = isochrone(outside, "eval", "r", "--trust", "--no-figures", "--json")
     assert done.returncode == 0, done.stderr
     assert "holdout.mean_square_z" in json.loads(done.stdout)
