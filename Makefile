@@ -19,6 +19,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # One thread per process: latent-size tensors lose more to a second thread than they win.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
+# Python keeps what it compiled, whatever the shell says: the tests start some fifty processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint types clean install
@@ -63,10 +65,10 @@ types: $(VENV)/.test
 	$(BIN)/pyright
 
 test: lint types
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=96
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=96
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .ruff_cache .hypothesis

@@ -24,6 +24,12 @@ settings.load_profile("fixed")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process waits at the end while the other runs a long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _checks(request: pytest.FixtureRequest) -> None:
     """Slow tests run without the checks, which double the time of small steps; faster tests of the same code check."""
