@@ -64,8 +64,11 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/pyright
 
-test: lint types
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=96
+# The types are checked beside the tests: pyright is one process, and takes half a minute.
+test: lint
+	@$(BIN)/pyright & types=$$!; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=96; tests=$$?; \
+	wait $$types && exit $$tests
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
