@@ -12,6 +12,7 @@ def make(name: str = "empty", count: int = 1, **options: object) -> WhiteBox:
     return WhiteBox(WhiteBoxConfig(map=name, **options), count)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", maps.names())
 def test_distances_equal_dijkstra(name: str) -> None:
     w = make(name)

@@ -71,6 +71,7 @@ def _positive(chol: Tensor) -> Tensor:
     return torch.linalg.cholesky(chol @ chol.T)
 
 
+@pytest.mark.slow
 def test_an_elbo_may_rise_while_the_likelihood_falls() -> None:
     system = LinearGaussian.random(2, 2, rng(3))
     first = LinearFilter.best(system, 10, rounds=4)

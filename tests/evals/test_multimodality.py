@@ -100,6 +100,7 @@ def test_one_side_only_is_seen_as_such() -> None:
     assert got["rarer_mode"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["split", "memory"])
 def test_one_who_knows_is_always_right_and_pays_nothing(variant: str) -> None:
     got = found("due", variant)
@@ -108,12 +109,14 @@ def test_one_who_knows_is_always_right_and_pays_nothing(variant: str) -> None:
     assert got["energy_score"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_energy_score_prefers_two_sharp_futures_to_one_blur() -> None:
     """By hand, in units of the distance g between both: a coin scores 1/2 - 1/4, a blur 1/2."""
     assert found("blur")["energy_score"] == pytest.approx(0.5, abs=0.01)
     assert found("coin")["energy_score"] == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_sides_are_drawn_beside_what_is_imagined(theme: str) -> None:
     env = Bouncer(BouncerConfig(), num_envs=4)

@@ -207,6 +207,7 @@ def test_belief_probes_report_or_refuse_the_position() -> None:
     assert "position_error" in compute("belief_probes", model, batch, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rnn", "ssm", "rssm"])
 def test_every_state_space_model_is_evaluated_and_drawn(name: str) -> None:
     model, batch = tiny(name, counter().spec), counted(1, 12, 24)[0]

@@ -103,6 +103,7 @@ def test_baselines_and_a_perfect_planner(rng: torch.Generator) -> None:
     assert "evaluations" not in numbers
 
 
+@pytest.mark.slow
 def test_baselines_with_continuous_actions(rng: torch.Generator) -> None:
     env = make_env(".....\n.....\n.....\n.....", actions="continuous")
     pairs = plan_pairs(env, 40, rng)

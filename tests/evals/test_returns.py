@@ -59,6 +59,7 @@ def test_the_counting_world_pays_what_it_says() -> None:
         torch.testing.assert_close(play_episodes(env, Always(action), 0), torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["reach", "avoid", "collect"])
 def test_the_oracles_policy_earns_the_best_return(task: str) -> None:
     options: Any = {"map": "four-rooms", "task": task, "episode_length": 30}

@@ -91,6 +91,7 @@ def spearman(x: Tensor, y: Tensor) -> float:
 # --- reach_p
 
 
+@pytest.mark.slow
 def test_reach_p_drives_a_free_table_to_the_shortest_distances() -> None:
     model, rng, truth = Table(torch.randn(STATES, 64, generator=generator())), generator(), shortest()
     cfg = Reach(reach=20.0, softness=3.0, pairs=48)

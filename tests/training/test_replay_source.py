@@ -63,6 +63,7 @@ def rows(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_collecting_run_resumes_exactly(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     collections = [row for row in rows(whole) if "collect/return" in row]
@@ -81,6 +82,7 @@ def test_collecting_run_resumes_exactly(tmp_path: Path) -> None:
     assert [r.get("collect/return") for r in rows(cut)] == [r.get("collect/return") for r in rows(whole)]
 
 
+@pytest.mark.slow
 def test_the_mean_frame_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", steps=2)
     config = factory.make_config("planet_small", SMALL)
