@@ -170,7 +170,11 @@ def test_bad_rows_are_refused_and_nothing_is_written():
     replay = ReplayBuffer(SMALL, 2, 10)
     step, action = step_at(SMALL, 2, 1)
     cases = [
-        (step.replace(reward=torch.tensor([0.0, float("nan")])), action, "reward is nan at row 1"),
+        (
+            step.replace(reward=torch.tensor([0.0, float("nan")])),
+            action,
+            "replay.add: reward is nan in environment 1 of 2: it must be finite",
+        ),
         (step.replace(reward=torch.zeros(2, dtype=torch.float64)), action, "reward is float64"),
         (step.replace(obs=step.obs | {"image": step.obs["image"].float()}), action, "obs/image is float32"),
         (step.replace(obs=step.obs | {"state": torch.full((2, 2), torch.inf)}), action, "obs/state is inf"),

@@ -86,7 +86,7 @@ class Random:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "random"
-        hold_steps: int = option(1, "steps for which an action is repeated", ge=1)
+        hold_steps: int = option(1, "steps for which an action is repeated", ge=1, le=10_000)
         seed: int = option(0, "seed where the caller passes no generator", ge=0)
 
     def __init__(self, action: ActionSpec, config: Config | None = None) -> None:

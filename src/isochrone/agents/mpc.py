@@ -48,7 +48,7 @@ class MPC:
     class Config:
         name: ClassVar[str] = "mpc"
         planner: Any = option(lambda: component_config("planner", "astar"), "the planner", component="planner")
-        replan_every: int = option(1, "actions taken from one plan", ge=1)
+        replan_every: int = option(1, "actions taken from one plan", ge=1, le=10_000)
         objective: Literal["p", "z", "mixed", "reward"] = option(
             "p", "space in which the distance to the goal is measured; reward: no goal, maximise the return"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
-import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -22,6 +24,8 @@ COMMANDS = {
 }
 MODULES = {"eval": "evaluate", "list": "listing"}
 """Modules of the commands that are not called like their command."""
+_caught: list[int] = []
+"""Signals that this process has received."""
 HELP = """usage: isochrone COMMAND [options]
 
 World models whose geometry you can plan in.
@@ -37,39 +41,107 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 bad input (one sentence on standard error), 130 on Ctrl-C."""
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    """Run one command and exit.
+
+    0: done; 1: a check has failed, or something unexpected happened (the sentence names the file with the traceback);
+    2: bad input; 130: Ctrl-C; 128 + N: ended by signal N.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        catch_signals()
+        from isochrone.cli.crash import watch_threads
+        from isochrone.cli.output import open_streams
+
+        open_streams()
+        watch_threads(words)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # they are for developers: python -W default shows them
+        code = run(words)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on there is nothing left to tidy up
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of one command."""
+    """The exit code of one command. Whatever goes wrong is one sentence on standard error."""
+    from isochrone.cli.output import drop_results, only_results, reader_is_gone, results
+
+    args = argparse.Namespace()
+    with only_results():
+        try:
+            code = _run(words, args)
+            results().flush()
+            return code
+        except SystemExit as stop:  # argparse has printed --help
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except KeyboardInterrupt as stop:
+            return _stopped(stop.args)
+        except Exception as error:
+            if _caught:  # a module that was interrupted while it was imported may raise any error
+                return _stopped(_caught)
+            if isinstance(error, BrokenPipeError) and reader_is_gone(results()):  # head or less has seen enough
+                drop_results()
+                return 0
+            return _report(error, words, args)
+
+
+def catch_signals() -> None:
+    """End a command in order, workers and temporary files included, on every signal that would end it anyway."""
+
+    def stop(number: int, frame: object) -> None:
+        _caught.append(number)
+        raise KeyboardInterrupt(number)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        kind = getattr(signal, name, None)  # Windows has only the first two
+        if kind is not None and signal.getsignal(kind) is not signal.SIG_IGN:  # nohup, a job in the background
+            signal.signal(kind, stop)
+
+
+def _stopped(numbers: Sequence[int]) -> int:
+    """Print which signal ended the command; the exit code."""
+    kind = signal.Signals(numbers[0] if numbers else signal.SIGINT)
+    what = "interrupted" if kind is signal.SIGINT else f"stopped by {kind.name}"
+    print(f"isochrone: {what}", file=sys.stderr)
+    return 128 + kind
+
+
+def _run(words: Sequence[str], args: argparse.Namespace) -> int:
+    """Run a command, and put its arguments into `args` as soon as they are known."""
+    from isochrone.cli.output import show
+
     if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())), end="")
+        show(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())), end="")
         return 0 if words else 2
     if words[0] == "--version":
         from isochrone import __version__
 
-        print(f"isochrone {__version__}")
+        show(f"isochrone {__version__}")
         return 0
-    from isochrone.core.errors import UserError
-
     log_to_stderr()
+    command = module_of(words[0])
+    return command.run(*command.parser().parse(words[1:], args))
+
+
+def _report(error: Exception, words: Sequence[str], args: argparse.Namespace) -> int:
+    """Print the sentence about an error; the exit code."""
+    from isochrone.cli import crash
+    from isochrone.cli.output import drop_results, results
+    from isochrone.core.errors import UserError, printable
+
     try:
-        command = module_of(words[0])
-        args, changes = command.parser().parse(words[1:])
-        return command.run(args, changes)
-    except SystemExit as stop:  # argparse has printed --help
-        return int(stop.code or 0)
-    except UserError as error:
-        sys.stdout.flush()
-        print(f"isochrone: {error}", file=sys.stderr)
+        results().flush()
+    except (OSError, ValueError):
+        drop_results()
+    run = crash.run_folder(args)
+    if isinstance(error, UserError):
+        notes = "\n".join(getattr(error, "__notes__", ()))  # the traceback of a simulator, for example
+        more = f"; {crash.store(notes, run, words)}" if notes else ""
+        print(f"isochrone: {printable(' '.join(str(error).split()))}{more}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("isochrone: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader (head, less) has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    print(f"isochrone: {crash.report(error, run, words)}", file=sys.stderr)
+    return 1
 
 
 def module_of(name: str) -> ModuleType:
@@ -85,8 +157,11 @@ class StderrHandler(logging.Handler):
     """Log messages as plain lines on standard error, so that standard output only holds results."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from isochrone.core.errors import printable
+
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(f"{prefix}{record.getMessage()}", file=sys.stderr, flush=True)
+        text = "\n".join(printable(line) for line in record.getMessage().splitlines())
+        print(f"{prefix}{text}", file=sys.stderr, flush=True)
 
 
 def log_to_stderr() -> None:

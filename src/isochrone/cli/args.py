@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from isochrone.cli.output import results, show
 from isochrone.core.config import LIMITS, hints, parse_flags
 from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.paths import full_path
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 WIDTH = 110
@@ -50,34 +53,67 @@ class Parser(argparse.ArgumentParser):
         """The options without their dashes."""
         return [name[2:] for name in self._option_string_actions if name.startswith("--")]
 
+    def print_help(self, file: Any = None) -> None:
+        """Help is a result."""
+        super().print_help(file or results())
+
     def error(self, message: str) -> NoReturn:
         raise UserError(message[:1].lower() + message[1:])
 
-    def parse(self, words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-        """(arguments of the command, {dotted option of the config: text}). UserError for an unknown option."""
+    def parse(
+        self, words: Sequence[str], into: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, dict[str, str]]:
+        """(arguments of the command, {dotted option of the config: text}).
+
+        A word with '=' but without dashes is an option where it begins like one of the config; otherwise it may be a
+        path. '--' ends the options: all words after it are recipes or paths.
+
+        Args:
+            into: the namespace to fill; default: a new one.
+
+        Raises:
+            UserError: an unknown option.
+        """
         own: list[str] = []
+        others: list[str] = []
         changes: dict[str, str] = {}
         rest = list(words)
         while rest:
             word = rest.pop(0)
+            if word == "--":
+                others += rest
+                break
             option = word.removeprefix("--").partition("=")[0]
             own_action = self._option_string_actions.get(f"--{option}") if word.startswith("--") else None
             takes_value = word.startswith("--") and "=" not in word and (own_action is None or own_action.nargs != 0)
             value = [rest.pop(0)] if takes_value and rest and not rest[0].startswith("--") else []
             if own_action is not None:
                 own.append("=".join([word, *value]))
-            elif word.startswith("--") or (not word.startswith("-") and "=" in word):
+            elif word.startswith("--") or (not word.startswith("-") and "=" in word and self._in_config(option)):
                 self._check_config_option(option)
                 changes |= parse_flags([word, *value])
-            elif word.startswith("-") and word != "-h":
+            elif word == "-h":
+                own.append(word)
+            elif word.startswith("-"):
                 raise UserError(f"'{word}' is not an option: options begin with two dashes, such as --run")
             else:
-                own.append(word)
-        return self.parse_intermixed_args(own), changes
+                others.append(word)
+        args = self.parse_args(own, into)
+        for action in self._actions:
+            if not action.option_strings:
+                setattr(args, action.dest, others)
+                return args, changes
+        if others:
+            raise UserError(f"{self.prog} takes options only; got {' '.join(others)}")
+        return args, changes
+
+    def _in_config(self, option: str) -> bool:
+        """Whether the config may have this option."""
+        return option.replace("-", "_").partition(".")[0] in self.config_options
 
     def _check_config_option(self, option: str) -> None:
         """UserError for what cannot be an option of the config; the rest is checked with the config."""
-        if option.replace("-", "_").partition(".")[0] in self.config_options:
+        if self._in_config(option):
             return
         own = [name.replace("_", "-") for name in self.names()]
         if not self.config_options or get_close_matches(option, own):
@@ -92,11 +128,31 @@ def config_heads() -> tuple[str, ...]:
 
 
 def one(words: Sequence[str], what: str, example: str) -> str:
-    """The only one of the positional words. UserError when there are none or several."""
-    if len(words) != 1:
-        got = f"got {' '.join(words)}" if words else "nothing was given"
+    """The only one of the positional words. UserError when there are none or several, or it is empty."""
+    if len(words) != 1 or not words[0]:
+        got = f"got {' '.join(word or repr(word) for word in words)}" if words else "nothing was given"
         raise UserError(f"give one {what}, such as {example}; {got}")
     return words[0]
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """The run folder of a command about one run. UserError when there is none, or no path."""
+    path = full_path(one(args.run, "run folder", "runs/tiny-1"), "run folder")
+    args.run = str(path)
+    return path
+
+
+def output_file(text: str, option: str) -> Path:
+    """The path of a file to be written. UserError, before anything is computed, where there can be none."""
+    path = full_path(text, option)
+    if path.is_dir():
+        raise UserError(f"{option} {text} is a folder: give the name of a file in it")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UserError(f"{option} {text} cannot be written: {parent} is not a folder; choose another place")
+    if not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"{option} {text} cannot be written: permission denied; choose another place")
+    return path
 
 
 # --- output -----------------------------------------------------------------------------------------------------------
@@ -104,7 +160,7 @@ def one(words: Sequence[str], what: str, example: str) -> str:
 
 def show_json(data: Any) -> None:
     """Print data for another program."""
-    print(json.dumps(data, indent=1, allow_nan=False))
+    show(json.dumps(data, indent=1, allow_nan=False))
 
 
 def show_table(rows: Iterable[Sequence[str]], indent: int = 0) -> None:
@@ -120,7 +176,7 @@ def show_table(rows: Iterable[Sequence[str]], indent: int = 0) -> None:
         table.add_column(no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(file=results(), width=None if results().isatty() else WIDTH)
     console.print(Padding(table, (0, 0, 0, indent), expand=False))
 
 

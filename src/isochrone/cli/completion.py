@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from isochrone.cli.args import Parser, one
+from isochrone.cli.output import show
 from isochrone.core.errors import UserError, did_you_mean
 
 SHELLS = ("bash", "zsh", "fish")
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     shell = one(args.shell, "shell", "bash")
     if shell not in SHELLS:
         raise UserError(f"no completion for '{shell}'{did_you_mean(shell, SHELLS)}")
-    print(script(shell), end="")
+    show(script(shell), end="")
     return 0
 
 

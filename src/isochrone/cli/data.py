@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from isochrone.cli.args import Parser, config_heads, one, show_json, show_table
+from isochrone.cli.args import Parser, config_heads, one, output_file, show_json, show_table
+from isochrone.cli.output import show
 from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.paths import full_path
 
 log = logging.getLogger(__name__)
 ACTIONS = ("collect", "validate", "info")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         raise UserError(f"isochrone data has no '{action}'{did_you_mean(action, ACTIONS)}")
     if action == "collect":
         return _collect(one(words, "recipe", "zhp"), args.out, changes)
-    if changes or args.out:
+    if changes or args.out is not None:
         option = next(iter(changes), "out")
         raise UserError(f"unknown option '--{option}' of isochrone data {action}{did_you_mean(option, ['json'])}")
     return _describe(action, words, args.json)
@@ -66,14 +67,14 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
 def _describe(action: str, words: Sequence[str], as_json: bool) -> int:
     from isochrone.data.source import describe, validate
 
-    path = Path(one(words, "recording", "my.h5"))
+    path = full_path(one(words, "recording", "my.h5"), "recording")
     facts = validate(path) if action == "validate" else describe(path)
     if as_json:
         show_json(facts)
     else:
         show_table((key, _text(value)) for key, value in facts.items())
         if action == "validate":
-            print(f"{path} can be used for training: isochrone train zhp --data {path}")
+            show(f"{path} can be used for training: isochrone train zhp --data {path}")
     return 0
 
 
@@ -84,7 +85,7 @@ def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
 
     if out is None:
         raise UserError("say where to write: isochrone data collect RECIPE --out FILE.h5")
-    path = Path(out)
+    path = output_file(out, "--out")
     form = open_format(path)
     if path.exists():
         raise UserError(f"{path} exists already: choose another name, or delete it first")
@@ -93,7 +94,7 @@ def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
         raise UserError(f"--data {config.data.path}: collecting records new episodes; leave it out")
     replay = dataset.fill_replay(config, None)
     count = form.write(path, dataset.complete_episodes(replay), replay.spec)
-    print(f"{count} episodes in {path}, {size_of(path) / 1e6:.1f} MB")
+    show(f"{count} episodes in {path}, {size_of(path) / 1e6:.1f} MB")
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
-from isochrone.cli.args import Parser, config_heads, one, show_json
+from isochrone.cli.args import Parser, config_heads, run_folder, show_json
+from isochrone.cli.output import show
 
 EXAMPLES = """\
   isochrone eval runs/a
@@ -41,14 +43,16 @@ def parser() -> Parser:
 
 def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """Always 0: a missed target is a result, not an error."""
+    from isochrone.cli.progress import ProgressLine
     from isochrone.workflows.evaluate import evaluate_run
     from isochrone.workflows.loaded_run import load
     from isochrone.workflows.report import summary
 
-    trained = load(one(args.run, "run folder", "runs/tiny-1"), changes, trust=args.trust)
-    results = evaluate_run(trained, figures=not args.no_figures)
+    trained = load(run_folder(args), changes, trust=args.trust)
+    with closing(ProgressLine()) as progress:
+        results = evaluate_run(trained, not args.no_figures, progress)
     if args.json:
         show_json(results)
     else:
-        print(summary(results))
+        show(summary(results))
     return 0

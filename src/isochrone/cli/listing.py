@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isochrone.cli.args import Parser, show_json, show_table
+from isochrone.cli.output import show
 from isochrone.core import registry
 from isochrone.core.errors import UserError, did_you_mean
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         return 0
     for kind, text_of in texts.items():
         if not args.kind:
-            print(kind)
+            show(kind)
         show_table(text_of.items(), indent=2)
     return 0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from pathlib import Path
 
-from isochrone.cli.args import Parser, config_heads, one, show_json
+from isochrone.cli.args import Parser, config_heads, output_file, run_folder, show_json
+from isochrone.cli.output import show
 
 log = logging.getLogger(__name__)
 EXAMPLES = """\
@@ -47,12 +47,13 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     from isochrone.workflows.loaded_run import load
     from isochrone.workflows.plan import cell_of, execute_plan, write_gif
 
-    path = Path(one(args.run, "run folder", "runs/tiny-1"))
+    path = run_folder(args)
     start = None if args.start is None else cell_of(args.start, "--start")
     goal = None if args.goal is None else cell_of(args.goal, "--goal")
+    out = output_file(str(path / "plan.gif") if args.out is None else args.out, "--out")
     trained = load(path, changes, trust=args.trust)
     episode = execute_plan(trained, start, goal, time.perf_counter)
-    gif = write_gif(Path(args.out or path / "plan.gif"), episode)
+    gif = write_gif(out, episode)
     if args.json:
         show_json({**episode.numbers(), "gif": str(gif)})
         return 0
@@ -61,6 +62,6 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         result = f"reached in {episode.steps} steps; the fewest possible are {episode.fewest}"
     else:
         result = f"not reached in {episode.steps} steps; {episode.fewest} are enough"
-    print(f"{episode.planner} from {ends}: {result}")
+    show(f"{episode.planner} from {ends}: {result}")
     log.info("GIF: %s", gif)
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
-from isochrone.cli.args import Parser, one
+from isochrone.cli.args import Parser, run_folder
+from isochrone.cli.output import show
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     """0."""
     from isochrone.workflows.report import report
 
-    path = Path(one(args.run, "run folder", "runs/tiny-1"))
+    path = run_folder(args)
     page = report(path, trust=args.trust)
     if not (path / "results.json").exists():
         log.info("no results yet: isochrone eval %s, then report again", path)
-    print(page)
+    show(page)
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
-from isochrone.cli.args import Parser, config_heads, one, show_json
+from isochrone.cli.args import Parser, config_heads, one, output_file, show_json
+from isochrone.cli.output import show
 from isochrone.core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
 
     if args.all:
         return _all_recipes(args, changes)
-    if args.write:
+    if args.write is not None:
         raise UserError("--write belongs to --all: isochrone routes --all --write docs/routes.md")
     name = one(args.recipe, "recipe", "zhp")
     report = routes.measure_routes(make_config(name, changes))
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         declared = {loss: sorted(groups) for loss, groups in report.declared.items()}
         show_json({"declared": declared, "measured": report.moved, "faults": report.violations()})
         return bool(report.violations())
-    print(routes.to_text(report))
+    show(routes.to_text(report))
     if name == routes.ORIGINAL_RECIPE:
-        print("\nBeside the original design (docs/background.md)\n\n" + routes.comparison_text(report))
+        show("\nBeside the original design (docs/background.md)\n\n" + routes.comparison_text(report))
     for fault in report.violations():
-        print(f"fault: {fault}")
+        show(f"fault: {fault}")
     return bool(report.violations())
 
 
@@ -68,10 +68,11 @@ def _all_recipes(args: argparse.Namespace, changes: dict[str, str]) -> int:
 
     if changes or args.recipe:
         raise UserError("--all shows every recipe as it is: leave out recipes and their options")
+    out = None if args.write is None else output_file(args.write, "--write")
     page = routes.to_page({name: routes.measure_routes(make_config(name)) for name in registry.names("recipe")})
-    if args.write:
-        atomic_write(Path(args.write), page)
-        log.info("wrote %s", args.write)
+    if out is not None:
+        atomic_write(out, page)
+        log.info("wrote %s", out)
     else:
-        print(page, end="")
+        show(page, end="")
     return 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isochrone.cli.args import Parser, config_heads, one, option_lines
+from isochrone.cli.output import show
 from isochrone.core.errors import UserError
+from isochrone.core.paths import full_path
 
 if TYPE_CHECKING:
     from isochrone.recipes.schema import Config
@@ -59,7 +62,7 @@ def parser() -> Parser:
 
 
 def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
-    """0 when training is complete, 130 after Ctrl-C (143 after SIGTERM), each with a checkpoint."""
+    """0 when training is complete; 130 after Ctrl-C, 128 + N after signal N; each with a checkpoint."""
     if args.help:
         return _help(args, changes)
     from isochrone.workflows import train
@@ -68,7 +71,8 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         return _resume(args, changes)
     name = one(args.recipe, "recipe", "tiny")
     config = _config(name, args, changes)
-    path = Path(args.run) if args.run is not None else train.free_folder(Path("runs"), name)
+    path = train.free_folder(Path("runs"), name) if args.run is None else full_path(args.run, "--run")
+    args.run = str(path)  # where a traceback would go
     return _finish(train.create_run(config, path))
 
 
@@ -86,7 +90,7 @@ def _resume(args: argparse.Namespace, changes: dict[str, str]) -> int:
     if args.recipe or options:
         extra = " ".join([*args.recipe, *options])
         raise UserError(f"a run is resumed with its own config: leave out {extra}")
-    return _finish(train.resume(Path(args.resume), trust=args.trust))
+    return _finish(train.resume(full_path(args.resume, "--resume"), trust=args.trust))
 
 
 def _finish(training: Training) -> int:
@@ -100,7 +104,7 @@ def _finish(training: Training) -> int:
     if done.signal:
         log.info("stopped by %s after step %d; checkpoint %s is complete", done.signal, done.step, done.checkpoint.name)
         log.info("continue: isochrone train --resume %s", path)
-        return 130 if done.signal == "SIGINT" else 143
+        return 128 + signal.Signals[done.signal]
     already = " (it already was)" if done.began == done.step else ""
     log.info("step %d of %d: training is complete%s", done.step, config.train.steps, already)
     if not config.then:
@@ -120,6 +124,6 @@ def _help(args: argparse.Namespace, changes: dict[str, str]) -> int:
         return 0
     config = _config(one(args.recipe, "recipe", "tiny"), args, changes)
     text = str(registry.get("recipe", args.recipe[0]).__doc__).split("\n")[0]
-    print(f"isochrone train {config.recipe} [--run DIR] [--OPTION VALUE ...]\n\n{text}\n")
-    print("\n".join(option_lines(config)))
+    show(f"isochrone train {config.recipe} [--run DIR] [--OPTION VALUE ...]\n\n{text}\n")
+    show("\n".join(option_lines(config)))
     return 0

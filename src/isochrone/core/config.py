@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 import types
 import typing
@@ -21,6 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.paths import full_path
 
 LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "ge": (operator.ge, "at least"),
@@ -29,6 +31,8 @@ LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "lt": (operator.lt, "less than"),
 }
 
+INT64 = 2**63 - 1
+"""The largest whole number that torch and numpy can store."""
 
 # Values come from JSON and the command line. These return a plain bool or Any, so that a type checker keeps the value
 # as Any instead of narrowing it to a dict or dataclass of unknown types.
@@ -62,8 +66,9 @@ def option(default: Any, help: str = "", **meta: Any) -> Any:
         default: the value, or a function that returns it.
         help: one line for `--help`.
         meta: limits of numbers (`ge`, `gt`, `le`, `lt`); `component=KIND` for the Config of a component;
-            `mapping=CLASS` for a dict of CLASS; `names=KIND` for a tuple of names of components; `imports=True` for
-            text that makes another library import a module when it contains a colon.
+            `mapping=CLASS` for a dict of CLASS; `names=KIND` for a tuple of names of components; `path=True` for the
+            path of a file or folder; `imports=True` for text that makes another library import a module when it
+            contains a colon.
     """
     meta = {"help": help, **meta}
     if _is_container(default) or callable(default):
@@ -139,12 +144,16 @@ def _parse_scalar(text: Any, kind: Any, path: str) -> Any:
 
 
 def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
-    if value is None or isinstance(value, (str, bool)):
-        return
-    numbers: tuple[Any, ...] = value if _is_tuple(value) else (value,)
-    for number in numbers:
-        if isinstance(number, float) and number != number:
-            raise _invalid(path, value, "a number, not NaN")
+    entries: tuple[Any, ...] = value if _is_tuple(value) else (value,)
+    if _is_tuple(value) and len(set(entries)) < len(entries) and isinstance(entries[0], str):
+        raise _invalid(path, ",".join(entries), "a list without repetitions")
+    for number in entries:
+        if number is None or isinstance(number, (str, bool)):
+            continue
+        if isinstance(number, float) and not math.isfinite(number):
+            raise _invalid(path, value, "a finite number")
+        if isinstance(number, int) and abs(number) > INT64:
+            raise _invalid(path, value, f"at most {INT64}")
         for key, (fits, words) in LIMITS.items():
             if key in meta and not fits(number, meta[key]):
                 raise _invalid(path, value, f"{words} {meta[key]}")
@@ -269,6 +278,8 @@ def _set(config: Any, keys: Sequence[str], value: Any, path: str, root: Any) -> 
         raise UserError(f"option '{here}' is a group: set one of {inside} in it")
     else:
         new = parse(value, hints(_class_of(config))[head], here)
+        if meta.get("path") and new is not None:
+            new = str(full_path(new, here))
         _check_limits(new, meta, here)
     return dataclasses.replace(config, **{head: new})
 

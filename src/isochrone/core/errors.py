@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+LONGEST = 2000
+"""Characters of a message on a terminal."""
 
 
 class UserError(Exception):
@@ -13,10 +17,29 @@ class UserError(Exception):
     """
 
 
+def printable(text: str, longest: int = LONGEST) -> str:
+    """`text` as one line for a terminal: control characters escaped, and what is too long left out in the middle.
+
+    Names come from files of other people: an escape sequence in one could move the cursor, change colours or write
+    another line than the program did.
+    """
+    if len(text) > longest:
+        head = longest * 2 // 3
+        text = f"{text[:head]} … {text[head - longest :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: '; did you mean ...?' if a valid name is similar to `name`, else the valid names."""
     valid = sorted(valid)
-    similar = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    similar = difflib.get_close_matches(name[:100], valid, n=1, cutoff=0.6)
+    similar = similar or [word for word in valid if word.startswith(f"{name}_") or word.endswith(f"_{name}")]
     if similar:
         return f"; did you mean '{similar[0]}'?"
     return f"; choose from: {', '.join(valid)}" if valid else ""

@@ -141,10 +141,12 @@ def load(kind: str, path: str) -> Any:
             sys.path.append(here)
         try:
             _components[kind][path] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (Exception, SystemExit) as error:  # a module of somebody else may raise anything
             if isinstance(error, ModuleNotFoundError) and error.name == module and "." not in module:
                 raise UserError(f"no {kind} called '{module}'{did_you_mean(module, names(kind))}") from error
-            raise UserError(f"{kind} '{path}' cannot be imported: {error}") from error
+            expected = isinstance(error, (ImportError, AttributeError))
+            text = str(error) if expected else f"{type(error).__name__}: {error}"
+            raise UserError(f"{kind} '{path}' cannot be imported: {text}") from error
     return _components[kind][path]
 
 

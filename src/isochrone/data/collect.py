@@ -75,12 +75,14 @@ def collect(
     start: Collection | None = None,
     mode: str = "train",
     watch: Callable[[Step], None] | None = None,
+    where: str = "collect",
 ) -> Collection:
     """Record at least `steps` env steps (a row of B environments counts B); returns where to continue.
 
     `act` is an Agent, started with `rng` and restarted where episodes begin, or an `Act`, which reads obs['first'].
     Without `start` the environments are reset with a seed sampled from `rng`. `progress` is called with the env steps
-    done so far in this call, `watch` with every row that is recorded, and with the one that follows the last.
+    done so far in this call, `watch` with every row that is recorded, and with the one that follows the last. `where`
+    names the environment in error messages.
     """
     if steps < 1:
         raise UserError(f"collect: {steps} steps; ask for at least 1")
@@ -102,7 +104,7 @@ def collect(
             memory = agent.restart(memory, step.first)
         fresh = False
         action, memory, _ = choose({**step.obs, "first": step.first}, memory, mode)  # (B, A)
-        replay.add(step, action)
+        replay.add(step, action, where)
         step = env.step(action)
         on_row(step)
         count += env.num_envs

@@ -21,7 +21,7 @@ from torch import Tensor
 from isochrone.core.buffers import Buffers
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch, Spec, Step
-from isochrone.data.episode import Episode, Field, check, check_action, check_finite, fields_of, spec_from_dict
+from isochrone.data.episode import Episode, Field, check, check_action, fields_of, spec_from_dict
 from isochrone.data.store import Store, read_about
 
 ROW = ("action", "reward", "first", "last", "terminal")  # columns beside the observations
@@ -92,14 +92,17 @@ class ReplayBuffer:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def add(self, step: Step, action: Float[Tensor, "B A"]) -> None:
-        """Append one row of every environment, with the action taken there. B == num_envs."""
+    def add(self, step: Step, action: Float[Tensor, "B A"], where: str = "replay.add") -> None:
+        """Append one row of every environment, with the action taken there. B == num_envs.
+
+        `where` names the source of the rows in error messages.
+        """
         columns = {f"obs/{name}": step.obs[name] for name in self.spec.obs} | {"action": action, "reward": step.reward}
         columns |= {"first": step.first, "last": step.last, "terminal": step.terminal}
         rows = {name: _numpy(value) for name, value in columns.items()}
         for name, array in rows.items():
-            self._check_row(name, array)
-        check_action(rows["action"], self.spec.action, "replay.add")
+            self._check_row(name, array, where)
+        check_action(rows["action"], self.spec.action, where)
         at = np.arange(self.num_envs) * self._length + self._total % self._length  # (B) flat row
         # The stamp goes first: after a kill in the middle of the row, the stamp says that the old row is gone.
         self._flat["stamp"][at, 0] = self._total + 1
@@ -108,15 +111,19 @@ class ReplayBuffer:
         self._total += 1
         self._oldest = np.maximum(self._oldest, self._total - self._length)
 
-    def _check_row(self, name: str, array: np.ndarray) -> None:
+    def _check_row(self, name: str, array: np.ndarray, where: str) -> None:
         field = self.fields[name]
         if array.dtype != field.dtype or array.shape != (self.num_envs, *field.shape):
             raise UserError(
-                f"replay.add: {name} is {array.dtype} {array.shape}, must be {field.dtype}"
+                f"{where}: {name} is {array.dtype} {array.shape}, must be {field.dtype}"
                 f" {(self.num_envs, *field.shape)} (one row for each of {self.num_envs} environments)"
             )
-        if name != "action":
-            check_finite(name, array, "replay.add")
+        if name != "action" and array.dtype.kind == "f" and not np.isfinite(array).all():
+            at = np.argwhere(~np.isfinite(array))[0]
+            raise UserError(
+                f"{where}: {name} is {array[tuple(at)]} in environment {at[0]} of {self.num_envs}: it must be finite; "
+                "correct the environment"
+            )
 
     def extend(self, env: int, episode: Episode, where: str = "replay.extend") -> None:
         """Check an episode and append it to the ring of `env`; of one longer than the ring, only the end.

@@ -9,6 +9,7 @@ import numpy as np
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
+from isochrone.core.paths import check_regular
 from isochrone.core.protocols import Format
 from isochrone.data.episode import check_spec, checked, summarize
 from isochrone.data.replay import ReplayBuffer
@@ -20,6 +21,7 @@ def open_format(path: Path | str) -> Format:
     For a path that does not exist it is the format that a new recording of this name would have.
     """
     path = Path(path)
+    check_regular(path, "recording")
     formats: dict[str, Format] = {name: registry.get("format", name)() for name in registry.names("format")}
     matches = [name for name, form in formats.items() if form.detect(path)]
     if not matches:

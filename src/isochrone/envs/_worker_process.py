@@ -15,6 +15,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -29,6 +30,8 @@ GRACE = 5.0  # seconds for a worker to end
 
 def serve(pipe: Connection) -> None:
     """The main loop of a worker: make the environments, then run commands until 'close' or until the pipe breaks."""
+    with suppress(OSError):  # no standard error
+        os.dup2(2, 1)  # standard output is for the results of a command, not for what a simulator prints
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when workers end
     envs, shared = None, None
     try:

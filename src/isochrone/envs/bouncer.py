@@ -41,10 +41,10 @@ class BouncerConfig:
     variant: Literal["split", "memory"] = option(
         "split", "the side is random (split), or shown by a lamp at the start (memory)"
     )
-    episode_length: int = option(32, "actions until an episode is cut off", ge=1)
+    episode_length: int = option(32, "actions until an episode is cut off", ge=1, le=1_000_000)
     speed: int = option(4, "px per step, sideways and (split) down", ge=1, le=MIDDLE)
-    cue: int = option(2, "of memory: rows on which the lamp is lit", ge=1)
-    delay: int = option(12, "of memory: rows between the lamp and the first move sideways", ge=1)
+    cue: int = option(2, "of memory: rows on which the lamp is lit", ge=1, le=1_000_000)
+    delay: int = option(12, "of memory: rows between the lamp and the first move sideways", ge=1, le=1_000_000)
 
     @property
     def turn(self) -> int:

@@ -23,9 +23,11 @@ class CounterConfig:
 
     name: ClassVar[str] = "counter"
     shorthand: ClassVar[str] = "length"
-    length: int = option(7, "shortest episode, in actions; environments and episodes differ by up to 2 more", ge=1)
-    actions: int = option(5, "number of discrete actions", ge=2)
-    size: int = option(64, "pixels per side of the image", ge=1)
+    length: int = option(
+        7, "shortest episode, in actions; environments and episodes differ by up to 2 more", ge=1, le=1_000_000
+    )
+    actions: int = option(5, "number of discrete actions", ge=2, le=256)
+    size: int = option(64, "pixels per side of the image", ge=1, le=512)
 
 
 class Count(NamedTuple):

@@ -55,8 +55,8 @@ class DmcConfig:
     camera: int = option(0, "which of the task's cameras draws (-1: the free one)", ge=-1)
     fast_render: bool = option(False, "no shadows: several times faster where they are drawn in software")
     state: bool = option(False, "also observe 'state', the task's own observations as one vector")
-    workers: int = option(0, "processes that share the environments (0: all in this one)", ge=0)
-    timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0)
+    workers: int = option(0, "processes that share the environments (0: all in this one)", ge=0, le=256)
+    timeout: float = option(60.0, "seconds a worker may take for one step before it is replaced", gt=0, le=86_400)
 
 
 @register("env", "dmc")
@@ -114,7 +114,7 @@ class SingleDmc:
         """Begin an episode. A seed loads the task again: some tasks draw their model from it, not only the start."""
         if seed is not None:
             self.close()
-            self._load(seed)
+            self._load(seed % 2**32)  # numpy's old generator takes no more
         return self._begin()
 
     def step(self, action: Float[Tensor, "1 A"]) -> Step:

@@ -10,6 +10,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from multiprocessing.connection import wait
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -154,7 +155,7 @@ class EnvPool:
             return Spec(dict(obs), ActionSpec(*action))
         self._check_refusal(answer)
         hint = "; a script that starts workers must begin under `if __name__ == '__main__':`"
-        raise UserError(f"the worker of {_names(worker)} {answer[1]}{hint * ('exit code' in answer[1])}")
+        raise _failure(f"the worker of {_names(worker)}", answer[1], hint * ("exit code" in answer[1]))
 
     def _share_rows(self, worker: WorkerHandle) -> None:
         worker.send(("rows", self._memory[0].name, self.num_envs))
@@ -214,7 +215,7 @@ class EnvPool:
             worker.end()
             self._rows["busy"][indices] = False
             self._rows["restarts"][indices] += 1
-            _LOG.warning("the worker of %s %s; a new worker begins new episodes there", _names(worker), why)
+            _LOG.warning("the worker of %s %s; a new worker begins new episodes there", _names(worker), _short(why))
             self._count_failures([Crash(env, f"its worker {why}") for env in failed])
             worker.start()
             answer = self._first(worker, START)
@@ -233,12 +234,11 @@ class EnvPool:
     def _count_failures(self, crashes: Sequence[Crash]) -> None:
         for env, traceback in crashes:
             self._failures[env] += 1
-            error = traceback.strip().splitlines()[-1]
-            _LOG.warning("environment %d failed and begins a new episode: %s", env, error)
+            _LOG.warning("environment %d failed and begins a new episode: %s", env, _short(traceback))
             if self._failures[env] >= LIMIT:
                 self.close()
-                raise UserError(
-                    f"environment {env} failed {LIMIT} times without a step between; the last time:\n{traceback}"
+                raise _failure(
+                    f"environment {env} failed {LIMIT} times without a step between; the last time", traceback
                 )
 
     def _check_open(self) -> None:
@@ -250,6 +250,24 @@ class EnvPool:
         row = {name: torch.from_numpy(array.copy()).to(self.device) for name, array in self._rows.items()}
         obs = {name: row[f"obs/{name}"] for name in self.spec.obs}
         return Step(obs, row["reward"], row["first"], row["last"], row["terminal"])
+
+
+def _short(why: str) -> str:
+    """The first line of a text that may hold a traceback, and the line of the error itself."""
+    lines = why.strip().splitlines()
+    if len(lines) < 2:
+        return why.strip()
+    ends = [line for before, line in pairwise(lines) if before.startswith(" ") and not line.startswith(" ")]
+    error = ends[-1] if ends else lines[-1]  # its text may have more lines
+    return error if lines[0].startswith("Traceback") else f"{lines[0]} {error}"
+
+
+def _failure(what: str, why: str, hint: str = "") -> UserError:
+    """One sentence; the whole traceback is a note of the error."""
+    error = UserError(f"{what}: {_short(why)}{hint}")
+    if len(why.strip().splitlines()) > 1:
+        error.add_note(why)
+    return error
 
 
 def _names(worker: WorkerHandle) -> str:

@@ -77,10 +77,10 @@ class LinearConfig:
     name: ClassVar[str] = "linear"
     shorthand: ClassVar[str] = "system"
     system: int = option(0, "which system: the seed that its matrices are drawn from", ge=0)
-    states: int = option(2, "hidden numbers", ge=1)
-    obs_size: int = option(2, "observed numbers", ge=1)
+    states: int = option(2, "hidden numbers", ge=1, le=1024)
+    obs_size: int = option(2, "observed numbers", ge=1, le=1024)
     diagonal: bool = option(False, "hidden numbers that do not mix")
-    episode_length: int = option(19, "actions until an episode is cut off", ge=1)
+    episode_length: int = option(19, "actions until an episode is cut off", ge=1, le=1_000_000)
 
     def check(self, path: str) -> None:
         if self.diagonal and self.obs_size < self.states:

@@ -11,6 +11,7 @@ import torch
 from isochrone.core.config import option
 from isochrone.core.types import Batch
 from isochrone.evals.model_access import model_device
+from isochrone.evals.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class EvalConfig:
     """What an evaluation covers."""
 
     name: ClassVar[str] = "eval"
-    episodes: int = option(64, "episodes recorded for the metrics (at most one per environment row)", ge=2)
-    length: int = option(64, "rows per recorded episode", ge=4)
-    pairs: int = option(500, "held-out start and goal pairs for planning (0: no planning)", ge=0)
-    horizon: int = option(16, "steps of the open-loop metrics", ge=1)
-    return_episodes: int = option(32, "episodes played for the return, where the agent plans for reward", ge=1)
-    budget: int = option(0, "environment steps per pair (0: twice the longest shortest path, plus 8)", ge=0)
+    episodes: int = option(64, "episodes recorded for the metrics (at most one per environment row)", ge=2, le=65_536)
+    length: int = option(64, "rows per recorded episode", ge=4, le=65_536)
+    pairs: int = option(500, "held-out start and goal pairs for planning (0: no planning)", ge=0, le=65_536)
+    horizon: int = option(16, "steps of the open-loop metrics", ge=1, le=65_536)
+    return_episodes: int = option(
+        32, "episodes played for the return, where the agent plans for reward", ge=1, le=65_536
+    )
+    budget: int = option(0, "environment steps per pair (0: twice the longest shortest path, plus 8)", ge=0, le=100_000)
     seed: int = option(7, "seed of the recording and of the pairs; independent of the training seed", ge=0)
 
 
@@ -42,6 +45,7 @@ class Context:
     make_env: Callable[[int], Any] | None = None  # environments in which to play whole episodes for their return
     holdout_losses: Callable[[], Mapping[str, float]] | None = None  # mean of every loss on data never trained on
     clock: Callable[[], float] | None = None  # seconds, e.g. time.perf_counter
+    progress: Progress | None = None  # called during what takes long
     stream: Callable[[str], torch.Generator] | None = None  # a generator of its own for each family
 
     def rng_of(self, family: str) -> torch.Generator:

@@ -110,7 +110,7 @@ def additivity_dp(model, rollout, settings) -> Tensor:
 class Steps(Robust):
     """The longest sum, and the length below which the error is squared."""
 
-    steps: int = option(8, "K: sums of 2..K steps are compared", ge=2)
+    steps: int = option(8, "K: sums of 2..K steps are compared", ge=2, le=65_536)
 
 
 @loss(

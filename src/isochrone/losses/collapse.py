@@ -25,7 +25,7 @@ class Vicreg:
     variance: float = option(25.0, "every coordinate of z spreads to 1", ge=0)
     covariance: float = option(1.0, "coordinates do not repeat each other", ge=0)
     augment: tuple[str, ...] = option(KEEPS_POSITION, "any of noise, blur, brightness, contrast")
-    rows: int = option(64, "frames per batch, each from another window", ge=2)
+    rows: int = option(64, "frames per batch, each from another window", ge=2, le=65_536)
     strength: float = option(0.1, "their size, as a fraction of the full range", ge=0, le=0.5)
 
     def check(self, path: str) -> None:

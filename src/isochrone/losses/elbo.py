@@ -67,7 +67,7 @@ class Scale:
 class Pyramid:
     """Levels of an image pyramid that are compared as well."""
 
-    levels: int = option(1, "the image, its half, its quarter, ... (1: as the ELBO has it)", ge=1)
+    levels: int = option(1, "the image, its half, its quarter, ... (1: as the ELBO has it)", ge=1, le=16)
     rise: float = option(2.0, "weight of a level against the finer one", gt=0)
 
 

@@ -29,7 +29,7 @@ class Boxes:
     min_local_mean: float = option(
         0.25, "lower bound of the local mean of the error; 1e-6 makes the loss an L1 on black", gt=0
     )
-    box: int = option(9, "side of the local mean, in pixels of the level", ge=3)
+    box: int = option(9, "side of the local mean, in pixels of the level", ge=3, le=511)
 
 
 @lru_cache(maxsize=32)

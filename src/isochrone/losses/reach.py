@@ -64,7 +64,7 @@ class Reach(CoordinateDropout):
         "initial Lagrange multiplier of the local constraint; a low one lets distances grow too far at first",
         gt=0,
     )
-    pairs: int = option(128, "random states and goals whose distance is pushed up, per batch", ge=2)
+    pairs: int = option(128, "random states and goals whose distance is pushed up, per batch", ge=2, le=65_536)
     reach: float = option(30.0, "distances up to about this many actions are pushed at full strength", gt=0)
     softness: float = option(6.0, "width of the transition to no weight beyond it, in actions", gt=0)
     slack: float = option(0.01, "root of the mean squared violation that is allowed", ge=0)
@@ -111,8 +111,10 @@ def reach_p(model, rollout, settings) -> Tensor:
 class Bellman(CoordinateDropout):
     """Pairs per batch, and the actions that the minimum is taken over."""
 
-    pairs: int = option(128, "random states and goals per batch", ge=2)
-    actions: int = option(16, "random actions per batch where they are continuous (of discrete ones, all)", ge=1)
+    pairs: int = option(128, "random states and goals per batch", ge=2, le=65_536)
+    actions: int = option(
+        16, "random actions per batch where they are continuous (of discrete ones, all)", ge=1, le=65_536
+    )
     beta: float = option(1.0, "where the error's penalty turns linear, in actions", gt=0)
     near: float = option(
         0.0, "extra weight of pairs that are close in z: p must change sharply where z is smooth", ge=0
@@ -182,8 +184,8 @@ def _actions(space: ActionSpec, count: int, rng: torch.Generator | None) -> Floa
 class Rank:
     """Goals and triplets per batch."""
 
-    goals: int = option(32, "goal frames per batch", ge=1)
-    triplets: int = option(1024, "ordered pairs per batch", ge=1)
+    goals: int = option(32, "goal frames per batch", ge=1, le=65_536)
+    triplets: int = option(1024, "ordered pairs per batch", ge=1, le=1_048_576)
     margin: float = option(1.0, "required difference of distance, in actions", gt=0)
 
 

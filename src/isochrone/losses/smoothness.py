@@ -80,8 +80,8 @@ def sample_frames(rollout: Rollout, frames: int) -> tuple[Float[Tensor, "N Z"], 
 class Displacement:
     """Triplets per batch, and the required slope."""
 
-    triplets: int = option(2048, "random triplets of frames per batch", ge=1)
-    frames: int = option(64, "frames per batch that they are sampled from", ge=3)
+    triplets: int = option(2048, "random triplets of frames per batch", ge=1, le=1_048_576)
+    frames: int = option(64, "frames per batch that they are sampled from", ge=3, le=65_536)
     power: float = option(
         0.5, "z distance grows as displacement^power: below 1 keeps near frames distinguishable", gt=0, le=1
     )
@@ -128,7 +128,7 @@ def displacement_error(
 class DisplacementRead(Robust):
     """Pairs per batch, and the length below which the error is squared."""
 
-    frames: int = option(128, "frames per batch; each is compared with one other", ge=2)
+    frames: int = option(128, "frames per batch; each is compared with one other", ge=2, le=65_536)
     eps: float = option(2.0, "error in pixels at which its cost turns from its square to its size", gt=0)
 
 
@@ -156,7 +156,7 @@ def displacement_read(model, rollout, settings) -> Tensor:
 class Motion(Robust):
     """Windows per batch, and the length below which the error is squared."""
 
-    rows: int = option(16, "windows per batch whose motion is measured", ge=1)
+    rows: int = option(16, "windows per batch whose motion is measured", ge=1, le=65_536)
     eps: float = option(1.0, "error in pixels at which its cost turns from its square to its size", gt=0)
 
 

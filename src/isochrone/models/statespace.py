@@ -62,34 +62,38 @@ class StateSpaceMode(StrEnum):
 class StateSpaceConfig:
     """Sizes and choices of a state-space model. The presets planet, dreamer_v1, v2 and v3 are recipes."""
 
-    deter: int = option(200, "size of h, the deterministic state (ignored by the SSM)", ge=0)
-    stoch: int = option(30, "size of z; with classes: number of groups of classes", ge=1)
-    classes: int = option(0, "classes per group of z; 0: z is Gaussian", ge=0)
-    hidden: int = option(200, "width of the MLPs inside", ge=4)
+    deter: int = option(200, "size of h, the deterministic state (ignored by the SSM)", ge=0, le=65_536)
+    stoch: int = option(30, "size of z; with classes: number of groups of classes", ge=1, le=65_536)
+    classes: int = option(0, "classes per group of z; 0: z is Gaussian", ge=0, le=65_536)
+    hidden: int = option(200, "width of the MLPs inside", ge=4, le=65_536)
     cell: Literal["gru", "ln_gru", "block_gru"] = option("gru", "recurrent cell of h")
-    blocks: int = option(8, "blocks of a block_gru", ge=1)
+    blocks: int = option(8, "blocks of a block_gru", ge=1, le=1024)
     norm: Literal["none", "layer", "rms"] = option("none", "normalisation inside the MLPs")
     act: Literal["relu", "elu", "silu", "none"] = option("elu", "their activation")
     unimix: float = option(0.01, "weight of the uniform distribution in a categorical z", ge=0, lt=1)
     min_std: float = option(0.1, "lower bound of the standard deviation of a Gaussian z", gt=0)
-    prior_layers: int = option(1, "hidden layers of the prior", ge=0)
-    posterior_layers: int = option(1, "hidden layers of the posterior", ge=1)
+    prior_layers: int = option(1, "hidden layers of the prior", ge=0, le=64)
+    posterior_layers: int = option(1, "hidden layers of the posterior", ge=1, le=64)
     posterior: Literal["coupled", "decoupled"] = option("coupled", "coupled: q(z | h, o); decoupled: q(z | o)")
     initial_state: Literal["zeros", "learned"] = option("zeros", "state before the first frame")
     encoder: Literal["planet", "dreamer", "patch", "conv"] = option("planet", "image networks")
     subtract_mean_frame: bool = option(False, "encode and decode images minus the mean frame of the first data")
-    depth: int = option(32, "channels of the encoder's first layer", ge=4)
-    embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4)
+    depth: int = option(32, "channels of the encoder's first layer", ge=4, le=4096)
+    embed: int = option(256, "size of a patch or conv embedding, and of every vector's", ge=4, le=65_536)
     symlog: bool = option(True, "pass vector observations through symlog, in and out")
     image_bits: int = option(8, "bits of an image that are used; the others become noise (PlaNet: 5)", ge=1, le=8)
-    head_units: int = option(200, "width of the reward and continue heads", ge=4)
-    head_layers: int = option(2, "their hidden layers, and those of vectors", ge=0)
+    head_units: int = option(200, "width of the reward and continue heads", ge=4, le=65_536)
+    head_layers: int = option(2, "their hidden layers, and those of vectors", ge=0, le=64)
     reward: Literal["normal", "symlog_two_hot", "symexp_two_hot"] = option("normal", "likelihood of the reward")
     decode_rows: int = option(
-        0, "rows of each window that are decoded in training, sampled for each batch (0: all)", ge=0
+        0, "rows of each window that are decoded in training, sampled for each batch (0: all)", ge=0, le=65_536
     )
-    overshoot: int = option(0, "D: steps imagined from posteriors for the overshooting losses (0: none)", ge=0)
-    rollout_starts: int = option(0, "posteriors per window that overshooting starts from (0: every row)", ge=0)
+    overshoot: int = option(
+        0, "D: steps imagined from posteriors for the overshooting losses (0: none)", ge=0, le=65_536
+    )
+    rollout_starts: int = option(
+        0, "posteriors per window that overshooting starts from (0: every row)", ge=0, le=65_536
+    )
     compile: Literal["none", "step", "unroll"] = option(
         "none", "torch.compile nothing, the step, or the whole loop over time"
     )

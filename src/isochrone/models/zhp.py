@@ -49,14 +49,16 @@ class ZhpConfig:
     """Sizes, and where gradients stop."""
 
     name: ClassVar[str] = "zhp"
-    z: int = option(32, "size of z", ge=2)
-    h: int = option(128, "size of h", ge=2)
-    p: int = option(64, "size of p", ge=2)
-    hidden: int = option(256, "width of the MLPs", ge=8)
+    z: int = option(32, "size of z", ge=2, le=65_536)
+    h: int = option(128, "size of h", ge=2, le=65_536)
+    p: int = option(64, "size of p", ge=2, le=65_536)
+    hidden: int = option(256, "width of the MLPs", ge=8, le=65_536)
     encoder: Literal["patch", "conv"] = option("patch", "patch: fast, for small scenes; conv: everything else")
-    depth: int = option(16, "channels of the encoder's first layer", ge=4)
-    fourier: int = option(512, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0)
-    fourier_h2z: int = option(0, "the same of h before Hz, for environments with hidden state (0: none)", ge=0)
+    depth: int = option(16, "channels of the encoder's first layer", ge=4, le=4096)
+    fourier: int = option(512, "Fourier features of z before decoder, predictor and pose (0: none)", ge=0, le=65_536)
+    fourier_h2z: int = option(
+        0, "the same of h before Hz, for environments with hidden state (0: none)", ge=0, le=65_536
+    )
     frequency_predictor: float = option(7.0, "initial frequency of those of F, which must resolve one action", gt=0)
     frequency: float = option(5.0, "initial frequency of the others, in cycles over the spread of z", gt=0)
     metric: Literal["max", "euclidean", "residual", "interval"] = option(
@@ -72,9 +74,9 @@ class ZhpConfig:
     stop_grad_to_encoder: bool = option(True, "no prediction or pose loss reaches the encoder")
     stop_grad_to_predictor: bool = option(True, "no pose loss reaches the predictor")
     stop_grad_from_decoder: bool = option(False, "reconstruction trains the decoder only")
-    open_loop: int = option(2, "K: steps of the shared open-loop rollout", ge=2)
-    rollout_starts: int = option(1, "open-loop starts per window", ge=1)
-    decode_rows: int = option(1, "rows of each window that are decoded in training (0: all)", ge=0)
+    open_loop: int = option(2, "K: steps of the shared open-loop rollout", ge=2, le=65_536)
+    rollout_starts: int = option(1, "open-loop starts per window", ge=1, le=65_536)
+    decode_rows: int = option(1, "rows of each window that are decoded in training (0: all)", ge=0, le=65_536)
 
     def check(self, path: str) -> None:
         """Raise UserError for a summed pose with attached gradients, which no loss is declared for."""

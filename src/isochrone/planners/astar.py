@@ -42,9 +42,9 @@ class AStar:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "astar"
-        horizon: int = option(12, "actions returned (the search itself may look further)", ge=1)
-        expansions: int = option(256, "nodes expanded per row at most", ge=1)
-        width: int = option(8, "nodes of a row expanded together", ge=1)
+        horizon: int = option(12, "actions returned (the search itself may look further)", ge=1, le=10_000)
+        expansions: int = option(256, "nodes expanded per row at most", ge=1, le=1_048_576)
+        width: int = option(8, "nodes of a row expanded together", ge=1, le=65_536)
         weight: float = option(1.0, "weight of h: above 1, longer paths sooner; corrects an h that is too small", ge=0)
         step: float = option(1.0, "cost of one action, in units of h (1 where h counts actions)", gt=0)
         goal_radius: float = option(0.5, "cost at or below which a state is the goal", ge=0)

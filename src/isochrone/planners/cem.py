@@ -37,10 +37,10 @@ class CEM:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "cem"
-        horizon: int = option(10, "actions planned ahead", ge=1)
-        candidates: int = option(48, "sequences imagined per iteration", ge=2)
-        iterations: int = option(3, "rounds of sampling", ge=1)
-        elites: int = option(6, "best sequences that shape the next round", ge=1)
+        horizon: int = option(10, "actions planned ahead", ge=1, le=10_000)
+        candidates: int = option(48, "sequences imagined per iteration", ge=2, le=1_048_576)
+        iterations: int = option(3, "rounds of sampling", ge=1, le=100_000)
+        elites: int = option(6, "best sequences that shape the next round", ge=1, le=1_048_576)
         momentum: float = option(0.1, "weight of the old proposal in the new one", ge=0, lt=1)
         std: float = option(0.6, "first spread of continuous actions (the box is -1 to 1)", gt=0)
         min_spread: float = option(

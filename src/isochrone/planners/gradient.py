@@ -41,9 +41,9 @@ class Gradient:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "gradient"
-        horizon: int = option(12, "actions planned ahead", ge=1)
-        restarts: int = option(8, "starts: the warm start or no-ops, the others random", ge=1)
-        iterations: int = option(40, "Adam steps", ge=1)
+        horizon: int = option(12, "actions planned ahead", ge=1, le=10_000)
+        restarts: int = option(8, "starts: the warm start or no-ops, the others random", ge=1, le=65_536)
+        iterations: int = option(40, "Adam steps", ge=1, le=100_000)
         rate: float = option(0.1, "Adam's step size, in units of the box (discrete: of logits)", gt=0)
         rescore: int = option(5, "discrete: steps between evaluations of the projected plan", ge=1)
         sharpness: float = option(2.0, "discrete: logit of the warm start, spread of the random ones", gt=0)

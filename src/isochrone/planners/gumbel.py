@@ -42,9 +42,9 @@ class Gumbel:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "gumbel"
-        horizon: int = option(12, "actions planned ahead", ge=1)
-        restarts: int = option(8, "tables of logits: the warm start or uniform, the others random", ge=1)
-        iterations: int = option(60, "Adam steps", ge=1)
+        horizon: int = option(12, "actions planned ahead", ge=1, le=10_000)
+        restarts: int = option(8, "tables of logits: the warm start or uniform, the others random", ge=1, le=65_536)
+        iterations: int = option(60, "Adam steps", ge=1, le=100_000)
         rate: float = option(0.2, "Adam's step size on the logits", gt=0)
         hot: float = option(1.0, "first temperature", gt=0)
         cold: float = option(0.1, "last temperature", gt=0)

@@ -22,9 +22,9 @@ class Shooting:
     @dataclass(frozen=True)
     class Config:
         name: ClassVar[str] = "shooting"
-        horizon: int = option(12, "actions planned ahead", ge=1)
-        candidates: int = option(1024, "sequences imagined", ge=1)
-        hold_steps: int = option(1, "steps for which each sampled action is repeated", ge=1)
+        horizon: int = option(12, "actions planned ahead", ge=1, le=10_000)
+        candidates: int = option(1024, "sequences imagined", ge=1, le=1_048_576)
+        hold_steps: int = option(1, "steps for which each sampled action is repeated", ge=1, le=10_000)
         chunk: int | None = option(
             None, "sequences imagined together over the whole batch (none: fit the device)", ge=1
         )

@@ -28,8 +28,10 @@ class ChecksWindow(Protocol):
 class DataConfig:
     """Where training data come from, and how many rows the replay holds."""
 
-    path: str | None = option(None, "a recording to train on instead of collecting, file or folder ('--data PATH')")
-    num_envs: int = option(64, "environments stepped together; each has its own ring in the replay", ge=2)
+    path: str | None = option(
+        None, "a recording to train on instead of collecting, file or folder ('--data PATH')", path=True
+    )
+    num_envs: int = option(64, "environments stepped together; each has its own ring in the replay", ge=2, le=65_536)
     rows: int = option(1000, "rows collected from each environment before training", ge=2)
     capacity: int = option(
         0,
@@ -43,7 +45,7 @@ class DataConfig:
     )
     collect_every: int = option(0, "training steps between further collections; 0: none", ge=0)
     collect_steps: int = option(
-        100, "rows added to each environment by a further collection; they replace the oldest", ge=2
+        100, "rows added to each environment by a further collection; they replace the oldest", ge=2, le=1_000_000
     )
     collect_policy: Literal["agent", "random"] = option(
         "agent", "who acts then: the agent (with goals sampled from the replay, if it needs them), or random actions"

@@ -85,7 +85,8 @@ def fit(
     its own belongs in `stateful`, which checkpoints store. The numbers of its `drain()`, if it has one, are added to
     each row of metrics. Hooks `(step, objective) -> {name: number}` run every `eval_every` steps and must not change
     the learner. `progress(step)` is called after each step. The caller opens and closes the sinks.
-    SIGINT or SIGTERM ends after the current step with a checkpoint. UserError: bad config, diverged loss, full disk.
+    A signal (see `signals.NAMES`) ends it after the current step with a checkpoint.
+    UserError: bad config, diverged loss, full disk.
     """
     optim = {name: validate(settings, f"optim.{name}.") for name, settings in optim.items()}
     loop = Loop(objective, sample, validate(config), optim, run, sinks, hooks, stateful or {})

@@ -1,4 +1,4 @@
-"""Turn SIGINT and SIGTERM into a stop request honoured after the current step; the run ends with a checkpoint."""
+"""Turn signals into a stop request honoured after the current step; the run ends with a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Ctrl-C; the system shutting down; a lost connection; what batch systems send before the time limit."""
 
 
 class StopRequest:
@@ -19,9 +22,16 @@ class StopRequest:
         return bool(self.signal_name)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a training, as far as the system has them. One that is ignored, as by nohup, stays so."""
+    known = [signal.Signals[name] for name in NAMES if hasattr(signal, name)]
+    always = (signal.SIGINT, signal.SIGTERM)
+    return [kind for kind in known if kind in always or signal.getsignal(kind) is not signal.SIG_IGN]
+
+
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """While inside, the first SIGINT or SIGTERM only sets the request; a second SIGINT interrupts as usual.
+    """While inside, the first of these signals only sets the request; a second SIGINT interrupts as usual.
 
     Only the main thread can have handlers: in another thread the request is never set.
     """
@@ -29,7 +39,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.getsignal(kind) for kind in stop_signals()}
 
     def handler(kind: int, frame: FrameType | None) -> None:
         request.signal_name = signal.Signals(kind).name

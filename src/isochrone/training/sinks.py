@@ -100,10 +100,12 @@ class TensorBoard:
         """The single numbers among `values`."""
         if self.writer is None:
             self.writer = self.make(str(self.folder), purge_step=step)
-        for name, value in scalars(values).items():
-            self.writer.add_scalar(name, value, step)
+        with report_full_disk(self.folder):  # an error of the writer's thread is raised here, by the next row
+            for name, value in scalars(values).items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
-            self.writer = None
+            writer, self.writer = self.writer, None
+            with report_full_disk(self.folder):
+                writer.close()

@@ -14,10 +14,10 @@ from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
 from isochrone.data.replay import ReplayBuffer, row_bytes, split_envs
-from isochrone.data.source import load_into
+from isochrone.data.source import load_into, open_format
 from isochrone.recipes.schema import Config
 from isochrone.training.device import generator
-from isochrone.workflows import factory
+from isochrone.workflows import factory, requirements
 
 log = logging.getLogger(__name__)
 COMPLETE = "complete.json"
@@ -28,13 +28,21 @@ def check_budget(config: Config, spec: Spec) -> None:
     """UserError if the replay would need more memory than `data.budget_mb`."""
     data = config.data
     margin = resume_margin(config)
-    need = data.num_envs * (capacity(config) + margin) * row_bytes(spec)
+    need = replay_bytes(config, spec)
     if data.path is None and need > data.budget_mb * 1e6:
         more = f" + {margin} to resume from (fewer with a smaller train.save_every)" if margin else ""
         raise UserError(
             f"data.num_envs = {data.num_envs} x {capacity(config)} rows{more} takes {need / 1e6:.0f} MB, more than "
             f"data.budget_mb = {data.budget_mb}: raise the budget or collect less"
         )
+
+
+def replay_bytes(config: Config, spec: Spec) -> int:
+    """Bytes of the run's replay; of a recording's at least, and 0 where its format does not know its lengths."""
+    if config.data.path is None:
+        return config.data.num_envs * (capacity(config) + resume_margin(config)) * row_bytes(spec)
+    lengths = open_format(config.data.path).lengths(Path(config.data.path))
+    return 0 if lengths is None else int(lengths.sum()) * row_bytes(spec)
 
 
 def capacity(config: Config) -> int:
@@ -74,11 +82,13 @@ def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], N
 def _record(config: Config, folder: Path | None, progress: Callable[[int], None] | None) -> ReplayBuffer:
     data, env = config.data, factory.make_env(config, config.data.num_envs)
     check_budget(config, env.spec)
+    if folder is None:
+        requirements.check_memory(replay_bytes(config, env.spec), "the replay", "lower data.num_envs or data.rows")
     replay = ReplayBuffer(env.spec, data.num_envs, capacity(config), folder, resume_margin(config))
     log.info(replay.describe())
     rng = generator(config.train.seed, "collect")
     act = random_policy(env.spec.action, rng, data.hold_steps)
-    collect(env, act, replay, data.num_envs * data.rows, rng, progress)
+    collect(env, act, replay, data.num_envs * data.rows, rng, progress, where=factory.env_text(config))
     env.close()
     return replay
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from isochrone.core.protocols import GroundTruth
 from isochrone.core.types import Batch
 from isochrone.evals import store, suite
 from isochrone.evals.context import Context
+from isochrone.evals.progress import Progress
 from isochrone.evals.suite import Results
 from isochrone.training.device import generator
 from isochrone.workflows import dataset, factory
@@ -25,10 +27,10 @@ DARK = ".dark"
 """Ending of the names of figures for dark screens."""
 
 
-def evaluate_run(trained: LoadedRun, figures: bool = True) -> Results:
-    """Evaluate, write results.json and figures/STEP/; returns the results."""
+def evaluate_run(trained: LoadedRun, figures: bool = True, progress: Progress | None = None) -> Results:
+    """Evaluate, write results.json and figures/STEP/; returns the results. `progress` is called while agents act."""
     config, run = trained.config, trained.run
-    results, arrays = evaluate(trained)
+    results, arrays = evaluate(trained, progress)
     about = {
         "step": trained.step,
         "train_seed": config.train.seed,
@@ -41,10 +43,10 @@ def evaluate_run(trained: LoadedRun, figures: bool = True) -> Results:
     return results
 
 
-def evaluate(trained: LoadedRun) -> tuple[Results, dict[str, Any]]:
+def evaluate(trained: LoadedRun, progress: Progress | None = None) -> tuple[Results, dict[str, Any]]:
     """(results, arrays of the figures) of every family of metrics that applies to the run."""
     with context_of(trained) as context:
-        return suite.evaluate(context)
+        return suite.evaluate(replace(context, progress=progress))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from isochrone.agents.mpc import MPC
 from isochrone.core import registry
 from isochrone.core.config import component_config, override
+from isochrone.core.errors import UserError
 from isochrone.core.protocols import Agent
 from isochrone.core.types import Spec
 from isochrone.data.source import open_format
@@ -23,8 +25,26 @@ from isochrone.training.learner import Learner
 def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:
     """The config of a recipe with `changes` applied ('train.steps' -> '100'), checked. UserError: what is wrong."""
     with registry.trusted():  # an import path that the user gave
-        config = registry.get("recipe", recipe)()
-    return with_changes(config, changes or {})
+        build = registry.get("recipe", recipe)
+    return with_changes(_build(recipe, build), changes or {})
+
+
+def _build(name: str, build: Any) -> Config:
+    """What a recipe returns. UserError where something else than a recipe was imported."""
+    try:
+        config = build()
+    except Exception as error:
+        if ":" not in name or isinstance(error, UserError):
+            raise
+        refused = UserError(
+            f"recipe '{name}' cannot be called ({type(error).__name__}: {error}): give a function without arguments "
+            "that returns a Config"
+        )
+        refused.add_note(traceback.format_exc())
+        raise refused from error
+    if not isinstance(config, Config):
+        raise UserError(f"recipe '{name}' returned a {type(config).__name__}: it must return a Config")
+    return config
 
 
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -42,6 +62,13 @@ def full_name(option: str) -> str:
 def make_env(config: Config, num_envs: int) -> Any:
     """`num_envs` environments, stepped together."""
     return registry.get("env", config.env.name)(config.env, num_envs)
+
+
+def env_text(config: Config) -> str:
+    """ "environment 'whitebox:cabin'", for messages."""
+    env = config.env
+    value = getattr(env, env.shorthand) if hasattr(env, "shorthand") else ""
+    return f"environment '{env.name}{f':{value}' if value else ''}'"
 
 
 def spec_of(config: Config) -> Spec:

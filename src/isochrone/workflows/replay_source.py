@@ -52,7 +52,8 @@ class ReplaySource:
             act = DeviceAgent(agent, device_of(self.config.train), goal)
         self.returns.reset()
         steps = self.replay.num_envs * data.collect_steps
-        collect(env, act, self.replay, steps, self.rng, watch=self.returns)
+        where = factory.env_text(self.config)
+        collect(env, act, self.replay, steps, self.rng, watch=self.returns, where=where)
 
     def drain(self) -> dict[str, float]:
         """Metrics of the collections since the last call: mean return of finished episodes, all frames so far."""

@@ -31,7 +31,7 @@ from isochrone.training.device import device_of, generator
 from isochrone.training.loop import FitResult, Hook, fit
 from isochrone.training.run import Run
 from isochrone.training.sinks import open_sinks
-from isochrone.workflows import dataset, factory
+from isochrone.workflows import dataset, factory, requirements
 from isochrone.workflows.loaded_run import SPEC, holdout_losses
 from isochrone.workflows.replay_source import ReplaySource
 
@@ -81,6 +81,7 @@ def create_run(config: Config, path: Path) -> Training:
     torch.set_num_threads(config.train.threads)
     device_of(config.train)
     spec, objective = build_all(config)
+    check_requirements(config, spec, objective, path)
     run = Run.create(path, to_dict(config))
     try:
         dataset.write_spec(run.path / SPEC, spec)
@@ -103,7 +104,9 @@ def resume(path: Path, trust: bool = False) -> Training:
         stored = run.path / SPEC
         spec = dataset.read_spec(stored) if stored.exists() else factory.spec_of(config)
         dataset.write_spec(stored, spec)
-        return Training(run, config, *build_all(config, spec))
+        spec, objective = build_all(config, spec)
+        check_requirements(config, spec, objective, path)
+        return Training(run, config, spec, objective)
     except BaseException:
         run.close()
         raise
@@ -114,9 +117,17 @@ def build_all(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingO
     spec = spec or factory.spec_of(config)
     if config.data.path is None:
         dataset.check_budget(config, spec)
+    requirements.check_weights(config, spec)
     objective = factory.make_objective(config, factory.make_learner(config, spec))
     factory.make_agents(config, objective.learner)
     return spec, objective
+
+
+def check_requirements(config: Config, spec: Spec, objective: TrainingObjective, folder: Path) -> None:
+    """Say what the training will need in memory and on disk. UserError where this machine has less."""
+    recorded = (folder / "replay" / dataset.COMPLETE).exists()
+    replay = 0 if recorded else dataset.replay_bytes(config, spec)
+    requirements.check(requirements.estimate(config, spec, objective, replay), config, folder)
 
 
 def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> FitResult:

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.paths import check_regular
 from isochrone.envs.whitebox.drawings import DRAWINGS
 
 CELLS = 16  # cells per side of the frame
+LONGEST = 10_000  # characters of a map file that are read: a drawing has fewer than 300
 DOORS = {"^": 0, "v": 1, "<": 2, ">": 3}  # the one direction (up, down, left, right) that a door lets through
 PLAIN = frozenset("#.~+%") | frozenset(DOORS)
 
@@ -98,8 +100,10 @@ def load(name: str, file: str | None = None) -> Map:
         UserError: no such map or file, or the drawing is wrong (see `read`).
     """
     if file:
+        check_regular(Path(file), "map file")
         try:
-            text = Path(file).read_text(encoding="utf-8")
+            with open(file, encoding="utf-8") as drawing:
+                text = drawing.read(LONGEST)
         except OSError as error:
             raise UserError(f"map file '{file}' cannot be read: {error.strerror or error}; check the path") from error
         except UnicodeDecodeError as error:

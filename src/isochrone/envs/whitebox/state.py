@@ -25,11 +25,11 @@ class WhiteBoxConfig:
     name: ClassVar[str] = "whitebox"
     shorthand: ClassVar[str] = "map"
     map: str = option("four-rooms", "a named map (see envs/whitebox/drawings.py)")
-    map_file: str | None = option(None, "a text drawing of your own, instead of `map`")
+    map_file: str | None = option(None, "a text drawing of your own, instead of `map`", path=True)
     actions: Literal["discrete", "continuous"] = option("discrete", "five moves, or (dx, dy)")
     momentum: bool = option(False, "actions push: the box keeps a hidden velocity")
     noise: float = option(0.0, "strength of the moving-noise background", ge=0.0, le=1.0)
-    episode_length: int = option(100, "actions until an episode is cut off", ge=1)
+    episode_length: int = option(100, "actions until an episode is cut off", ge=1, le=1_000_000)
     start: str = option("random", "'random' or a cell 'column,row' of the 16 x 16 frame")
     check: bool = option(True, "refuse actions that are out of range or not a number")
     task: Literal["none", "reach", "avoid", "collect"] = option("none", "what is rewarded (see envs/whitebox/task.py)")

@@ -24,6 +24,7 @@ from isochrone.evals.ground_truth import probe_actions
 from isochrone.evals.maps import grid_of, walls
 from isochrone.evals.metric import BASELINES, Estimate, Question, family, metric
 from isochrone.evals.model_access import numpy_generator
+from isochrone.evals.progress import watched
 from isochrone.evals.stats import bootstrap_mean, wilson
 
 HOLD = 3
@@ -113,7 +114,8 @@ def planning(context: Context) -> dict[str, Any]:
     pairs = plan_pairs(env, config.pairs, rng)
     budget = config.budget or 2 * int(pairs.shortest.max()) + 8
     outcomes: dict[str, Outcome] = {}
-    for name, agent in {**agents, **baseline_agents(env, pairs)}.items():
+    acting = watched(agents, context.progress, "planning", budget)
+    for name, agent in {**acting, **baseline_agents(env, pairs)}.items():
         device = "cpu" if name in BASELINES else context.device
         outcomes[name] = evaluate_agent(env, agent, pairs, budget, clock=context.clock, device=device, rng=rng)
     out: dict[str, Any] = {"dropped": float(pairs.dropped), "budget": float(budget)}
@@ -378,7 +380,8 @@ def _by_distance(ax: Axes, arrays: Mapping[str, Any], theme: str) -> None:
                 label=str(agent),
             )
     ax.set(xlabel="shortest path, actions", title="… by distance, %", ylim=(-3, 108), xlim=(0, None))
-    ax.legend(loc="best")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best")
 
 
 def _paths(ax: Axes, arrays: Mapping[str, Any], theme: str) -> None:

@@ -16,6 +16,7 @@ from isochrone.core.protocols import Agent, Decodes, HasBestReturn, PlansReturns
 from isochrone.evals.context import Context, plays_episodes
 from isochrone.evals.metric import Estimate, Question, family, metric
 from isochrone.evals.model_access import numpy, numpy_generator
+from isochrone.evals.progress import watched
 from isochrone.evals.stats import bootstrap_mean
 
 EARN = Question(
@@ -45,7 +46,8 @@ def returns(context: Context) -> dict[str, Any]:
     assert context.make_env is not None  # one of its needs
     env = context.make_env(context.config.return_episodes)
     try:
-        return evaluate_returns(env, context.agents, context.config.seed, context.rng, context.device)
+        agents = watched(context.agents, context.progress, "playing episodes")
+        return evaluate_returns(env, agents, context.config.seed, context.rng, context.device)
     finally:
         env.close()
 
