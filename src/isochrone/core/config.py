@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
 import types
 import typing
@@ -33,6 +32,8 @@ LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 INT64 = 2**63 - 1
 """The largest whole number that torch and numpy can store."""
+FLOAT32 = 3.4e38
+"""About the largest number of the precision that models compute in."""
 
 # Values come from JSON and the command line. These return a plain bool or Any, so that a type checker keeps the value
 # as Any instead of narrowing it to a dict or dataclass of unknown types.
@@ -150,8 +151,8 @@ def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
     for number in entries:
         if number is None or isinstance(number, (str, bool)):
             continue
-        if isinstance(number, float) and not math.isfinite(number):
-            raise _invalid(path, value, "a finite number")
+        if isinstance(number, float) and not abs(number) <= FLOAT32:
+            raise _invalid(path, value, "a number that float32 can hold, not NaN")
         if isinstance(number, int) and abs(number) > INT64:
             raise _invalid(path, value, f"at most {INT64}")
         for key, (fits, words) in LIMITS.items():
