@@ -86,6 +86,7 @@ SETUPS = {
     "env.apart": ["--env", "linear"],
     "loss.bellman_p.settings.keep": ["--loss.bellman_p", "1"],
     "loss.bellman_p.settings.full": ["--loss.bellman_p", "1"],
+    "loss.pixel_delta_multi_box.settings.floor": ["--loss.pixel_delta_multi_box", "1"],
 }
 """Options that an old option was an option of."""
 STATE_SPACE = {"floor", "initial", "centre", "bits", "units", "layers", "decode", "starts", "run"}

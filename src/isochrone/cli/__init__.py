@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             warnings.simplefilter("ignore")  # they are for developers: python -W default shows them
         code = run(words)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on there is nothing left to tidy up
-    except KeyboardInterrupt:
-        code = 130
+    except KeyboardInterrupt as stop:
+        code = _stopped(stop.args)
     sys.exit(code)
 
 
@@ -73,8 +73,8 @@ def run(words: Sequence[str]) -> int:
             code = _run(words, args)
             results().flush()
             return code
-        except SystemExit as stop:  # argparse has printed --help
-            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except SystemExit as stop:  # argparse has printed --help; a library may exit with anything
+            return 0 if stop.code in (None, 0) else _report(stop, words, args)
         except KeyboardInterrupt as stop:
             return _stopped(stop.args)
         except Exception as error:
@@ -124,7 +124,7 @@ def _run(words: Sequence[str], args: argparse.Namespace) -> int:
     return command.run(*command.parser().parse(words[1:], args))
 
 
-def _report(error: Exception, words: Sequence[str], args: argparse.Namespace) -> int:
+def _report(error: BaseException, words: Sequence[str], args: argparse.Namespace) -> int:
     """Print the sentence about an error; the exit code."""
     from isochrone.cli import crash
     from isochrone.cli.output import drop_results, results

@@ -98,7 +98,8 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"'{word}' is not an option: options begin with two dashes, such as --run")
             else:
                 others.append(word)
-        args = self.parse_args(own, into)
+        args = argparse.Namespace() if into is None else into
+        self.parse_args(own, args)
         for action in self._actions:
             if not action.option_strings:
                 setattr(args, action.dest, others)

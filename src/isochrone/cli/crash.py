@@ -66,7 +66,8 @@ def store(text: str, run: Path | None, words: Sequence[str]) -> str:
     now = datetime.now().astimezone()
     page = f"{now.isoformat(timespec='seconds')}\nisochrone {' '.join(words)}\nPython {sys.version}\n\n{text}"
     name = f"traceback-{now:%Y%m%d-%H%M%S}-{os.getpid()}-"
-    folders = [run / "crash"] if run is not None and (run / "config.json").is_file() else []
+    is_run = run is not None and os.path.isfile(run / "config.json") and not os.path.islink(run / "crash")
+    folders = [run / "crash"] if run is not None and is_run else []
     for folder in (*folders, None):
         try:
             if folder is not None:

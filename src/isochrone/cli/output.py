@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from typing import TextIO
+from typing import Any, TextIO
 
 _results: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
@@ -45,7 +45,7 @@ def only_results() -> Iterator[None]:
 class PatientFile(io.FileIO):
     """A file whose writes never fail: progress that nobody can read any more must not end a training."""
 
-    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         """Bytes written, or dropped."""
         try:
             return super().write(data) or len(data)

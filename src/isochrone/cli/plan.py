@@ -50,8 +50,9 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     path = run_folder(args)
     start = None if args.start is None else cell_of(args.start, "--start")
     goal = None if args.goal is None else cell_of(args.goal, "--goal")
-    out = output_file(str(path / "plan.gif") if args.out is None else args.out, "--out")
+    out = None if args.out is None else output_file(args.out, "--out")
     trained = load(path, changes, trust=args.trust)
+    out = out or output_file(str(path / "plan.gif"), "--out")
     episode = execute_plan(trained, start, goal, time.perf_counter)
     gif = write_gif(out, episode)
     if args.json:

@@ -153,7 +153,7 @@ def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
             continue
         if isinstance(number, float) and not abs(number) <= FLOAT32:
             raise _invalid(path, value, "a number that float32 can hold, not NaN")
-        if isinstance(number, int) and abs(number) > INT64:
+        if isinstance(number, int) and abs(number) > INT64 and "le" not in meta:
             raise _invalid(path, value, f"at most {INT64}")
         for key, (fits, words) in LIMITS.items():
             if key in meta and not fits(number, meta[key]):

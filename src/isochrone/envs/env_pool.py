@@ -238,7 +238,7 @@ class EnvPool:
             if self._failures[env] >= LIMIT:
                 self.close()
                 raise _failure(
-                    f"environment {env} failed {LIMIT} times without a step between; the last time", traceback
+                    f"environment {env} failed {LIMIT} times without a step between; the last time:", traceback
                 )
 
     def _check_open(self) -> None:
@@ -264,7 +264,7 @@ def _short(why: str) -> str:
 
 def _failure(what: str, why: str, hint: str = "") -> UserError:
     """One sentence; the whole traceback is a note of the error."""
-    error = UserError(f"{what}: {_short(why)}{hint}")
+    error = UserError(f"{what} {_short(why)}{hint}")
     if len(why.strip().splitlines()) > 1:
         error.add_note(why)
     return error

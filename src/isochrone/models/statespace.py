@@ -142,7 +142,7 @@ class RewardHead(nn.Module):
         out = 1 if kind == "normal" else 255
         self.net = MLP(size, out, config, out_scale=1.0 if kind == "normal" else 0.0)
         if kind != "normal":
-            self.register_buffer("values", bins(out, spaced=kind.split("_")[0]), persistent=False)
+            self.register_buffer("values", bins(out, spaced=kind.split("_")[0], device="cpu"), persistent=False)
 
     def forward(self, feat: Float[Tensor, "*B F"]) -> Float[Tensor, "*B K"]:
         """Raw outputs, the argument of `mean` and `nll`."""
