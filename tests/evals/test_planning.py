@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from isochrone.evals.metrics.planning import (
     evaluate_agent,
     plan_pairs,
     select_rows,
+    success_and_paths,
     summary,
 )
 
@@ -146,3 +148,14 @@ def test_zero_budget_is_refused(rng: torch.Generator) -> None:
     env = make_env("...")
     with pytest.raises(UserError, match="budget = 0"):
         evaluate_agent(env, NoOp(env.spec.action), plan_pairs(env, 2, rng), 0)
+
+
+def test_the_figure_warns_of_nothing_where_no_pair_was_reached() -> None:
+    arrays = {
+        "planning.agents": np.array(["cem", "replay", "noop", "random"]),
+        "planning.success": np.zeros((4, 3), bool),
+        "planning.shortest": np.full(3, 5.0),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert success_and_paths(arrays, "light") is not None

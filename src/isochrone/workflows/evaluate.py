@@ -14,12 +14,13 @@ from typing import Any
 from isochrone.core.config import to_dict
 from isochrone.core.protocols import GroundTruth
 from isochrone.core.types import Batch
+from isochrone.data.replay import row_bytes
 from isochrone.evals import store, suite
 from isochrone.evals.context import Context
 from isochrone.evals.progress import Progress
 from isochrone.evals.suite import Results
 from isochrone.training.device import generator
-from isochrone.workflows import dataset, factory
+from isochrone.workflows import dataset, factory, requirements
 from isochrone.workflows.loaded_run import LoadedRun, holdout_losses
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ def context_of(trained: LoadedRun) -> Iterator[Context]:
     of places, or play whole episodes where they need no goal.
     """
     config = trained.config
+    recording = config.eval.episodes * config.eval.length * row_bytes(trained.spec)
+    requirements.check_memory(recording, "the recording to measure on", "lower eval.episodes or eval.length")
     foreign = config.data.path is not None and not trained.env_changed  # a recording, and no environment
     env: Any = None if foreign else trained.make_env(config.eval.episodes)
     agents = factory.make_agents(config, trained.learner)
