@@ -45,7 +45,7 @@ NUMBERS = """0 1 2 -1 3.5 1e3 1e9 1e400 -1e400 inf -inf nan NaN 0x10 ٣ ² 1_000
   null ,, 1,2 1;2""".split()
 NUMBERS += ["", " ", "1 2", "9" * 400, "--", "-", "[1]", "{}", "NUL\0", "\x1b[31mred", "a\nb", "\ud800", "…"]
 NAMES = """tiny zhp planet_small dreamer cem astar shooting whitebox whitebox:cabin whitebox:nowhere gym gym:CartPole-v1
-  gym:Nothing-v0 linear mpc adam jepa os:getcwd json.decoder:JSONDecoder os.path:join : a: :b a:b:c isochrone.cli:main
+  gym:Nothing-v0 linear mpc adam jepa os:getcwd json.decoder:JSONDecoder os.path:join : a: :b a:b:c sys:exit
   ../x x/y . .. __init__ _worker_process Tiny TINY tiny.x auto cuda eval report plan eval,eval eval,report""".split()
 
 

@@ -33,7 +33,7 @@ def _build(name: str, build: Any) -> Config:
     """What a recipe returns. UserError where something else than a recipe was imported."""
     try:
         config = build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if ":" not in name or isinstance(error, UserError):
             raise
         refused = UserError(
