@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -54,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         open_streams()
         watch_threads(words)
+        os.environ["MPLBACKEND"] = "Agg"  # figures are written, never shown
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # they are for developers: python -W default shows them
         code = run(words)
+        if code:  # the reason has been said; what fails now fails because of it
+            sys.unraisablehook = threading.excepthook = lambda args: None
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on there is nothing left to tidy up
     except KeyboardInterrupt as stop:
         code = _stopped(stop.args)

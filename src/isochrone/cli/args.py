@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from isochrone.cli.output import results, show
 from isochrone.core.config import LIMITS, hints, parse_flags
 from isochrone.core.errors import UserError, did_you_mean
-from isochrone.core.paths import full_path
+from isochrone.core.paths import check_regular, full_path
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 WIDTH = 110
@@ -148,6 +148,7 @@ def output_file(text: str, option: str) -> Path:
     path = full_path(text, option)
     if path.is_dir():
         raise UserError(f"{option} {text} is a folder: give the name of a file in it")
+    check_regular(path, option)  # a device would be replaced by a file
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise UserError(f"{option} {text} cannot be written: {parent} is not a folder; choose another place")

@@ -95,7 +95,8 @@ def watch_threads(words: Sequence[str]) -> None:
             print(f"isochrone: {what}: {report(error, None, words)}", file=sys.stderr)
 
     def in_thread(args: threading.ExceptHookArgs) -> None:
-        say("an error in the background", args.exc_value)
+        if type(args.thread).__name__ != "_AsyncWriterThread":  # of TensorBoard: the next row raises its error
+            say("an error in the background", args.exc_value)
 
     def in_destructor(args: Any) -> None:
         say("an error while cleaning up", args.exc_value)

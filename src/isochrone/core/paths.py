@@ -39,10 +39,10 @@ def full_path(text: str | os.PathLike[str], option: str) -> Path:
 
 
 def check_regular(path: Path, what: str) -> None:
-    """UserError for a pipe, a device or a socket, from which one may read for ever. A missing file passes."""
+    """UserError for a pipe, a device or a socket: reading may last for ever. A missing file passes."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return  # whoever opens it says why it cannot be read
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"{what} '{path}' is a pipe or a device: give a file")
+        raise UserError(f"{what} '{path}' is a pipe or a device: give the path of a file")
