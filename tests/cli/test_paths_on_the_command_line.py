@@ -82,8 +82,9 @@ def test_a_new_run_of_an_odd_name(isochrone, small, here: Path) -> None:
         ("", "--out '': give the path"),
         ("file/x.gif", "file is not a folder"),
         (LONG, "name is too long"),
+        ("fifo", "--out 'fifo' is a pipe or a device"),
     ],
-    ids=["folder", "empty", "under a file", "long"],
+    ids=["folder", "empty", "under a file", "long", "pipe"],
 )
 def test_a_film_that_cannot_be_written_is_refused(isochrone, here: Path, out: str, words: str) -> None:
     refused(isochrone("plan", "run", f"--out={out}"), words)
