@@ -42,7 +42,7 @@ def refused(said, *words: str) -> None:
         (["--env.actions", "continuous"], ["astar", "discrete", "cem"]),
         (["--data.budget-mb", "1"], ["data.budget_mb = 1", "raise the budget"]),
         (["--agent.replan-every", "99"], ["replan_every = 99", "horizon"]),
-        (["--train.length", "50"], ["no window of 50 rows"]),
+        (["--train.length", "50"], ["train.length = 50: no history in the replay is that long"]),
         (["--term.reach_p.slack", "0.3"], ["unknown option 'term'", "did you mean 'loss.reach_p.settings.slack'"]),
         (["--after.jepa", "0.3"], ["unknown option 'after'", "did you mean 'loss.jepa'"]),
         (["--loss.jepa.start", "0.9"], ["loss.jepa.start = 0.9", "start must be less than stop"]),

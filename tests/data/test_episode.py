@@ -23,7 +23,8 @@ def episode(spec, length=5, seed=0):
     else:
         action = rng.uniform(-1, 1, (length, spec.action.size)).astype(np.float32)
     first, last = np.arange(length) == 0, np.arange(length) == length - 1
-    return Episode(obs, action, rng.normal(size=length).astype(np.float32), first, last, last & (seed % 2 == 0))
+    reward = np.where(first, 0, rng.normal(size=length)).astype(np.float32)
+    return Episode(obs, action, reward, first, last, last & (seed % 2 == 0))
 
 
 def changed(spec, name, change, seed=0):
@@ -52,6 +53,7 @@ BAD = [
     (DISCRETE, "action", put(3, [0, 0, 0]), "one-hot"),
     (DISCRETE, "action", put(3, [0.5, 0.5, 0]), "one-hot"),
     (DISCRETE, "reward", put(1, np.nan), "reward is nan at row 1"),
+    (DISCRETE, "reward", put(0, 0.5), "reward is 0.5 on its first row, where nothing has arrived yet"),
     (DISCRETE, "reward", put(4, -np.inf), "reward is -inf at row 4"),
     (DISCRETE, "terminal", lambda a: a.astype(np.uint8), "terminal is uint8, must be bool"),
     (DISCRETE, "terminal", put(1, True), "'terminal' is true on a row that is not 'last'"),

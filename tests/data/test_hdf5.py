@@ -13,7 +13,7 @@ from isochrone.core.types import ActionSpec, Spec
 from isochrone.data import source
 from isochrone.data.episode import Episode
 from isochrone.data.formats.hdf5 import Hdf5, Hdf5Config
-from isochrone.data.source import assign, load_into, open_format
+from isochrone.data.source import assign, histories, load_into, open_format
 
 DISCRETE = Spec({"image": (3, 12, 10)}, ActionSpec("discrete", 3, ("left", "stay", "right"), 1, (2, 1, 0)))
 BOX = Spec({"image": (3, 12, 10), "state": (2,)}, ActionSpec("continuous", 2, noop=0))
@@ -28,7 +28,8 @@ def episode(spec, length, seed):
     if spec.action.discrete:
         action = np.eye(spec.action.size, dtype=np.float32)[action.argmax(-1)]
     first, last = np.arange(length) == 0, np.arange(length) == length - 1
-    return Episode(obs, action, rng.normal(size=length).astype(np.float32), first, last, last & (seed % 2 == 0))
+    reward = np.where(first, 0, rng.normal(size=length)).astype(np.float32)
+    return Episode(obs, action, reward, first, last, last & (seed % 2 == 0))
 
 
 def same(one, two):
@@ -65,7 +66,9 @@ def test_it_is_registered_with_its_config():
     assert registry.get("format", "hdf5") is Hdf5
     assert "hdf5" in registry.names("format")
     assert to_dict(validate(component_config("format", "hdf5"))) == {"name": "hdf5", "compress": 1, "chunk": 16}
-    with pytest.raises(UserError, match="my.csv: none of the formats hdf5 recognises it .and there is no such file"):
+    with pytest.raises(
+        UserError, match="my.csv: none of the formats hdf5, lerobot recognises it .and there is no such file"
+    ):
         open_format("my.csv")
 
 
@@ -80,7 +83,7 @@ def test_episodes_are_spread_over_environments(recording, on_disk, tmp_path):
     episodes = list(replay.episodes())
     assert sorted(len(e) for e in episodes) == [2, 5, 17, 40]
     assert all(same(e, want[len(e)]) for e in episodes)
-    assert load_into(recording).num_envs == 4
+    assert load_into(recording).num_envs == 2
     if on_disk:
         with pytest.raises(UserError, match="already holds 64 rows"):
             load_into(recording, folder, num_envs=2)
@@ -91,6 +94,23 @@ def test_environments_get_about_equally_many_rows():
     env_of, filled = assign(lengths, 2)
     assert env_of.tolist() == [0, 0, 0, 1, 1]
     assert filled.tolist() == [47, 47]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count"),
+    [([20] * 50, 32), ([20] * 7, 7), ([4000] + [20] * 31, 2), ([500, 500, 20, 20], 2), ([300] * 3 + [50] * 12, 5)],
+)
+def test_one_long_episode_means_fewer_histories(lengths, count):
+    """All histories are as long as the fullest: with 32 of them one long episode would take 27 times the file."""
+    assert histories(np.array(lengths)) == count
+    filled = assign(np.array(lengths), count)[1]
+    assert len(filled) * filled.max() <= 2 * sum(lengths)
+
+
+def test_a_recording_larger_than_the_budget_is_refused(recording, tmp_path):
+    with pytest.raises(UserError, match="would take 0 MB as a replay of 2 x 40 rows, more than data.budget_mb = 0.001"):
+        load_into(recording, tmp_path / "ring", budget_mb=0.001)
+    assert not (tmp_path / "ring").exists()
 
 
 def test_a_replay_can_be_exported(recording, tmp_path):
@@ -160,6 +180,10 @@ BAD = {
     "action float64": (exchange("action", lambda a: a.astype(np.float64)), "action is float64, must be float32"),
     "action out of range": (exchange("action", put((6, 0), 2.0)), "episode 1: action .* at row 1 is out of range"),
     "action NaN": (exchange("action", put((6, 0), np.nan)), "episode 1: action is nan at row 1"),
+    "reward beside the action": (
+        exchange("reward", lambda a: np.ones_like(a)),
+        "episode 0: reward is 1 on its first row, where nothing has arrived yet: your rewards lie beside the action",
+    ),
     "reward NaN": (exchange("reward", put(46, np.nan)), "episode 2: reward is nan at row 1"),
     "reward infinite": (exchange("reward", put(0, np.inf)), "episode 0: reward is inf at row 0"),
     "reward shape": (exchange("reward", lambda a: a[:, None]), r"reward has rows of shape \(1,\), the spec says \(\)"),

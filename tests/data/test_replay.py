@@ -136,6 +136,27 @@ def test_envs_restrict_sampling_and_split_is_disjoint():
         split_envs(4, 1.0)
 
 
+def test_a_split_leaves_windows_on_both_sides():
+    equal = split_envs(10, 0.2)
+    assert split_envs(10, 0.2, windows=np.full(10, 7)) == equal, "as without, where all are alike"
+    windows = np.array([51, 41, 31] + [0] * 7)
+    train, holdout = split_envs(10, 0.1, windows=windows)
+    assert holdout == [2]
+    assert sorted(train + holdout) == list(range(10))
+    assert split_envs(2, 0.1, windows=np.array([4000, 620])) == ([0], [1])
+    assert split_envs(2, 0.1, windows=np.array([620, 4000])) == ([1], [0])
+    with pytest.raises(UserError, match="1 of 3 histories in the replay holds a window.*shorten train.length"):
+        split_envs(3, 0.1, windows=np.array([0, 9, 0]))
+
+
+def test_a_window_that_is_too_long_names_the_longest_history_of_those_asked_for():
+    replay = ReplayBuffer(SMALL, 2, 12)
+    replay.extend(0, episode_at(SMALL, 0, 12))
+    replay.extend(1, episode_at(SMALL, 1, 4))
+    with pytest.raises(UserError, match=r"no window of 6 rows yet \(the longest history has 4\)"):
+        replay.sample(2, 6, torch.Generator(), envs=[1])
+
+
 def test_episodes_come_back_whole():
     replay = ReplayBuffer(SMALL, 2, 13)
     fill(replay, 28)  # rows 15..27 are there: 15-19 and 20-24 are whole, 25-27 is not finished

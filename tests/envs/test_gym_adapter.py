@@ -11,7 +11,7 @@ from gymnasium import spaces
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import VecEnv
-from isochrone.envs.from_gymnasium import GymConfig, GymEnv, shrink
+from isochrone.envs.from_gymnasium import GymConfig, GymEnv
 
 LENGTH = 4
 
@@ -23,8 +23,8 @@ class Clock(gymnasium.Env):
 
     def __init__(self, see: str = "pixels", act: str = "discrete", render_mode: str | None = None) -> None:
         self.see, self.render_mode, self.time, self.taken = see, render_mode, 0, []
-        image = spaces.Box(0, 255, (8, 6, 3), np.uint8)
-        grey = spaces.Box(0, 255, (1, 8, 6), np.uint8)
+        image = spaces.Box(0, 255, (20, 18, 3), np.uint8)
+        grey = spaces.Box(0, 255, (1, 20, 18), np.uint8)
         vector = spaces.Box(-1, 1, (2,), np.float32)
         self.observation_space = {
             "pixels": image,
@@ -40,8 +40,8 @@ class Clock(gymnasium.Env):
         }[act]
 
     def _obs(self):
-        level = np.full((8, 6, 3), 10 * self.time, np.uint8)
-        vector = np.zeros(2, np.float32)
+        level = np.full((20, 18, 3), 10 * self.time, np.uint8)
+        vector = np.full(2, self.time / 10, np.float32)
         return {
             "pixels": level,
             "grey": level[None, :, :, 0],
@@ -100,6 +100,9 @@ def test_rows(see: str, rng: torch.Generator) -> None:
         rows.append(env.step(env.spec.action.sample((2,), rng)))
     assert all(r.obs["image"].shape == (2, 3, 4, 4) and r.obs["image"].dtype == torch.uint8 for r in rows)
     assert [int(r.obs["image"][1, 0, 0, 0]) for r in rows] == [0, 10, 20, 30, 40] * 2
+    assert set(env.spec.obs) == ({"image", "vector"} if see == "dict" else {"image"})
+    if see == "dict":
+        assert [round(float(r.obs["vector"][1, 0]), 1) for r in rows] == [0, 0.1, 0.2, 0.3, 0.4] * 2
     assert [bool(r.first[0]) for r in rows] == [True, False, False, False, False] * 2
     assert [bool(r.last[0]) for r in rows] == [False, False, False, False, True] * 2
     assert [bool(r.terminal[0]) for r in rows] == [False, False, False, False, True] * 2
@@ -150,7 +153,7 @@ def test_actions_are_translated() -> None:
     ("name", "message"),
     [
         ("Blind-v0", "has no pixels.*rgb_array"),
-        ("Broken-v0", "cannot render pixels: pygame is not installed"),
+        ("Broken-v0", "cannot be rendered: DependencyNotInstalled: pygame is not installed"),
         ("Clock-multi-v0", "MultiDiscrete actions: need Discrete or Box"),
         ("Clock-unbounded-v0", "finite bounds"),
         ("NoSuchThing-v0", "cannot be made"),
@@ -165,15 +168,6 @@ def test_refusals(name: str, message: str) -> None:
 def test_no_copies() -> None:
     with pytest.raises(UserError, match="at least 1"):
         GymEnv(GymConfig(id="Clock-pixels-v0"), 0)
-
-
-def test_shrinking_averages_areas() -> None:
-    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
-    image[:2, :2, 0] = torch.tensor([[100, 200], [0, 100]])
-    assert shrink(image, 2)[:, 0, 0].tolist() == [100, 0, 0]
-    assert shrink(torch.full((5, 7), 9, dtype=torch.uint8), 3).unique().tolist() == [9]
-    assert shrink(torch.full((5, 7, 4), 9, dtype=torch.uint8), 3).shape == (3, 3, 3)
-    assert shrink(torch.full((3, 50, 70), 9, dtype=torch.uint8), 8).shape == (3, 8, 8)
 
 
 def test_the_white_box_through_gymnasium_and_back() -> None:

@@ -1,4 +1,4 @@
-"""Every block of the README runs, or says why not; so do the blocks of the pages on how to add a thing.
+"""Every block of the README runs, or says why not; so do the blocks of the pages on your own data and parts.
 
 ```python blocks run in order in one temporary folder, each in its own process. A ```bash block runs when the line
 before it is `<!-- run -->`. `<!-- skip: reason -->` passes over either; a bash block with neither mark is an error.
@@ -33,8 +33,11 @@ def test_every_mark_is_understood() -> None:
     assert not [f"README.md:{b.line}: {b.fault}" for b in BLOCKS if b.fault]
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("add-*.md")), ids=lambda p: p.name)
-def test_a_page_on_how_to_add_a_thing_runs(page: Path, tmp_path: Path) -> None:
+PAGES = [*sorted((ROOT / "docs").glob("add-*.md")), ROOT / "docs" / "data.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_a_page_on_your_own_data_or_parts_runs(page: Path, tmp_path: Path) -> None:
     found = blocks(page.read_text(encoding="utf-8"))
     assert found
     assert not [f"{page.name}:{b.line}: {b.fault}" for b in found if b.fault]

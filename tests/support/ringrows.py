@@ -42,7 +42,7 @@ def episode_at(spec, env, length, start=0):
     rows = [row(spec, env, start + t, period=10**6) for t in range(length)]
     columns = {name: np.stack([np.asarray(r[name]) for r in rows]) for name in rows[0]}
     columns["first"], columns["last"] = np.arange(length) == 0, np.arange(length) == length - 1
-    columns["terminal"] = np.zeros(length, bool)
+    columns["terminal"], columns["reward"][0] = np.zeros(length, bool), 0
     return Episode.of(columns)
 
 

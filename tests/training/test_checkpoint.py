@@ -148,5 +148,17 @@ def test_generators_continue(tmp_path):
     folder = checkpoint.save(tmp_path, 1, learner(), {"random": checkpoint.random_state({"a": rng})})
     want = torch.rand(5, generator=rng)
     other = torch.Generator()
-    checkpoint.restore_random({"a": other, "unknown": torch.Generator()}, checkpoint.load_state(folder)["random"])
+    checkpoint.restore_random({"a": other, "unknown": torch.Generator()}, checkpoint.load_state(folder)["random"], 1)
     assert torch.equal(torch.rand(5, generator=other), want)
+
+
+def test_a_generator_of_another_device_goes_on_with_another_stream(caplog):
+    rng, begun = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    of_a_gpu = torch.zeros(16, dtype=torch.uint8)
+    checkpoint.restore_random({"losses": rng}, {"losses": of_a_gpu}, 7)
+    assert "'losses' were drawn on another device: they go on with another stream" in caplog.text
+    drawn = torch.rand(5, generator=rng)
+    assert not torch.equal(drawn, torch.rand(5, generator=begun)), "what was drawn before is not drawn again"
+    again = torch.Generator().manual_seed(3)
+    checkpoint.restore_random({"losses": again}, {"losses": of_a_gpu}, 7)
+    assert torch.equal(torch.rand(5, generator=again), drawn)

@@ -1,10 +1,10 @@
-"""isochrone data: record episodes, check and describe recordings."""
+"""isochrone data: record episodes, convert, check and describe recordings."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from isochrone.cli.args import Parser, config_heads, one, output_file, show_json, show_table
@@ -13,10 +13,18 @@ from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.paths import full_path
 
 log = logging.getLogger(__name__)
-ACTIONS = ("collect", "validate", "info")
+ACTIONS = ("collect", "convert", "validate", "info")
+OPTIONS = {
+    "collect": ("out",),
+    "convert": ("out", "layout", "key", "size", "cut"),
+    "validate": ("json", "recipe"),
+    "info": ("json",),
+}
+"""Options of each action, beside those of the config."""
 EXAMPLES = """\
   isochrone data collect zhp --out my.h5 --data.num-envs 16 --data.rows 505
-  isochrone data validate my.h5
+  isochrone data convert halfcheetah.hdf5 --out my.h5
+  isochrone data validate my.h5 --recipe planet_small
   isochrone train zhp --data my.h5
 
 Formats are detected by path; docs/add-a-format.md adds others. The format hdf5 (.h5, .hdf5) holds episodes end to end,
@@ -36,17 +44,25 @@ def parser() -> Parser:
         "data",
         [
             "collect RECIPE --out RECORDING [--OPTION VALUE ...]",
-            "validate RECORDING [--json]",
+            "convert SOURCE --out RECORDING [--layout NAME] [--key NAME] [--size PIXELS] [--cut ROWS]",
+            "validate RECORDING [--recipe RECIPE [--OPTION VALUE ...]] [--json]",
             "info RECORDING [--json]",
         ],
         "collect   record complete episodes of the recipe's environment with its random policy\n"
-        "validate  read every row once; report what is in the recording, or what is wrong and where\n"
+        "convert   turn a recording of another library into ours (docs/data.md); says what was done and left out\n"
+        "validate  read every row once; report what is in the recording, or what is wrong and where, and which recipes "
+        "can be trained on it\n"
         "info      describe the recording without reading the rows",
         EXAMPLES,
     )
     out.config_options = config_heads()
-    out.add_argument("words", nargs="*", metavar="collect|validate|info", help="then a recipe or a recording")
+    out.add_argument("words", nargs="*", metavar="collect|convert|validate|info", help="then a recipe or a recording")
     out.add_argument("--out", metavar="RECORDING", help="where to write; the suffix chooses the format")
+    out.add_argument("--recipe", metavar="RECIPE", help="validate: check for this recipe and options of it only")
+    out.add_argument("--layout", metavar="NAME", help="convert: how SOURCE is laid out (default: detected)")
+    out.add_argument("--key", metavar="NAME", help="convert: the picture that becomes 'image', where there are several")
+    out.add_argument("--size", type=int, metavar="PIXELS", help="convert: pixels per side of the image")
+    out.add_argument("--cut", type=int, metavar="ROWS", help="convert: cut longer episodes into pieces of so many rows")
     out.add_json()
     return out
 
@@ -56,25 +72,54 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     action, words = (args.words or [""])[0], args.words[1:]
     if action not in ACTIONS:
         raise UserError(f"isochrone data has no '{action}'{did_you_mean(action, ACTIONS)}")
+    own = {name for options in OPTIONS.values() for name in options}
+    given = [name for name in sorted(own) if getattr(args, name) not in (None, False)]
+    wrong = [name for name in given if name not in OPTIONS[action]]
+    if wrong or (changes and not (action == "collect" or args.recipe)):
+        option = next(iter([*wrong, *changes]))
+        raise UserError(
+            f"unknown option '--{option}' of isochrone data {action}{did_you_mean(option, OPTIONS[action])}"
+        )
     if action == "collect":
         return _collect(one(words, "recipe", "zhp"), args.out, changes)
-    if changes or args.out is not None:
-        option = next(iter(changes), "out")
-        raise UserError(f"unknown option '--{option}' of isochrone data {action}{did_you_mean(option, ['json'])}")
-    return _describe(action, words, args.json)
-
-
-def _describe(action: str, words: Sequence[str], as_json: bool) -> int:
-    from isochrone.data.source import describe, validate
-
+    if action == "convert":
+        return _convert(full_path(one(words, "recording", "halfcheetah.hdf5"), "recording"), args)
     path = full_path(one(words, "recording", "my.h5"), "recording")
-    facts = validate(path) if action == "validate" else describe(path)
+    return _validate(path, args.recipe, changes, args.json) if action == "validate" else _info(path, args.json)
+
+
+def _info(path: Path, as_json: bool) -> int:
+    from isochrone.data.source import describe
+
+    _show(describe(path), as_json)
+    return 0
+
+
+def _validate(path: Path, recipe: str | None, changes: dict[str, str], as_json: bool) -> int:
+    from isochrone.workflows.recording import validate
+
+    facts = validate(path, recipe, changes)
+    _show(facts, as_json)
+    if not as_json:
+        recipes = [*(name for name in facts["recipes"] if name == "zhp"), *facts["recipes"]]
+        show(f"{path} can be used for training: isochrone train {recipes[0]} --data {path}")
+    return 0
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(facts)
     else:
         show_table((key, _text(value)) for key, value in facts.items())
-        if action == "validate":
-            show(f"{path} can be used for training: isochrone train zhp --data {path}")
+
+
+def _convert(source: Path, args: argparse.Namespace) -> int:
+    from isochrone.data.convert import convert
+
+    if args.out is None:
+        raise UserError(f"say where to write: isochrone data convert {source} --out FILE.h5")
+    for line in convert(source, output_file(args.out, "--out"), args.layout, args.key, args.size, args.cut):
+        show(line)
     return 0
 
 
@@ -102,5 +147,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
     if isinstance(value, list):
+        if any(" " in str(v) for v in value):
+            return ", ".join(map(str, value))
         return " ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value) or "-"
     return str(value)

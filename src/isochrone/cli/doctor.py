@@ -26,6 +26,7 @@ NEEDED = (
 )
 EXTRA = {
     "tensorboard": ("TensorBoard files in the run folder", "log"),
+    "pyarrow": ("LeRobot datasets", "lerobot"),
     "av": ("video files", "video"),
     "pygame": ("Gymnasium's classic control environments", "gym"),
     "dm_control": ("DeepMind Control tasks", "dmc"),

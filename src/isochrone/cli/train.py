@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,14 @@ def parser() -> Parser:
     """The arguments."""
     out = Parser(
         "train",
-        ["RECIPE [--run DIR] [--data RECORDING] [--OPTION VALUE ...]", "--resume RUN [--trust]"],
+        [
+            "RECIPE [--run DIR] [--data RECORDING] [--OPTION VALUE ...]",
+            "--resume RUN [--trust] [--train.accelerator X --train.device N --train.threads N]",
+        ],
         "Trains RECIPE in a new run folder (default: the first free runs/RECIPE-N) and shows rate, time left and "
         "losses. A folder that holds a run is never overwritten. Ctrl-C stops with a checkpoint; --resume continues "
-        "from it and ends with the same weights, bit for bit on a CPU, as an uninterrupted run.",
+        "from it and ends with the same weights, bit for bit on a CPU, as an uninterrupted run; it may go on on "
+        "another device.",
         EXAMPLES,
         add_help=False,
     )
@@ -85,16 +90,15 @@ def _config(name: str, args: argparse.Namespace, changes: dict[str, str]) -> Con
 def _resume(args: argparse.Namespace, changes: dict[str, str]) -> int:
     from isochrone.workflows import train
 
-    options = [f"--{key}" for key in changes]
-    options += [f"--{key.replace('_', '-')}" for key in ("run", "allow_dead_losses") if getattr(args, key)]
+    options = [f"--{key.replace('_', '-')}" for key in ("run", "allow_dead_losses") if getattr(args, key)]
     if args.recipe or options:
-        extra = " ".join([*args.recipe, *options])
+        extra = " ".join([*args.recipe, *options, *(f"--{key}" for key in changes)])
         raise UserError(f"a run is resumed with its own config: leave out {extra}")
-    return _finish(train.resume(full_path(args.resume, "--resume"), trust=args.trust))
+    return _finish(train.resume(full_path(args.resume, "--resume"), args.trust, changes), changes)
 
 
-def _finish(training: Training) -> int:
-    """Train, report the end, and run the commands that follow; the exit code."""
+def _finish(training: Training, resumed_with: Mapping[str, str] | None = None) -> int:
+    """Train, report the end, and run the commands that follow, on the same device; the exit code."""
     from isochrone import cli
 
     path, config = training.run.path, training.config
@@ -110,7 +114,8 @@ def _finish(training: Training) -> int:
     if not config.then:
         log.info("next: isochrone eval %s", path)
     for command in config.then:
-        code = cli.run([command, str(path)])
+        device = [] if command == "report" else [f"--{name}={value}" for name, value in (resumed_with or {}).items()]
+        code = cli.run([command, str(path), *device])
         if code:
             return code
     return 0

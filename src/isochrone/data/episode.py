@@ -90,10 +90,13 @@ class Episode:
 
 
 def check_spec(spec: Spec, where: str) -> Spec:
-    """Refuse (UserError) an image that is not (C, Y, X); returns the spec. `where` names it in the message."""
+    """Refuse (UserError) an image that is not (C, Y, X), and empty rows; returns the spec. `where` names it."""
     shape = spec.obs.get("image", (3, 1, 1))
     if len(shape) != 3:
         raise UserError(f"{where}: obs/image has rows of shape {tuple(shape)}; must be (C, Y, X)")
+    for name, sides in {"action": (spec.action.size,), **{f"obs/{k}": v for k, v in spec.obs.items()}}.items():
+        if not all(side > 0 for side in sides):
+            raise UserError(f"{where}: {name} has rows of shape {tuple(sides)}, which hold nothing; leave it out")
     if shape[2] in (1, 3) and shape[0] not in (1, 3):
         raise UserError(
             f"{where}: obs/image has rows of shape {tuple(shape)}, which look like (Y, X, C); transpose to (C, Y, X)"
@@ -194,5 +197,10 @@ def _check_flags(episode: Episode, where: str) -> None:
         )
     if episode.last[:-1].any():
         raise UserError(f"{where}: 'last' is true before the final row; split the recording where episodes end")
+    if episode.reward[0]:
+        raise UserError(
+            f"{where}: reward is {episode.reward[0]:g} on its first row, where nothing has arrived yet: your rewards "
+            "lie beside the action that earned them; move them down one row (isochrone data convert does)"
+        )
     if (episode.terminal & ~episode.last).any():
         raise UserError(f"{where}: 'terminal' is true on a row that is not 'last'; a terminal row ends its episode")

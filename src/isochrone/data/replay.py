@@ -156,8 +156,9 @@ class ReplayBuffer:
             raise UserError(f"replay: batch {batch} x length {length}, both must be at least 1")
         ends = np.cumsum(self.starts(length, envs))  # (num_envs)
         if not ends[-1]:
+            longest = int(self.stored()[np.arange(self.num_envs) if envs is None else np.asarray(envs, np.int64)].max())
             raise UserError(
-                f"replay: no window of {length} rows yet (the longest history has {int(self.stored().max())}):"
+                f"replay: no window of {length} rows yet (the longest history has {longest}):"
                 " collect more, or shorten the window"
             )
         draw = torch.randint(int(ends[-1]), (batch,), generator=rng, device=rng.device).cpu().numpy()  # (B)
@@ -249,14 +250,17 @@ def _numpy(value: Tensor | np.ndarray) -> np.ndarray:
     return value if isinstance(value, np.ndarray) else value.cpu().numpy()
 
 
-def split_envs(num_envs: int, holdout_fraction: float = 0.1, salt: int = 0) -> tuple[list[int], list[int]]:
+def split_envs(
+    num_envs: int, holdout_fraction: float = 0.1, salt: int = 0, windows: Int64[np.ndarray, "num_envs"] | None = None
+) -> tuple[list[int], list[int]]:
     """(training environments, holdout environments), disjoint; at least one on each side.
 
     The side of an environment depends only on its number and `salt`, by hash order. Environments share no rows, so no
-    holdout window can appear in training.
+    holdout window can appear in training. `windows` says how many windows each environment has: where the hash order
+    leaves a side without any, or far too many for the holdout, environments with few windows are held out instead.
 
     Raises:
-        UserError: the fraction is not in (0, 1), or there are fewer than two environments.
+        UserError: the fraction is not in (0, 1), or there are fewer than two environments (with a window).
     """
     if not 0 < holdout_fraction < 1:
         raise UserError(f"holdout_fraction = {holdout_fraction}, must lie between 0 and 1")
@@ -266,4 +270,20 @@ def split_envs(num_envs: int, holdout_fraction: float = 0.1, salt: int = 0) -> t
         )
     order = sorted(range(num_envs), key=lambda env: hashlib.blake2b(f"{salt}:{env}".encode(), digest_size=8).digest())
     count = min(max(round(holdout_fraction * num_envs), 1), num_envs - 1)
+    if windows is not None and not _is_fair(windows, order[:count], holdout_fraction):
+        usable = sorted((env for env in order if windows[env]), key=lambda env: int(windows[env]))  # stable
+        if len(usable) < 2:
+            raise UserError(
+                f"{len(usable)} of {num_envs} histories in the replay holds a window, and a holdout needs one too: "
+                "shorten train.length, or record longer episodes"
+            )
+        shares = np.cumsum(windows[usable]) / windows.sum()
+        count = min(int(np.searchsorted(shares, holdout_fraction)) + 1, len(usable) - 1)
+        order = [*usable[:count], *(env for env in order if env not in usable[:count])]
     return sorted(order[count:]), sorted(order[:count])
+
+
+def _is_fair(windows: np.ndarray, holdout: list[int], fraction: float) -> bool:
+    """Has each side windows, and the holdout at most about twice its share?"""
+    held, total = int(windows[holdout].sum()), int(windows.sum())
+    return 0 < held < total and held / total <= max(2 * fraction, len(holdout) / len(windows) + 0.05)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.paths import check_regular
 from isochrone.core.protocols import Format
+from isochrone.core.types import Spec
 from isochrone.data.episode import check_spec, checked, summarize
-from isochrone.data.replay import ReplayBuffer
+from isochrone.data.replay import ReplayBuffer, row_bytes
 
 
 def open_format(path: Path | str) -> Format:
@@ -66,22 +69,28 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int | None = None) -> ReplayBuffer:
+def load_into(
+    path: Path | str,
+    folder: Path | str | None = None,
+    num_envs: int | None = None,
+    budget_mb: float = math.inf,
+) -> ReplayBuffer:
     """A replay that holds every episode of the recording `path`, just large enough.
 
-    Whole episodes are assigned to `num_envs` histories (None: up to 32) of about equal length, so that a split by
-    environments is a split by episodes. The recording is streamed (if its format knows the lengths beforehand) and
-    every episode checked; a bad one is a UserError. With `folder` the rows are memory-mapped there.
+    Whole episodes are assigned to `num_envs` histories (None: see `histories`) of about equal length, so that a split
+    by environments is a split by episodes. The recording is streamed (if its format knows the lengths beforehand) and
+    every episode checked; a bad one is a UserError, and so is a replay of more than `budget_mb`. With `folder` the rows
+    are memory-mapped there.
     """
     path, form = Path(path), open_format(path)
     spec, lengths = check_spec(form.spec(path), str(path)), form.lengths(path)  # (E)
     episodes = form.read(path) if lengths is not None else list(form.read(path))
     if lengths is None:
         lengths = np.array([len(episode) for episode in episodes], np.int64)
-    if not len(lengths):
-        raise UserError(f"{path}: it holds no episodes; record at least one")
-    count = min(num_envs or 32, len(lengths))
+    check_lengths(path, lengths)
+    count = min(num_envs, len(lengths)) if num_envs else histories(lengths)
     env_of, filled = assign(lengths, count)
+    check_size(path, spec, filled, budget_mb)
     replay = ReplayBuffer(spec, count, int(max(filled.max(), 2)), folder)
     if len(replay):
         raise UserError(f"{replay.folder} already holds {len(replay)} rows; load the recording into an empty folder")
@@ -89,6 +98,36 @@ def load_into(path: Path | str, folder: Path | str | None = None, num_envs: int 
         replay.extend(env, episode, f"{path}: episode {number}")
     replay.flush()
     return replay
+
+
+def check_lengths(path: Path | str, lengths: Int64[np.ndarray, "E"]) -> None:
+    """UserError where there are no episodes, or one is too short for a transition."""
+    if not len(lengths):
+        raise UserError(f"{path}: it holds no episodes; record at least one")
+    short = np.flatnonzero(lengths < 2)
+    if len(short):
+        raise UserError(
+            f"{path}: episode {short[0]} has length {lengths[short[0]]}: an episode needs at least 2 rows to hold a "
+            "transition; leave it out"
+        )
+
+
+def check_size(path: Path | str, spec: Spec, filled: Int64[np.ndarray, "num_envs"], budget_mb: float) -> None:
+    """UserError where the replay of a recording, as large in every environment as in the fullest, is too large."""
+    size = len(filled) * int(filled.max()) * row_bytes(spec) / 1e6
+    if size > budget_mb:
+        raise UserError(
+            f"{path} ({size_of(Path(path)) / 1e6:.3g} MB) would take {size:.0f} MB as a replay of {len(filled)} x "
+            f"{filled.max()} rows, more than data.budget_mb = {budget_mb:g}: raise the budget, or use fewer episodes"
+        )
+
+
+def histories(lengths: Int64[np.ndarray, "E"], most: int = 32) -> int:
+    """In how many histories a replay holds episodes of these lengths: up to `most`, at least 2 of several episodes.
+
+    All histories have the rows of the fullest, so there are fewer where one episode is longer than an equal share.
+    """
+    return min(len(lengths), most, max(2, int(lengths.sum() // max(lengths.max(), 1))))
 
 
 def assign(lengths: np.ndarray, num_envs: int) -> tuple[np.ndarray, np.ndarray]:

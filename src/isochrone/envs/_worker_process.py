@@ -10,14 +10,17 @@ What arrives through the pipe was sent by our own process: `make` once, then pla
 from __future__ import annotations
 
 import dataclasses
+import logging
 import multiprocessing as mp
 import os
 import signal
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -39,8 +42,8 @@ def serve(pipe: Connection) -> None:
         os.environ.clear()
         os.environ.update({"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", **environ})
         torch.set_num_threads(1)
-        envs = LocalEnvs(make, indices)
-        pipe.send(("ready", (tuple(envs.spec.obs.items()), dataclasses.astuple(envs.spec.action))))
+        envs, notes = _make_envs(make, indices)
+        pipe.send(("ready", (tuple(envs.spec.obs.items()), dataclasses.astuple(envs.spec.action)), notes))
         command, name, num_envs = pipe.recv()
         if command == "rows":
             shared = SharedMemory(name)
@@ -55,6 +58,17 @@ def serve(pipe: Connection) -> None:
         envs.rows.clear()
     if shared is not None:
         shared.close()
+
+
+def _make_envs(make: MakeEnv, indices: Sequence[int]) -> tuple[LocalEnvs, list[str]]:
+    """The environments, and what the library logged while they were made: the parent logs it."""
+    log, notes = logging.getLogger("isochrone"), SimpleQueue[logging.LogRecord]()
+    handler = QueueHandler(notes)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    envs = LocalEnvs(make, indices)
+    log.removeHandler(handler)
+    return envs, [notes.get().getMessage() for _ in range(notes.qsize())]
 
 
 def _run_commands(pipe: Connection, envs: LocalEnvs) -> None:

@@ -137,7 +137,12 @@ class EnvPool:
     def _start_workers(self, make: MakeEnv, workers: int) -> Spec:
         for indices in np.array_split(range(self.num_envs), min(workers, self.num_envs)):
             self._workers.append(WorkerHandle(make, indices.tolist()))
-        specs = [self._spec_of(worker, answer) for worker, answer in self._answers(self._workers, START)]
+        specs, notes = [], dict[str, None]()
+        for worker, answer in self._answers(self._workers, START):
+            specs.append(self._spec_of(worker, answer))
+            notes |= dict.fromkeys(answer[2])
+        for text in notes:
+            _LOG.info("%s", text)
         for spec in specs:
             if spec != specs[0]:
                 raise UserError(f"the environments of a pool differ: {spec} and {specs[0]}; give all the same options")

@@ -151,12 +151,17 @@ def film_strip(
         scale = (scales or {}).get(label, {"cmap": "gray", "vmin": 0, "vmax": 1})
         for column, frame in enumerate(frames):
             ax = axes[row, column]
-            ax.imshow(frame[0] if len(frame) == 1 else frame.transpose(1, 2, 0), interpolation="nearest", **scale)
+            ax.imshow(displayed(frame), interpolation="nearest", **scale)
             bare(ax)
             if row == 0:
                 ax.set_title(f"step {steps[column]}", fontsize=9, fontweight="normal", loc="center", pad=4)
         axes[row, 0].set_ylabel(label, color=THEMES[theme].ink, fontsize=9.5)
     return figure
+
+
+def displayed(frame: np.ndarray) -> np.ndarray:
+    """(C, Y, X) as colours (Y, X, 3) or grey (Y, X): of a stack of frames the newest, which is the last."""
+    return frame[-3:].transpose(1, 2, 0) if len(frame) % 3 == 0 else frame[-1]
 
 
 def png(figure: Drawing, dpi: int = 150) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from isochrone.core.errors import UserError
 from isochrone.training import tree
 from isochrone.training.learner import Learner
 
+log = logging.getLogger(__name__)
 FORMAT = 2
 FILES = ("weights.safetensors", "trainer.safetensors")
 
@@ -217,8 +219,18 @@ def random_state(generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]
     return {name: rng.get_state() for name, rng in generators.items()}
 
 
-def restore_random(generators: Mapping[str, torch.Generator], state: Mapping[str, Tensor]) -> None:
-    """Set each generator to its stored state; one that was not stored stays as it is."""
+def restore_random(generators: Mapping[str, torch.Generator], state: Mapping[str, Tensor], step: int) -> None:
+    """Set each generator to its stored state; one that was not stored stays as it is.
+
+    The state of another type of device (a GPU's has 16 bytes, a CPU's 5056) cannot be used: that generator goes on
+    with a stream of its own, which depends on its seed and on `step`, so that nothing drawn before is drawn again.
+    """
     for name, rng in generators.items():
-        if name in state:
+        if name not in state:
+            continue
+        if state[name].shape == rng.get_state().shape:
             rng.set_state(state[name])
+        else:
+            log.warning("random numbers of '%s' were drawn on another device: they go on with another stream", name)
+            digest = hashlib.sha256(f"{rng.initial_seed()}/{step}".encode()).digest()
+            rng.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -21,11 +21,12 @@ def device_of(config: TrainConfig) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "accelerator = 'cuda': torch sees no GPU here; use accelerator=cpu or install a CUDA build of torch"
+            "train.accelerator = 'cuda': torch sees no GPU here; use --train.accelerator cpu, or install a CUDA build "
+            "of torch"
         )
     if config.device >= torch.cuda.device_count():
         raise UserError(
-            f"device = {config.device}: this machine has {torch.cuda.device_count()} GPU(s), counted from 0"
+            f"train.device = {config.device}: this machine has {torch.cuda.device_count()} GPU(s), counted from 0"
         )
     return torch.device("cuda", config.device)
 

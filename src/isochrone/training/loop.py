@@ -161,7 +161,7 @@ class Loop:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`. UserError when something is missing in it."""
         self.stepper.restore(state["stepper"])
-        checkpoint.restore_random(self.random, state["random"])
+        checkpoint.restore_random(self.random, state["random"], self.stepper.count)
         self.meter.restore(state["meter"], self.device)
         for name, thing in self.stateful.items():
             if name not in state["stateful"]:

@@ -32,7 +32,8 @@ def train(
     Args:
         recipe: a name (`isochrone list recipe`), or an import path 'package.module:function'.
         run: the folder to create; default: the first free runs/RECIPE-N.
-        resume: a run folder to continue instead, with its own config.
+        resume: a run folder to continue instead, with its own config; only train={"accelerator", "device", "threads"}
+            may differ.
         trust: when resuming, import code from outside isochrone that the run's config names.
         console: show progress on standard error.
         changes: options of the config, nested: env="whitebox:pipes", train={"steps": 100}, loss={"jepa": 0.5}.
@@ -44,9 +45,9 @@ def train(
         UserError: whatever cannot be trained; nothing is left in the folder then.
     """
     if resume is not None:
-        if recipe is not None or run is not None or changes:
-            raise UserError("train: a run is resumed with its own config: leave out recipe, run and options")
-        ready = training.resume(Path(resume), trust)
+        if recipe is not None or run is not None:
+            raise UserError("train: a run is resumed with its own config: leave out recipe and run")
+        ready = training.resume(Path(resume), trust, dict(_flat(changes)))
     elif recipe is None:
         raise UserError("train: give a recipe, such as train('tiny'), or resume=RUN")
     else:
@@ -54,7 +55,7 @@ def train(
         ready = training.create_run(make_config(recipe, dict(_flat(changes))), folder)
     with ready:
         ready.fit(console)
-    return loaded_run.load(ready.run.path)
+    return loaded_run.load(ready.run.path, {} if resume is None else dict(_flat(changes)))
 
 
 def load(run: str | Path, *, trust: bool = False, **changes: Any) -> LoadedRun:

@@ -8,13 +8,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
 from isochrone.core.errors import UserError
 from isochrone.core.files import load_json, save_json
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
 from isochrone.data.replay import ReplayBuffer, row_bytes, split_envs
-from isochrone.data.source import load_into, open_format
+from isochrone.data.source import assign, check_lengths, check_size, histories, load_into, open_format, size_of
 from isochrone.recipes.schema import Config
 from isochrone.training.device import generator
 from isochrone.workflows import factory, requirements
@@ -38,11 +41,34 @@ def check_budget(config: Config, spec: Spec) -> None:
 
 
 def replay_bytes(config: Config, spec: Spec) -> int:
-    """Bytes of the run's replay; of a recording's at least, and 0 where its format does not know its lengths."""
+    """Bytes of the run's replay; 0 for a recording whose format does not know its lengths."""
     if config.data.path is None:
         return config.data.num_envs * (capacity(config) + resume_margin(config)) * row_bytes(spec)
     lengths = open_format(config.data.path).lengths(Path(config.data.path))
-    return 0 if lengths is None else int(lengths.sum()) * row_bytes(spec)
+    if lengths is None or not len(lengths):
+        return 0
+    filled = assign(lengths, histories(lengths))[1]
+    return len(filled) * int(filled.max()) * row_bytes(spec)
+
+
+def check_recording(config: Config, spec: Spec) -> None:
+    """UserError if `data.path` is too large for the budget, or cannot be split into training and holdout.
+
+    The rows are not read: a recording whose format does not know its lengths beforehand is checked when it is loaded.
+    """
+    path = config.data.path
+    lengths = None if path is None else open_format(path).lengths(Path(path))
+    if path is None or lengths is None:
+        return
+    check_lengths(path, lengths)
+    if len(lengths) < 2:
+        raise UserError(
+            f"{path} holds {len(lengths)} episode, and a holdout needs another one: cut it in several, for example by "
+            f"isochrone data convert {path} --out cut.h5 --cut 200"
+        )
+    env_of, filled = assign(lengths, histories(lengths))
+    check_size(path, spec, filled, config.data.budget_mb)
+    _split(config, filled)
 
 
 def capacity(config: Config) -> int:
@@ -69,8 +95,8 @@ def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], N
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
     if config.data.path is not None:
-        replay = load_into(config.data.path, folder)
-        log.info(replay.describe())
+        replay = load_into(config.data.path, folder, budget_mb=config.data.budget_mb)
+        log.info("%s; the recording takes %.1f MB", replay.describe(), size_of(Path(config.data.path)) / 1e6)
     else:
         replay = _record(config, folder, progress)
     replay.flush()
@@ -95,7 +121,18 @@ def _record(config: Config, folder: Path | None, progress: Callable[[int], None]
 
 def holdout_split(config: Config, replay: ReplayBuffer) -> tuple[list[int], list[int]]:
     """(environments to train on, environments of the holdout)."""
-    return split_envs(replay.num_envs, config.data.holdout_fraction, config.train.seed)
+    return _split(config, replay.stored())
+
+
+def _split(config: Config, rows: Int64[np.ndarray, "num_envs"]) -> tuple[list[int], list[int]]:
+    """As `holdout_split`, of environments with so many rows each: both sides can be sampled. UserError if not."""
+    windows = np.maximum(rows - config.train.length + 1, 0)
+    if not windows.any():
+        raise UserError(
+            f"train.length = {config.train.length}: no history in the replay is that long (the longest has "
+            f"{rows.max()} rows): shorten train.length, or record more"
+        )
+    return split_envs(len(rows), config.data.holdout_fraction, config.train.seed, windows)
 
 
 def complete_episodes(replay: ReplayBuffer) -> list[Episode]:

@@ -99,7 +99,8 @@ def _holdout_batch(trained: LoadedRun, rng: Any) -> Batch | None:
     config = trained.config
     replay = dataset.fill_replay(config, trained.run.path / "replay")
     envs = dataset.holdout_split(config, replay)[1]
-    length = min(config.eval.length, int(replay.stored()[envs].min()))
+    rows = replay.stored()[envs]  # those too short for a training window are left out, as in training
+    length = min(config.eval.length, int(rows[rows >= min(config.train.length, rows.max())].min()))
     return replay.sample(config.eval.episodes, length, rng, envs)
 
 

@@ -59,11 +59,16 @@ class LoadedRun:
         """`num_envs` environments. UserError if their observations or actions do not fit the model."""
         env = factory.make_env(self.config, num_envs)
         now, then = env.spec, self.spec
-        same = now.obs.get("image") == then.obs.get("image") and (
+        read = ["image"] if self.model.needs_image else list(then.obs)  # a model that needs an image reads no vectors
+        same = all(now.obs.get(name) == then.obs.get(name) for name in read) and (
             (now.action.kind, now.action.size) == (then.action.kind, then.action.size)
         )
         if not same:
-            has, needs = (f"{s.obs.get('image')} with {s.action.size} {s.action.kind} actions" for s in (now, then))
+            env.close()
+            has, needs = (
+                f"{', '.join(f'{n} {s.obs.get(n)}' for n in read)} with {s.action.size} {s.action.kind} actions"
+                for s in (now, then)
+            )
             raise UserError(
                 f"env '{self.config.env.name}' shows {has}, the model was trained on {needs}: choose another --env"
             )

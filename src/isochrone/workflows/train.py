@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,8 @@ from isochrone.workflows.replay_source import ReplaySource
 
 log = logging.getLogger(__name__)
 CALIBRATION_BATCHES, CALIBRATION_FRAMES = 8, 64
+RESUME_OPTIONS = ("train.accelerator", "train.device", "train.threads")
+"""Options that may be changed when a run is resumed: they say where it computes."""
 
 
 def free_folder(root: Path, name: str) -> Path:
@@ -91,15 +93,23 @@ def create_run(config: Config, path: Path) -> Training:
     return Training(run, config, spec, objective)
 
 
-def resume(path: Path, trust: bool = False) -> Training:
+def resume(path: Path, trust: bool = False, changes: Mapping[str, Any] | None = None) -> Training:
     """An existing run folder, locked, with newly initialised weights: `fit_run` loads the newest checkpoint.
 
-    `trust` allows to import code from outside isochrone that the run's config names.
+    Args:
+        trust: import code from outside isochrone that the run's config names.
+        changes: options by dotted name, out of `RESUME_OPTIONS`, for this process: config.json keeps its own.
     """
     run = Run.open(path)
     try:
+        wrong = [name for name in changes or {} if name not in RESUME_OPTIONS]
+        if wrong:
+            allowed = ", ".join(RESUME_OPTIONS)
+            option = wrong[0].replace("_", "-")
+            raise UserError(f"a run is resumed with its own config: leave out --{option} (only {allowed} may change)")
         with registry.trusted(trust):
-            config = from_dict(Config, run.config)
+            config = factory.with_changes(from_dict(Config, run.config), changes or {})
+        device_of(config.train)
         torch.set_num_threads(config.train.threads)
         stored = run.path / SPEC
         spec = dataset.read_spec(stored) if stored.exists() else factory.spec_of(config)
@@ -114,9 +124,12 @@ def resume(path: Path, trust: bool = False) -> Training:
 
 def build_all(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingObjective]:
     """Spec, and losses with their model. Every agent is built once too, so that a wrong option is refused now."""
-    spec = spec or factory.spec_of(config)
+    is_new = spec is None
+    spec = factory.spec_of(config) if spec is None else spec
     if config.data.path is None:
         dataset.check_budget(config, spec)
+    elif is_new:
+        dataset.check_recording(config, spec)
     requirements.check_weights(config, spec)
     objective = factory.make_objective(config, factory.make_learner(config, spec))
     factory.make_agents(config, objective.learner)

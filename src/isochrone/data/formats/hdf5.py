@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import h5py
 import numpy as np
@@ -27,6 +27,7 @@ from isochrone.core.files import replacement
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec
 from isochrone.data.episode import Episode, check_spec, checked, fields_of
+from isochrone.data.layouts import LAYOUTS, Node, contents
 
 FORMAT, VERSION, SUFFIXES = "isochrone-episodes", 1, (".h5", ".hdf5")
 
@@ -151,6 +152,12 @@ def _data(file: h5py.File, name: str, path: Path | str) -> h5py.Dataset:
 def _layout(file: h5py.File, path: Path | str) -> tuple[Spec, np.ndarray]:
     """(spec, lengths), without reading any row."""
     if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+        other = next((name for name, layout in LAYOUTS.items() if layout.detect(cast(Node, file))), None)
+        if other is not None:
+            raise UserError(
+                f"{path} is in the layout of {other} ({', '.join(contents(cast(Node, file), 6))}): turn it into ours "
+                f"by isochrone data convert {path} --out my.h5"
+            )
         raise UserError(
             f"{path}: attribute format = {file.attrs.get('format')!r}, version = {file.attrs.get('version')};"
             f" must be {FORMAT!r} and {VERSION} (write it with 'isochrone data', or set both)"
