@@ -33,7 +33,7 @@ from isochrone.training.checkpoint import config_hash
 from isochrone.training.console import Console
 from isochrone.training.run import Run
 from isochrone.training.sinks import open_sinks
-from isochrone.workflows import dataset, train
+from isochrone.workflows import dataset, factory, train
 from isochrone.workflows.evaluate import evaluate as evaluate_run
 from isochrone.workflows.loaded_run import LoadedRun, load
 from studies.harness import result
@@ -77,12 +77,18 @@ def _open(config: Config, folder: Path) -> train.Training:
     """The cell's run folder: resumed if it has the same config, else started again."""
     if (folder / "config.json").exists():
         with Run.open(folder) as old:  # takes the lock: a folder in use is refused here
-            same = old.config_hash == config_hash(to_dict(config))
+            same = old.config_hash == config_hash(to_dict(config)) and _same_drawing(config, folder)
             if not same:
                 shutil.rmtree(folder)
         if same:
             return train.resume(folder)
     return train.create_run(config, folder)
+
+
+def _same_drawing(config: Config, folder: Path) -> bool:
+    """Whether the map file is still the one that a run began with."""
+    kept = folder / factory.KEPT
+    return result.drawing(Path(), config) == (result.drawing_hash(kept) if kept.exists() else None)
 
 
 def _train(training: train.Training) -> str:

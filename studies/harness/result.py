@@ -68,9 +68,14 @@ def drawing(root: Path, config: Config) -> str | None:
     if not file:
         return None
     try:
-        return hashlib.sha256((root / file).read_bytes()).hexdigest()[:12]
+        return drawing_hash(root / file)
     except OSError as error:
         raise UserError(f"map file '{file}' cannot be read: {error.strerror}; check the path in the study") from None
+
+
+def drawing_hash(file: Path) -> str:
+    """Twelve hex digits that change with a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def pack(

@@ -1,13 +1,14 @@
 """Every way in which an episode can be unfit to learn from is a sentence."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
-from isochrone.data.episode import Episode, check, spec_from_dict, spec_to_dict
+from isochrone.data.episode import Episode, check, read_spec, spec_to_dict
 
 DISCRETE = Spec({"image": (3, 4, 4)}, ActionSpec("discrete", 3, ("left", "stay", "right"), 1, (2, 1, 0)))
 BOX = Spec({"image": (3, 4, 4), "state": (2,)}, ActionSpec("continuous", 2, noop=0))
@@ -93,5 +94,6 @@ def test_wrong_columns_and_channels_last_are_named():
 
 
 @pytest.mark.parametrize("spec", [DISCRETE, BOX])
-def test_spec_survives_json(spec):
-    assert spec_from_dict(spec_to_dict(spec)) == spec
+def test_spec_survives_json(spec, tmp_path):
+    (tmp_path / "spec.json").write_text(json.dumps(spec_to_dict(spec)))
+    assert read_spec(tmp_path / "spec.json") == spec

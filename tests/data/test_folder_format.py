@@ -13,10 +13,9 @@ from npzfolder import NpzFolder
 from isochrone.cli import run
 from isochrone.core import registry
 from isochrone.core.errors import UserError
-from isochrone.core.files import load_json
 from isochrone.core.protocols import Format
 from isochrone.data import source
-from isochrone.workflows import dataset
+from isochrone.data.episode import read_spec
 
 ENTRY_POINTS = """
 [isochrone.format]
@@ -91,5 +90,5 @@ def test_a_model_trains_on_it(recording: Path, tmp_path: Path) -> None:
         "6",
     ]
     assert run(["train", "tiny", "--data", str(recording), "--then", "", *words]) == 0
-    assert load_json(tmp_path / "run" / "config.json")["data"]["path"] == str(recording)
-    assert dataset.read_spec(tmp_path / "run" / "spec.json") == NpzFolder().spec(recording)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["path"] == str(recording)
+    assert read_spec(tmp_path / "run" / "spec.json") == NpzFolder().spec(recording)

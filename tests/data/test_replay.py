@@ -180,7 +180,7 @@ def test_a_long_episode_keeps_its_end():
 
 
 def test_size():
-    assert row_bytes(SPEC) == 3 * 40 * 40 + 8 + 12 + 4 + 3 + 8
+    assert row_bytes(SPEC) == 3 * 40 * 40 + 8 + 12 + 4 + 3 + 8 + 4
     replay = ReplayBuffer(SPEC, 4, 47, resume_margin=3)
     assert replay.bytes == 4 * 50 * row_bytes(SPEC)
     assert "4 environments x 47 rows" in replay.describe()

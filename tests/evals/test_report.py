@@ -106,7 +106,7 @@ def test_a_metric_without_its_declaration_is_nowhere(monkeypatch: pytest.MonkeyP
     """Results, report, terminal table and rows of the evidence pages read the declaration and nothing else."""
     family, label = registry.get("metric", "reach"), "mean absolute error of d_p"
     results, _ = evaluated()
-    html = report.write_report(tmp_path / "with", results, {}, {}).read_text(encoding="utf-8")
+    html = report.write_report(tmp_path / "with.html", results, {}, {}).read_text(encoding="utf-8")
     assert label in html
     assert label in _flat(summary(results))
     stored = [{"values": results}]
@@ -117,7 +117,7 @@ def test_a_metric_without_its_declaration_is_nowhere(monkeypatch: pytest.MonkeyP
     env, config = make_env(envs=4), EvalConfig(episodes=4, length=8, pairs=0, horizon=4)
     context = suite.recording_context(Perfect(env), env, config)
     assert "reach.mae" not in suite.compute(family, context)[0]
-    html = report.write_report(tmp_path / "without", results, {}, {}).read_text(encoding="utf-8")
+    html = report.write_report(tmp_path / "without.html", results, {}, {}).read_text(encoding="utf-8")
     assert label not in html
     assert label not in _flat(summary(results))
     assert "reach.mae" not in [line.key for line in aggregate.lines("role", stored, [])]
@@ -152,7 +152,7 @@ def test_the_headline_is_the_return_of_the_agent_that_played(agent: str, tmp_pat
     }
     [metrics] = [metrics for question, metrics in rows(results).items() if question.name == "return"]
     assert metrics[0].key == f"return.{agent}"
-    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")
+    html = report.write_report(tmp_path / "report.html", results, {}, {}).read_text(encoding="utf-8")
     assert f'<span class="big">7.25</span><small>return of {agent}</small>' in html
     assert f"Return of {agent}: <b>7.25</b> (6.00 … 8.00), where the baseline is 1.50" in html
 
@@ -233,7 +233,7 @@ class _Reader(HTMLParser):
 def written(folder: Path, **meta: Any) -> str:
     results, arrays = evaluated()
     figures = {k: png(v, 40) for k, v in suite.draw_all(arrays).items()}
-    path = report.write_report(folder, results, figures, {"title": "a <b> run", **meta}, dark=figures)
+    path = report.write_report(folder / "report.html", results, figures, {"title": "a <b> run", **meta}, dark=figures)
     return path.read_text(encoding="utf-8")
 
 
@@ -263,7 +263,7 @@ def test_the_report_is_one_file_that_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_a_report_of_little_says_little(tmp_path: Path) -> None:
-    path = report.write_report(tmp_path / "new", {"reach.mae": {"value": 0.5}}, {}, {})
+    path = report.write_report(tmp_path / "new" / "report.html", {"reach.mae": {"value": 0.5}}, {}, {})
     html = path.read_text(encoding="utf-8")
     assert "Is p reachability?" in html
     assert "Can one plan here?" not in html
@@ -272,7 +272,9 @@ def test_a_report_of_little_says_little(tmp_path: Path) -> None:
 
 def test_refused_probes_say_why(tmp_path: Path) -> None:
     results = {"perception.position_error": {"value": None, "refused": "the probe has 3 rows for 9 features"}}
-    html = report.write_report(tmp_path, {**results, "perception.spearman": {"value": 0.9}}, {}, {}).read_text()
+    html = report.write_report(
+        tmp_path / "report.html", {**results, "perception.spearman": {"value": 0.9}}, {}, {}
+    ).read_text()
     assert "3 rows for 9 features" in html
 
 
@@ -287,9 +289,7 @@ def test_results_and_curves_survive_the_disk(tmp_path: Path) -> None:
     results = evaluated()[0]
     suite.write_results(tmp_path / "results.json", results, {"seed": 3})
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"] == results
-    lines = [json.dumps({"step": k, "loss": 1 / (k + 1), "note": "x", "bad": None}) for k in range(3)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "lo']))
-    curves = store.curves(tmp_path / "metrics.jsonl")
+    curves = store.curves({"step": k, "loss": 1 / (k + 1), "note": "x", "bad": None} for k in range(3))
     assert list(curves) == ["training.loss"]
     assert curves["training.loss"][:, 0].tolist() == [0, 1, 2]
     store.save_arrays(tmp_path / "arrays.json", {"a": np.array([[1.0, np.nan]]), "b": np.array(["x"])})

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isochrone.core.files import atomic_write, load_json
+from isochrone.core.files import atomic_write
 from isochrone.core.types import Spec
-from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
+from isochrone.data.episode import Episode, read_spec, spec_to_dict
 
 
 class NpzFolder:
@@ -22,7 +22,7 @@ class NpzFolder:
         return path.suffix == ".episodes"
 
     def spec(self, path: Path) -> Spec:
-        return spec_from_dict(load_json(path / "spec.json"))
+        return read_spec(path / "spec.json")
 
     def lengths(self, path: Path) -> np.ndarray | None:
         return (

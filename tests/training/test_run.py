@@ -11,6 +11,7 @@ import torch
 
 from isochrone.core.errors import UserError
 from isochrone.core.files import atomic_write
+from isochrone.training.checkpoint import Newest
 from isochrone.training.run import Run
 from isochrone.training.sinks import Jsonl
 
@@ -25,7 +26,7 @@ def test_create_open_and_refuse(tmp_path):
     with Run.open(tmp_path / "a") as run:
         assert run.config == {"x": 1}
         assert run.config_hash == digest
-        assert run.latest() is None
+        assert run.newest() == Newest(None, ())
         run.note_resumed(7)
         assert json.loads((run.path / "versions.json").read_text())["resumed"][0]["step"] == 7
         with pytest.raises(UserError, match="no complete checkpoint yet"):
@@ -38,7 +39,7 @@ def test_create_open_and_refuse(tmp_path):
     with pytest.raises(UserError, match="cannot be created"):
         Run.create(tmp_path / "file", {})
     (tmp_path / "a" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="config.json is damaged: "):
         Run.open(tmp_path / "a")
 
 
@@ -78,15 +79,16 @@ def test_metrics_are_cut_at_the_checkpoint(tmp_path):
         sink.write(25, {"loss": 1})
         assert [row["step"] for row in run.rows()] == [10, 20, 25]
         run.metrics.write_text('{"step": 1}\nrubbish\n{"step": 2}\n')
-        with pytest.raises(UserError, match="line 2, is not JSON"):
+        with pytest.raises(UserError, match="line 2, is damaged: "):
             run.rows()
 
 
 def test_results_and_figures(tmp_path):
     with Run.create(tmp_path, {}) as run:
         assert run.results() == {}
-        (run.path / "results.json").write_text('{"success": 0.9}')
-        assert run.results() == {"success": 0.9}
+        results = {"about": {"step": 3}, "results": {"reach.mae": {"value": 0.9, "low": None}}}
+        (run.path / "results.json").write_text(json.dumps(results))
+        assert run.results() == {"about": {"step": 3}, "results": {"reach.mae": {"value": 0.9}}}
         assert run.figures(12).is_dir()
         assert run.figures(12) == tmp_path / "figures" / "00000012"
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from isochrone.cli.output import results, show
 from isochrone.core.config import LIMITS, hints, parse_flags
-from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.errors import UserError, did_you_mean, printable
 from isochrone.core.paths import check_regular, full_path
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -177,7 +177,7 @@ def show_table(rows: Iterable[Sequence[str]], indent: int = 0) -> None:
     for _ in range(len(rows[0]) - 1 if rows else 0):
         table.add_column(no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(file=results(), width=None if results().isatty() else WIDTH)
     console.print(Padding(table, (0, 0, 0, indent), expand=False))
 

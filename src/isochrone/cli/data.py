@@ -9,7 +9,7 @@ from typing import Any
 
 from isochrone.cli.args import Parser, config_heads, one, output_file, show_json, show_table
 from isochrone.cli.output import show
-from isochrone.core.errors import UserError, did_you_mean
+from isochrone.core.errors import UserError, did_you_mean, printable
 from isochrone.core.paths import full_path
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _collect(recipe: str, out: str | None, changes: dict[str, str]) -> int:
         raise UserError(f"--data {config.data.path}: collecting records new episodes; leave it out")
     replay = dataset.fill_replay(config, None)
     count = form.write(path, dataset.complete_episodes(replay), replay.spec)
-    show(f"{count} episodes in {path}, {size_of(path) / 1e6:.1f} MB")
+    show(printable(f"{count} episodes in {path}, {size_of(path) / 1e6:.1f} MB"))
     return 0
 
 

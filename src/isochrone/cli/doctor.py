@@ -7,10 +7,11 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
-from isochrone.cli.args import Parser, show_json, show_table
+from isochrone.cli.args import Parser, run_folder, show_json, show_table
 
 NEEDED = (
     "torch",
@@ -23,6 +24,7 @@ NEEDED = (
     "h5py",
     "jaxtyping",
     "lightning-fabric",
+    "msgspec",
 )
 EXTRA = {
     "tensorboard": ("TensorBoard files in the run folder", "log"),
@@ -32,29 +34,36 @@ EXTRA = {
     "dm_control": ("DeepMind Control tasks", "dmc"),
 }
 Check = tuple[str, str, str]
-"""What is checked; 'ok', 'note' or 'missing'; a sentence."""
+"""What is checked; 'ok', 'note', 'missing' or 'damaged'; a sentence."""
 
 
 def parser() -> Parser:
     """The arguments."""
     out = Parser(
         "doctor",
-        ["[--json]"],
-        "Checks Python, packages, processor, memory, disk and GPU, and takes one training step of the recipe 'tiny'.\n"
-        "Exit code 1 when something that is needed is missing.",
+        ["[--json]", "RUN [--json] [--trust]"],
+        "Checks Python, packages, processor, memory, disk and GPU, and takes one training step of the recipe 'tiny'; "
+        "or every file of a run: its checkpoints, rows of the replay, metrics and results.\n"
+        "Exit code 1 when something that is needed is missing or damaged.",
+        "  isochrone doctor\n  isochrone doctor runs/a",
     )
+    out.add_argument("run", nargs="*", metavar="RUN", help="run folder")
+    out.add_trust()
     out.add_json()
     return out
 
 
 def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
-    """0 when nothing that is needed is missing."""
-    checks = [*_python(), *_packages(), *_machine(), *_training_step()]
+    """0 when nothing that is needed is missing or damaged."""
+    if args.run:
+        checks = list(_run_folder(run_folder(args), args.trust))
+    else:
+        checks = [*_python(), *_packages(), *_machine(), *_training_step()]
     if args.json:
         show_json([{"what": what, "state": state, "says": text} for what, state, text in checks])
     else:
         show_table((state, what, text) for what, state, text in checks)
-    return int(any(state == "missing" for _, state, _ in checks))
+    return int(any(state in ("missing", "damaged") for _, state, _ in checks))
 
 
 def _python() -> Iterator[Check]:
@@ -108,3 +117,36 @@ def _training_step() -> Iterator[Check]:
         yield "training step", "missing", str(error)
     else:
         yield "training step", "ok", f"the loss of a new model is {loss.item():.4g}"
+
+
+def _run_folder(path: Path, trust: bool) -> Iterator[Check]:
+    """Every file of a run, read and verified; nothing is changed."""
+    from isochrone.core import gate
+    from isochrone.core.errors import UserError
+    from isochrone.data.episode import read_spec
+    from isochrone.training import checkpoint
+    from isochrone.training.run import Run
+    from isochrone.workflows import dataset
+    from isochrone.workflows.loaded_run import SPEC, read_config
+
+    run = Run.open(path, write=False)
+    parts: dict[str, Callable[[], str]] = {
+        "config.json": lambda: f"recipe {read_config(run, trust).recipe}",
+        SPEC: lambda: str(read_spec(path / SPEC).obs),
+        "versions.json": lambda: f"resumed {len(run.versions().get('resumed', []))} times",
+        "metrics.jsonl": lambda: f"{len(run.rows())} rows",
+        "results.json": lambda: f"{len(run.results().get('results', {}))} numbers",
+        "replay": lambda: dataset.open_replay(path / "replay", write=False).describe(),
+    }
+    for name, read in parts.items():
+        try:
+            yield (name, "ok", read()) if gate.exists(path / name) else (name, "note", "there is none")
+        except UserError as error:
+            yield name, "damaged", str(error)
+    for step in checkpoint.folders(run.checkpoints):
+        try:
+            checkpoint.verify(run.checkpoints / f"{step:08d}")
+        except UserError as error:
+            yield f"checkpoint {step}", "damaged", str(error)
+        else:
+            yield f"checkpoint {step}", "ok", "every file is as its manifest says"

@@ -8,6 +8,7 @@ import time
 
 from isochrone.cli.args import Parser, config_heads, output_file, run_folder, show_json
 from isochrone.cli.output import show
+from isochrone.core.errors import printable
 
 log = logging.getLogger(__name__)
 EXAMPLES = """\
@@ -63,6 +64,6 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
         result = f"reached in {episode.steps} steps; the fewest possible are {episode.fewest}"
     else:
         result = f"not reached in {episode.steps} steps; {episode.fewest} are enough"
-    show(f"{episode.planner} from {ends}: {result}")
+    show(printable(f"{episode.planner} from {ends}: {result}"))
     log.info("GIF: %s", gif)
     return 0

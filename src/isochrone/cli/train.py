@@ -47,7 +47,7 @@ def parser() -> Parser:
         "train",
         [
             "RECIPE [--run DIR] [--data RECORDING] [--OPTION VALUE ...]",
-            "--resume RUN [--trust] [--train.accelerator X --train.device N --train.threads N]",
+            "--resume RUN [--trust] [--restart] [--train.accelerator X --train.device N --train.threads N]",
         ],
         "Trains RECIPE in a new run folder (default: the first free runs/RECIPE-N) and shows rate, time left and "
         "losses. A folder that holds a run is never overwritten. Ctrl-C stops with a checkpoint; --resume continues "
@@ -60,6 +60,7 @@ def parser() -> Parser:
     out.add_argument("recipe", nargs="*", metavar="RECIPE", help="see `isochrone list recipe`")
     out.add_argument("--run", metavar="DIR", help="the run folder to create")
     out.add_argument("--resume", metavar="RUN", help="a run folder to continue")
+    out.add_argument("--restart", action="store_true", help="with --resume: at step 0; old checkpoints are kept aside")
     out.add_argument("--allow-dead-losses", action="store_true", help="only warn of a refused or dead loss")
     out.add_argument("-h", "--help", action="store_true", help="show this; after RECIPE: list its options")
     out.add_trust()
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
 
     if args.resume is not None:
         return _resume(args, changes)
+    if args.restart:
+        raise UserError("--restart belongs to --resume: isochrone train --resume RUN --restart")
     name = one(args.recipe, "recipe", "tiny")
     config = _config(name, args, changes)
     path = train.free_folder(Path("runs"), name) if args.run is None else full_path(args.run, "--run")
@@ -94,7 +97,7 @@ def _resume(args: argparse.Namespace, changes: dict[str, str]) -> int:
     if args.recipe or options:
         extra = " ".join([*args.recipe, *options, *(f"--{key}" for key in changes)])
         raise UserError(f"a run is resumed with its own config: leave out {extra}")
-    return _finish(train.resume(full_path(args.resume, "--resume"), args.trust, changes), changes)
+    return _finish(train.resume(full_path(args.resume, "--resume"), args.trust, changes, restart=args.restart), changes)
 
 
 def _finish(training: Training, resumed_with: Mapping[str, str] | None = None) -> int:

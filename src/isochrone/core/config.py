@@ -380,29 +380,75 @@ def from_dict(cls: type, data: Mapping[str, Any], path: str = "", like: Any = No
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     kinds, values = hints(cls), {}
-    for key, value in data.items():
+    for key, value in _group(data, path.rstrip(".") or "the config").items():
+        here = f"{path}{key}"
         if key == "name" and isinstance(getattr(cls, "name", None), str):
             continue
         if key not in fields:
-            raise UserError(f"unknown option '{path}{key}'{did_you_mean(key, fields)}")
+            raise UserError(f"unknown option '{here}'{did_you_mean(key, fields)}")
         meta = fields[key].metadata
         if "component" in meta:
-            component = _class_of(component_config(meta["component"], value["name"]))
-            values[key] = from_dict(component, value, f"{path}{key}.")
+            name = _group(value, here).get("name")
+            if not isinstance(name, str):
+                raise _invalid(f"{here}.name", name, f"the name of one of `isochrone list {meta['component']}`")
+            values[key] = from_dict(_class_of(component_config(meta["component"], name)), value, f"{here}.")
         elif "mapping" in meta:
             values[key] = {
-                name: _entry_from(meta["mapping"], name, entry, f"{path}{key}")
-                for name, entry in ((_canonical(meta["mapping"], k), v) for k, v in value.items())
+                name: _entry_from(meta["mapping"], name, entry, here)
+                for name, entry in ((_canonical(meta["mapping"], k), v) for k, v in _group(value, here).items())
             }
         elif _is_config(kinds[key]):
-            values[key] = from_dict(typing.cast(type, kinds[key]), value, f"{path}{key}.")
-        elif _is_config(getattr(like, key, None)) and _is_mapping(value):
-            values[key] = from_dict(_class_of(getattr(like, key)), value, f"{path}{key}.")
+            values[key] = from_dict(typing.cast(type, kinds[key]), value, f"{here}.")
+        elif _is_config(getattr(like, key, None)):
+            values[key] = from_dict(_class_of(getattr(like, key)), value, f"{here}.")
         else:
-            values[key] = parse(value, kinds[key], f"{path}{key}")
+            _check_stored(value, kinds[key], here)
+            values[key] = parse(value, kinds[key], here)
             if meta.get("imports") and ":" in str(value):
-                registry.check_trusted(f"{path}{key} = {value!r}")
+                registry.check_trusted(f"{here} = {value!r}", str(value))
     return validate(cls(**values)) if not path else cls(**values)
+
+
+def _group(data: Any, path: str) -> Mapping[str, Any]:
+    """UserError where JSON holds something else than a group of options."""
+    if not isinstance(data, Mapping):
+        raise _invalid(path, data, "a group of options")
+    return typing.cast(Mapping[str, Any], data)
+
+
+def _check_stored(value: Any, kind: Any, path: str) -> None:
+    """UserError for a JSON value of another type than `to_dict` writes: text for a number is none of its."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return
+        kind = next(a for a in args if a is not type(None))
+        origin, args = get_origin(kind), get_args(kind)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _invalid(path, value, "a list")
+        for item in typing.cast(list[Any], value):
+            _check_stored(item, args[0], path)
+    elif kind is bool and not isinstance(value, bool):
+        raise _invalid(path, value, "true or false")
+    elif kind in (int, float) and not number:
+        raise _invalid(path, value, "a whole number" if kind is int else "a number")
+    elif kind is str and not isinstance(value, str):
+        raise _invalid(path, value, "text")
+
+
+def absent(config: Any, data: Mapping[str, Any]) -> list[str]:
+    """The dotted names of options that `data`, as `to_dict` once wrote it, lacks: the config has its defaults there."""
+
+    def walk(want: Mapping[str, Any], have: Mapping[str, Any], path: str) -> Iterator[str]:
+        for key, value in want.items():
+            if key not in have:
+                yield f"{path}{key}"
+            elif _is_mapping(value) and _is_mapping(have[key]):
+                yield from walk(value, have[key], f"{path}{key}.")
+
+    return list(walk(to_dict(config), data, ""))
 
 
 def _entry_from(cls: Any, name: str, data: Any, path: str) -> Any:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ HOMES = {
     "recipe": "isochrone.recipes",
 }
 """The package of each kind of component. Importing one of its modules registers the components in it."""
+NAME = r"[A-Za-z0-9_][\w.\-]{0,99}(:[\w.]{1,200})?"
+"""What the name of a component may look like, and its import path after a first 'package.module:Attribute'."""
 _components: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 _scanned: set[str] = set()
 _trusts: ContextVar[bool] = ContextVar("trusts", default=False)
@@ -74,8 +77,10 @@ def get(kind: str, name: str) -> Any:
         same = [c for c in _components[kind].values() if _path(c) == name]  # its module is imported already
         if same:
             return same[0]
-        check_trusted(f"{kind} '{name}'")
+        check_trusted(f"{kind} '{name}'", name)
         return load(kind, name)
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"no {kind} called '{name}'{did_you_mean(name, names(kind))}")
     if name not in _components[kind]:
         _import_module_of(kind, name)
     if name not in _components[kind]:
@@ -120,12 +125,12 @@ def trusted(trust: bool = True) -> Generator[None]:
         _trusts.reset(token)
 
 
-def check_trusted(what: str) -> None:
-    """UserError outside of `trusted()`."""
+def check_trusted(what: str, path: str) -> None:
+    """UserError outside of `trusted()`. `what` names the option, `path` is its value: 'package.module:Attribute'."""
     if not _trusts.get():
         raise UserError(
-            f"{what} is code from outside isochrone, which is not imported unasked: "
-            "add --trust (in Python: trust=True) if you trust it"
+            f"{what} is code from outside isochrone (the module '{path.partition(':')[0]}'), which is not imported "
+            "unasked: add --trust (in Python: trust=True) if you trust it"
         )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from jaxtyping import Float32
 
+from isochrone.core import gate
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
+
+LARGEST_ROW = 2**30
+"""Bytes of the largest observation."""
 
 
 class Field(NamedTuple):
@@ -55,12 +61,45 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
     }
 
 
-def spec_from_dict(data: Mapping[str, Any]) -> Spec:
-    """The Spec that `spec_to_dict` wrote."""
-    action = dict(data["action"])
-    action["names"] = tuple(action["names"])
-    action["inverse"] = None if action["inverse"] is None else tuple(action["inverse"])
-    return Spec({name: tuple(shape) for name, shape in data["obs"].items()}, ActionSpec(**action))
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Shape = Annotated[list[Size], msgspec.Meta(max_length=8)]
+ObsName = Annotated[str, msgspec.Meta(pattern="^[^/\\x00-\\x1f]{1,80}$")]
+
+
+class StoredAction(gate.Strict):
+    """An ActionSpec as `spec_to_dict` writes it."""
+
+    kind: Literal["discrete", "continuous"]
+    size: Size
+    names: list[str]
+    noop: int | None
+    inverse: list[int] | None
+
+
+class StoredSpec(gate.Strict):
+    """A Spec as `spec_to_dict` writes it."""
+
+    obs: dict[ObsName, Shape]
+    action: StoredAction
+
+
+def restore_spec(stored: StoredSpec, where: str) -> Spec:
+    """The Spec that `spec_to_dict` wrote. UserError, beginning with `where`, for one that nothing can have."""
+    action = stored.action
+    inverse = None if action.inverse is None else tuple(action.inverse)
+    try:
+        made = ActionSpec(action.kind, action.size, tuple(action.names), action.noop, inverse)
+    except UserError as error:
+        raise UserError(f"{where} is damaged: {error}") from None
+    spec = check_spec(Spec({name: tuple(shape) for name, shape in stored.obs.items()}, made), where)
+    if not spec.obs or max(field.bytes for field in fields_of(spec).values()) > LARGEST_ROW:
+        raise UserError(f"{where} is damaged: an observation has no or more than {LARGEST_ROW} bytes")
+    return spec
+
+
+def read_spec(path: Path) -> Spec:
+    """The Spec in a JSON file that holds what `spec_to_dict` returned. UserError: missing or damaged."""
+    return restore_spec(gate.read_json(path, StoredSpec), str(path))
 
 
 @dataclass(frozen=True)

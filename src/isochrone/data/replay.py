@@ -9,10 +9,13 @@ that were overwritten since the cursor was saved.
 from __future__ import annotations
 
 import hashlib
+import logging
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -21,11 +24,13 @@ from torch import Tensor
 from isochrone.core.buffers import Buffers
 from isochrone.core.errors import UserError
 from isochrone.core.types import Batch, Spec, Step
-from isochrone.data.episode import Episode, Field, check, check_action, fields_of, spec_from_dict
-from isochrone.data.store import Store, read_about
+from isochrone.data.episode import Episode, Field, check, check_action, fields_of, restore_spec
+from isochrone.data.store import Cursor, Store, read_about
 
+log = logging.getLogger(__name__)
 ROW = ("action", "reward", "first", "last", "terminal")  # columns beside the observations
 LARGE = 2**18  # bytes: results of at least this many go into memory that is used again
+SUMMED = 1024  # rows whose checksums are computed at once
 
 
 class ReplayBuffer:
@@ -36,7 +41,13 @@ class ReplayBuffer:
     """
 
     def __init__(
-        self, spec: Spec, num_envs: int, capacity: int, folder: Path | str | None = None, resume_margin: int = 0
+        self,
+        spec: Spec,
+        num_envs: int,
+        capacity: int,
+        folder: Path | str | None = None,
+        resume_margin: int = 0,
+        write: bool = True,
     ) -> None:
         limits = (("num_envs", num_envs, 1), ("capacity", capacity, 2), ("resume_margin", resume_margin, 0))
         for name, value, least in limits:
@@ -45,21 +56,25 @@ class ReplayBuffer:
         self.spec, self.num_envs, self.capacity = spec, num_envs, capacity
         self._length = capacity + resume_margin  # rows of a ring
         self.fields = fields_of(spec)
-        self._store = Store(spec, num_envs, capacity, resume_margin, folder)
+        self._store = Store(spec, num_envs, capacity, resume_margin, folder, write)
         self._flat = {name: a.reshape(num_envs * self._length, -1) for name, a in self._store.arrays.items()}
         self._buffers = Buffers()
         self._total = np.zeros(num_envs, np.int64)  # rows ever written
         self._oldest = np.zeros(num_envs, np.int64)  # oldest row number that is still intact
+        self._summed = np.zeros(num_envs, np.int64)  # rows before this number have their checksum
+        self._intact = np.zeros(num_envs * self._length, bool)  # flat rows whose checksum was found right
         self.cached: dict[str, Tensor] = {}  # (num_envs, ring length, ...): copied into each window, beside its rows
-        if self._store.cursor is not None:
-            self.load_state_dict(self._store.cursor)
+        if (cursor := self._store.cursor) is not None:
+            self._go_to(cursor)
+            self._summed = self._total.copy()
 
     @classmethod
-    def open(cls, folder: Path | str) -> ReplayBuffer:
-        """The replay in `folder`, at its last `flush`."""
+    def open(cls, folder: Path | str, write: bool = True) -> ReplayBuffer:
+        """The replay in `folder`, at its last `flush`. `write=False`: to read only, also from a drive that allows no
+        more."""
         about = read_about(Path(folder))
-        spec = spec_from_dict(about["spec"])
-        return cls(spec, about["num_envs"], about["capacity"], folder, about["resume_margin"])
+        spec = restore_spec(about.spec, str(folder))
+        return cls(spec, about.num_envs, about.capacity, folder, about.resume_margin, write)
 
     @property
     def folder(self) -> Path | None:
@@ -213,37 +228,108 @@ class ReplayBuffer:
     # --- resuming ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursors, as JSON values. The rows themselves are not in it."""
-        return {"total": self._total.tolist(), "oldest": self._oldest.tolist()}
+        """The cursors, as JSON values, and a digest of the rows. The rows themselves are not in it."""
+        return msgspec.to_builtins(self._cursor())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to saved cursors. Rows written since are ignored; the rows that they overwrote are lost."""
-        total, oldest = (np.array(state[name], np.int64) for name in ("total", "oldest"))
+        """Go back to saved cursors. Rows written since are ignored; the rows that they overwrote are lost.
+
+        UserError where rows are gone for another reason, or are not as they were written.
+        """
+        try:
+            cursor = msgspec.convert(dict(state), Cursor)
+        except msgspec.ValidationError as error:
+            raise UserError(f"replay: the saved cursor is damaged: {error}") from None
+        self._go_to(cursor)
+        self.verify()
+        if cursor.digest is not None and cursor.digest != self._digest() and self._oldest.tolist() == cursor.oldest:
+            raise UserError(
+                f"replay: {self.folder} holds other rows than at the time of the checkpoint: restore it from a copy"
+            )
+
+    def verify(self, envs: Sequence[int] | None = None) -> None:
+        """UserError where a row that can be sampled (of `envs`, if given) is not as it was when it was flushed."""
+        if self.folder is None:
+            return
+        for env in range(self.num_envs) if envs is None else envs:
+            number = np.arange(self._total[env] - self.stored()[env], min(self._total[env], self._summed[env]))
+            at = env * self._length + number % self._length
+            new = ~self._intact[at]
+            wrong = np.flatnonzero(self._row_sums(at[new]) != self._flat["crc"][at[new], 0])
+            if len(wrong):
+                raise UserError(
+                    f"replay: row {number[new][wrong[0]]} of environment {env} in {self.folder} is damaged (its "
+                    f"checksum differs, as of {len(wrong)} rows there): restore the folder from a copy"
+                )
+            self._intact[at] = True
+
+    def _go_to(self, cursor: Cursor) -> None:
+        total, oldest = np.array(cursor.total, np.int64), np.array(cursor.oldest, np.int64)
         if total.shape != (self.num_envs,):
             raise UserError(
                 f"replay: the saved cursor has {len(total)} environments, this replay {self.num_envs}:"
                 " use the same num_envs"
             )
+        if oldest.shape != total.shape or (oldest > total).any() or (total - oldest > self._length).any():
+            raise UserError(f"replay: the cursor of {self.folder} is damaged: restore it from a copy")
+        known, gone = oldest.copy(), False
         for env in range(self.num_envs):
             number = np.arange(max(oldest[env], total[env] - self.capacity), total[env])
             stamp = self._store.arrays["stamp"][env, number % self._length]
-            bad = np.flatnonzero(stamp != number + 1)
+            later = stamp - (number + 1)  # 0: the row itself; a multiple of the ring's length: one that overwrote it
+            bad = np.flatnonzero(later)
             oldest[env] = number[bad[-1]] + 1 if len(bad) else oldest[env]
+            # Later rows overwrite the oldest first; anything else is damage.
+            gone |= bool(((later < 0) | (later % self._length != 0)).any()) or bool((bad != np.arange(len(bad))).any())
         if total.sum() and not (total - oldest).sum():
             where = (
                 "it was in RAM: give it a folder to resume" if self.folder is None else f"{self.folder} was replaced"
             )
             raise UserError(f"replay: none of the {int(total.sum())} recorded rows exists any more; {where}")
-        self._total, self._oldest = total, oldest
+        if gone:
+            raise UserError(f"replay: {self.folder} is damaged: rows that were recorded are missing; restore it")
+        if lost := int((oldest - known).sum()):
+            log.warning("replay: %d rows of %s were overwritten since and are left out", lost, self.folder)
+        self._total, self._oldest, self._summed = total, oldest, np.minimum(self._summed, total)
+
+    def _cursor(self) -> Cursor:
+        return Cursor(self._total.tolist(), self._oldest.tolist(), self._digest())
+
+    def _digest(self) -> int | None:
+        """A checksum of the checksums of all rows that can be sampled; None in RAM, and before they are flushed."""
+        if self.folder is None or (self._summed < self._total).any():
+            return None
+        crc, digest = self._store.arrays["crc"], 0
+        for env in range(self.num_envs):
+            number = np.arange(self._total[env] - self.stored()[env], self._total[env])
+            digest = zlib.crc32(crc[env, number % self._length].tobytes(), digest)
+        return digest
+
+    def _row_sums(self, at: np.ndarray) -> np.ndarray:
+        """The checksum (R) uint32 of flat rows (R): of everything that is stored of them."""
+        sums = np.zeros(len(at), np.uint32)
+        for begin in range(0, len(at), SUMMED):
+            some = at[begin : begin + SUMMED]
+            columns = [self._flat[name][some].reshape(len(some), -1).view(np.uint8) for name in (*self.fields, "stamp")]
+            for i, row in enumerate(np.concatenate(columns, axis=1), begin):
+                sums[i] = zlib.crc32(row.data)
+        return sums
 
     def flush(self) -> None:
         """Force rows and cursors to the disk (fsync). Opening the folder again continues here."""
-        self._store.flush(self.state_dict())
+        if self.folder is not None:
+            for env in range(self.num_envs):
+                begin = max(self._summed[env], self._total[env] - self._length)
+                at = env * self._length + np.arange(begin, self._total[env]) % self._length
+                self._flat["crc"][at, 0] = self._row_sums(at)
+                self._intact[at] = True
+            self._summed = self._total.copy()
+        self._store.flush(self._cursor())
 
 
 def row_bytes(spec: Spec) -> int:
-    """Bytes of one row, its stamp included."""
-    return sum(field.bytes for field in fields_of(spec).values()) + 8
+    """Bytes of one row, its stamp and its checksum included."""
+    return sum(field.bytes for field in fields_of(spec).values()) + 12
 
 
 def _numpy(value: Tensor | np.ndarray) -> np.ndarray:

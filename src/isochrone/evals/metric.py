@@ -106,7 +106,7 @@ class Metric:
         head, _, tail = re.sub(r"\{\w+\}", "\0", self.key).partition("\0")
         fits = key.startswith(head) and key.endswith(tail) and len(key) > len(head) + len(tail)
         name = key[len(head) : len(key) - len(tail)] if fits else ""
-        return name if name and "." not in name else None
+        return name if name and ("." not in name or ":" in name) else None  # an import path has both
 
     def key_of(self, name: str) -> str:
         """The key with `name` for the placeholder."""

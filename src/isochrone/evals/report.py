@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from isochrone.core.files import atomic_write
+from isochrone.core.files import atomic_write, writing
 from isochrone.evals import metric as declarations
 from isochrone.evals.figure import HERO, figures, png
 from isochrone.evals.metric import BASELINES, Metric, Question
@@ -25,13 +25,13 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def write_report(
-    run_folder: Path,
+    path: Path,
     results: Entries,
     images: Mapping[str, Any],
     meta: Mapping[str, Any],
     dark: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `run_folder/report.html`, whole or not at all; returns its path.
+    """Write the page `path`, whole or not at all; returns the path.
 
     Args:
         results: as from `suite.evaluate`.
@@ -52,7 +52,7 @@ def write_report(
     config = meta.get("config")
     html = page.render(
         css=Markup(_template("report.css")),
-        title=meta.get("title", Path(run_folder).name),
+        title=meta.get("title", path.stem),
         about=meta.get("about", ""),
         hero=next((image for figure, image in other if figure.order == HERO), None),
         tiles=[section for section in sections if section["headline"]],
@@ -63,8 +63,8 @@ def write_report(
         config=json.dumps(config, indent=2, default=str, ensure_ascii=False) if config else "",
         versions=meta.get("versions"),
     )
-    path = Path(run_folder) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, html)
     return path
 

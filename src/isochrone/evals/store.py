@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isochrone.core.files import atomic_write
+from isochrone.core.files import atomic_write, writing
 from isochrone.evals.figure import png
 
 
 def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     """Write every Figure (or PNG bytes) as NAME.png; returns the paths."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        path = Path(folder) / f"{name}.png"
+        path = folder / f"{name}.png"
         atomic_write(path, figure if isinstance(figure, bytes) else png(figure))
         paths.append(path)
     return paths
@@ -39,14 +40,10 @@ def _listed(x: np.ndarray) -> Any:
     return rounded.tolist()
 
 
-def curves(path: Path) -> dict[str, np.ndarray]:
-    """{'training.NAME': (N, 2) of (step, value)} from a run's metrics.jsonl. A torn last line is ignored."""
+def curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """{'training.NAME': (N, 2) of (step, value)} from the rows of a run's metrics.jsonl."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    for row in rows:
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)):
                 points.setdefault(name, []).append((row["step"], value))

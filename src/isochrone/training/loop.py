@@ -10,9 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from isochrone.core import gate
 from isochrone.core.config import validate
 from isochrone.core.errors import UserError
-from isochrone.core.files import atomic_write
+from isochrone.core.files import atomic_write, writing
 from isochrone.core.protocols import Sink
 from isochrone.core.types import Batch
 from isochrone.training import checkpoint, tree
@@ -136,18 +137,32 @@ class Loop:
 
     def begin(self) -> int:
         """Restore the newest checkpoint, or write the first (so a folder that cannot be written shows now)."""
-        folder = self.run.latest()
+        folder = self.run.newest().folder
         if folder is None:
             self.run.forget_after(0)
             self.save()
         else:
-            _, state = checkpoint.load(folder, self.stepper.learner, self.run.config_hash)
-            self.restore(state)
+            step, state = checkpoint.load(folder, self.stepper.learner, self.run.config_hash)
+            self._restore_from(folder, step, state)
             self.saved = folder
             self.run.forget_after(self.stepper.count)
             self.run.note_resumed(self.stepper.count)
         self.watch.read()
         return self.stepper.count
+
+    def _restore_from(self, folder: Path, step: int, state: Mapping[str, Any]) -> None:
+        """`restore`, where a state that does not fit is one sentence: it is as it was written, but not by this code."""
+        path = folder / checkpoint.FILES[1]
+        try:
+            checkpoint.check_finite(tree.pack(state["stepper"])[0], path)
+            self.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            raise UserError(
+                f"{path} holds a state that this code cannot continue ({type(error).__name__}: {error}): "
+                "resume with the code that wrote it"
+            ) from error
+        if self.stepper.count != step:
+            raise UserError(f"{path} is of step {self.stepper.count}, its manifest of step {step}: it is another's")
 
     def state(self) -> dict[str, Any]:
         """Everything but the learner's weights."""
@@ -248,8 +263,9 @@ class Loop:
 
     def crash(self, bad: Diverged) -> UserError:
         """Save batch and state under crash/ for looking at; the sentence to raise."""
-        folder = self.run.path / "crash"
-        folder.mkdir(exist_ok=True)
+        folder = gate.check_folder(self.run.path / "crash")
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         tensors, _ = tree.pack({name: getattr(bad.batch, name) for name in bad.batch.__dataclass_fields__})
         name = folder / f"batch-{bad.step:08d}.safetensors"
         atomic_write(name, checkpoint.tensor_bytes(tensors, {"step": str(bad.step), "why": bad.why}))

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from isochrone.core import registry
+from isochrone.core import gate, registry
 from isochrone.core.errors import UserError
-from isochrone.core.files import report_full_disk
+from isochrone.core.files import writing
 from isochrone.core.protocols import Sink
 from isochrone.core.registry import register
 from isochrone.training.run import Run
@@ -67,10 +67,12 @@ class Jsonl:
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """One row, handed to the system at once: a killed process loses none. UserError when the disk is full."""
         if self.file is None:  # not before: resuming first replaces the file
-            self.file = self.path.open("ab", buffering=0)
+            gate.check_file(self.path)
+            with writing(self.path):
+                self.file = self.path.open("ab", buffering=0)
         row = json.dumps({"step": step, **{n: plain(v) for n, v in values.items()}}) + "\n"
         rest = memoryview(row.encode())
-        with report_full_disk(self.path):
+        with writing(self.path):
             while rest:
                 rest = rest[self.file.write(rest) :]
 
@@ -100,12 +102,12 @@ class TensorBoard:
         """The single numbers among `values`."""
         if self.writer is None:
             self.writer = self.make(str(self.folder), purge_step=step)
-        with report_full_disk(self.folder):  # an error of the writer's thread is raised here, by the next row
+        with writing(self.folder):  # an error of the writer's thread is raised here, by the next row
             for name, value in scalars(values).items():
                 self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.writer is not None:
             writer, self.writer = self.writer, None
-            with report_full_disk(self.folder):
+            with writing(self.folder):
                 writer.close()

@@ -104,12 +104,23 @@ class Stepper:
                 f"the checkpoint holds optimiser state for '{unknown[0]}', which is not trained here: "
                 "resume with the config and the code that the run was started with"
             )
+        self._check_moments(stored)
         for name, part in self.optimizers.items():
             blank = part.optimizer.state_dict()
             blank["state"] = {i: dict(stored[weight]) for i, weight in enumerate(order[name]) if weight in stored}
             part.optimizer.load_state_dict(blank)
         self.guard.restore(state["guard"])
         self.count = int(state["count"])
+
+    def _check_moments(self, stored: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """UserError where the averages of a weight have another shape than the weight: torch would not notice."""
+        for name, weight in self.learner.named_parameters():
+            for key, value in stored.get(name, {}).items():
+                if key != "step" and value.shape != weight.shape:
+                    raise UserError(
+                        f"the checkpoint holds '{key}' of shape {list(value.shape)} for the weight '{name}' of shape "
+                        f"{list(weight.shape)}: resume with the config and the code that the run was started with"
+                    )
 
 
 def _combined(norms: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ def train(
     *,
     resume: str | Path | None = None,
     trust: bool = False,
+    restart: bool = False,
     console: bool = True,
     **changes: Any,
 ) -> LoadedRun:
@@ -35,6 +36,7 @@ def train(
         resume: a run folder to continue instead, with its own config; only train={"accelerator", "device", "threads"}
             may differ.
         trust: when resuming, import code from outside isochrone that the run's config names.
+        restart: when resuming, start over at step 0; the old checkpoints are kept under another name.
         console: show progress on standard error.
         changes: options of the config, nested: env="whitebox:pipes", train={"steps": 100}, loss={"jepa": 0.5}.
 
@@ -47,7 +49,7 @@ def train(
     if resume is not None:
         if recipe is not None or run is not None:
             raise UserError("train: a run is resumed with its own config: leave out recipe and run")
-        ready = training.resume(Path(resume), trust, dict(_flat(changes)))
+        ready = training.resume(Path(resume), trust, dict(_flat(changes)), restart)
     elif recipe is None:
         raise UserError("train: give a recipe, such as train('tiny'), or resume=RUN")
     else:

@@ -8,14 +8,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from jaxtyping import Int64
 
+from isochrone.core import gate
 from isochrone.core.errors import UserError
-from isochrone.core.files import load_json, save_json
+from isochrone.core.files import save_json
 from isochrone.core.types import Spec
 from isochrone.data.collect import collect, random_policy
-from isochrone.data.episode import Episode, spec_from_dict, spec_to_dict
+from isochrone.data.episode import Episode, StoredSpec, spec_to_dict
 from isochrone.data.replay import ReplayBuffer, row_bytes, split_envs
 from isochrone.data.source import assign, check_lengths, check_size, histories, load_into, open_format, size_of
 from isochrone.recipes.schema import Config
@@ -25,6 +27,13 @@ from isochrone.workflows import factory, requirements
 log = logging.getLogger(__name__)
 COMPLETE = "complete.json"
 """The file in a replay's folder that is written last."""
+
+
+class Complete(gate.Strict):
+    """complete.json: what was recorded before training."""
+
+    rows: int
+    spec: StoredSpec
 
 
 def check_budget(config: Config, spec: Spec) -> None:
@@ -87,21 +96,49 @@ def fill_replay(config: Config, folder: Path | None, progress: Callable[[int], N
 
     Recording depends on the config alone, so a run that was killed meanwhile starts over and gets the same rows.
     """
-    complete = None if folder is None else folder / COMPLETE
-    if folder is not None and complete is not None and complete.exists():
-        replay = ReplayBuffer.open(folder)
+    if folder is not None and has_replay(folder):
+        replay = open_replay(folder)
         log.info(replay.describe())
         return replay
     if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(gate.check_folder(folder), ignore_errors=True)
     if config.data.path is not None:
         replay = load_into(config.data.path, folder, budget_mb=config.data.budget_mb)
         log.info("%s; the recording takes %.1f MB", replay.describe(), size_of(Path(config.data.path)) / 1e6)
     else:
         replay = _record(config, folder, progress)
     replay.flush()
-    if folder is not None and complete is not None:
-        save_json(complete, {"rows": len(replay), "spec": spec_to_dict(replay.spec)})
+    if folder is not None:
+        save_json(folder / COMPLETE, {"rows": len(replay), "spec": spec_to_dict(replay.spec)})
+    return replay
+
+
+def has_replay(folder: Path) -> bool:
+    """Whether a complete replay is in `folder`: False where it was deleted, or is being recorded."""
+    return gate.exists(gate.check_folder(folder) / COMPLETE)
+
+
+def kept_replay(folder: Path) -> bool:
+    """Whether the replay of a run that has a checkpoint is there: False where it was deleted as a whole.
+
+    UserError where only a part of it is left.
+    """
+    if gate.exists(folder) and not has_replay(folder):
+        raise UserError(
+            f"{folder} is damaged: {COMPLETE} is missing; restore it from a copy, or move what is left away"
+        )
+    return gate.exists(folder)
+
+
+def open_replay(folder: Path, write: bool = True) -> ReplayBuffer:
+    """The complete replay in `folder`, every row verified. UserError: which file is missing or damaged."""
+    stored = gate.read_json(folder / COMPLETE, Complete)
+    replay = ReplayBuffer.open(folder, write)
+    if msgspec.to_builtins(stored.spec) != spec_to_dict(replay.spec):
+        raise UserError(f"{folder / COMPLETE} is damaged: its spec is not that of replay.json")
+    if not len(replay):
+        raise UserError(f"{folder} is damaged: it is complete, but its cursor.json says that it holds no rows")
+    replay.verify()
     return replay
 
 
@@ -146,8 +183,3 @@ def complete_episodes(replay: ReplayBuffer) -> list[Episode]:
 def write_spec(path: Path, spec: Spec) -> None:
     """Store the spec of a run (spec.json), so that its replay may be deleted."""
     save_json(path, spec_to_dict(spec))
-
-
-def read_spec(path: Path) -> Spec:
-    """The spec that `write_spec` stored."""
-    return spec_from_dict(load_json(path))

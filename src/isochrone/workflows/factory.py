@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
 from isochrone.agents.mpc import MPC
-from isochrone.core import registry
+from isochrone.core import gate, registry
 from isochrone.core.config import component_config, override
 from isochrone.core.errors import UserError
+from isochrone.core.files import atomic_write
 from isochrone.core.protocols import Agent
 from isochrone.core.types import Spec
 from isochrone.data.source import open_format
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.training.learner import Learner
+
+log = logging.getLogger(__name__)
+KEPT = "map.txt"
+"""The copy of the user's map file in a run folder."""
 
 
 def make_config(recipe: str, changes: Mapping[str, Any] | None = None) -> Config:
@@ -50,6 +57,39 @@ def _build(name: str, build: Any) -> Config:
 def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     """`config` with `changes` applied, checked. Short forms of options: see `full_name`."""
     return override(config, {full_name(key): value for key, value in changes.items()})
+
+
+@runtime_checkable
+class NamesFile(Protocol):
+    """An environment's Config one of whose options is the path of a file."""
+
+    file_option: ClassVar[str]
+
+
+def _named_file(config: Config) -> str | None:
+    """The file that the environment is made from, if there is one."""
+    return getattr(config.env, config.env.file_option) if isinstance(config.env, NamesFile) else None
+
+
+def keep_file(config: Config, folder: Path) -> None:
+    """Copy the file that the environment is made from into a run, which then needs it no more."""
+    if (file := _named_file(config)) is not None:
+        atomic_write(folder / KEPT, gate.read_bytes(Path(os.path.realpath(file))))
+
+
+def with_kept_file(config: Config, folder: Path) -> Config:
+    """The config of a run, with the copy of the file in place of the file that it names. UserError: it has none."""
+    if (file := _named_file(config)) is None:
+        return config
+    option = config.env.file_option
+    if not gate.exists(folder / KEPT):
+        raise UserError(
+            f"{folder} was trained with env.{option} = {file!r}, but its copy of the file, {KEPT}, is missing: "
+            f"give the file, --env.{option.replace('_', '-')} FILE"
+        )
+    gate.check_file(folder / KEPT)
+    log.info("the environment is as %s was when the run began (%s)", file, folder / KEPT)
+    return replace(config, env=replace(config.env, **{option: str(folder / KEPT)}))
 
 
 def full_name(option: str) -> str:

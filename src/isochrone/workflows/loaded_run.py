@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 
 from isochrone.core import registry
-from isochrone.core.config import from_dict
+from isochrone.core.config import absent, from_dict
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.types import Spec
+from isochrone.data.episode import read_spec
 from isochrone.data.replay import ReplayBuffer
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
@@ -20,8 +22,9 @@ from isochrone.training import checkpoint
 from isochrone.training.device import device_of, generator
 from isochrone.training.learner import Learner
 from isochrone.training.run import Run
-from isochrone.workflows import dataset, factory
+from isochrone.workflows import factory
 
+log = logging.getLogger(__name__)
 SPEC = "spec.json"
 EVAL_TIME_OPTIONS = (
     "env",
@@ -45,6 +48,7 @@ class LoadedRun:
     learner: Learner
     step: int
     env_changed: bool = False  # the environment was chosen for this use; it is not that of the training
+    damaged: tuple[str, ...] = ()  # newer checkpoints that could not be used, and why
 
     @property
     def model(self) -> Any:
@@ -86,19 +90,44 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, trust: bool
         UserError: no run, no checkpoint, code that is not trusted, or an option that cannot be changed after training.
     """
     run = Run.open(path, write=False)
-    with registry.trusted(trust):
-        config = from_dict(Config, run.config)
+    config = read_config(run, trust)
     for name in changes or {}:
         full = factory.full_name(name)
         if not any(full == option or full.startswith(f"{option}.") for option in EVAL_TIME_OPTIONS):
             raise UserError(f"'{name}' cannot be changed after training{did_you_mean(name, EVAL_TIME_OPTIONS)}")
+    names = {factory.full_name(name).replace("-", "_") for name in changes or {}}
+    if not names & {"env", "env.map_file"}:
+        config = factory.with_kept_file(config, run.path)
     config = factory.with_changes(config, changes or {})
     torch.set_num_threads(config.train.threads)
-    spec = dataset.read_spec(run.path / SPEC)
+    spec = read_spec(run.path / SPEC)
     learner = factory.make_learner(config, spec)
-    step = checkpoint.load_weights(run.trained(), learner, run.config_hash)
+    newest = run.newest()
+    folder = run.trained(newest)
+    step = checkpoint.load_weights(folder, learner, run.config_hash)
+    check_hash(run, folder)
     env_changed = any(name == "env" or name.startswith("env.") for name in changes or {})
-    return LoadedRun(run, config, spec, learner.to(device_of(config.train)).eval(), step, env_changed)
+    device = device_of(config.train)
+    return LoadedRun(run, config, spec, learner.to(device).eval(), step, env_changed, newest.damaged)
+
+
+def read_config(run: Run, trust: bool = False) -> Config:
+    """The config of a run. UserError: damaged, of another version, or code that is not trusted."""
+    where = run.path / "config.json"
+    with registry.trusted(trust):
+        try:
+            config = from_dict(Config, run.config)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    if missing := absent(config, run.config):
+        log.warning("%s lacks %s: the defaults of this version are used", where, ", ".join(missing))
+    return config
+
+
+def check_hash(run: Run, folder: Path) -> None:
+    """Say so where config.json is not the one that a checkpoint was trained with."""
+    if checkpoint.read_manifest(folder).config_hash not in ("", run.config_hash):
+        log.warning("%s was changed after step %d was trained", run.path / "config.json", int(folder.name))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from isochrone.core.errors import UserError
-from isochrone.core.files import atomic_write
+from isochrone.core.files import atomic_write, writing
 from isochrone.core.protocols import Agent, GroundTruth, HasCells
 from isochrone.core.types import tree_map
 from isochrone.evals.metrics.planning import HOLD, at_goal, tolerance
@@ -189,7 +189,8 @@ def write_gif(path: str | Path, episode: PlanEpisode, milliseconds: int = 140) -
     durations = [milliseconds] * (len(pages) - 1) + [LAST_FRAME]
     out = io.BytesIO()
     pages[0].save(out, format="GIF", save_all=True, append_images=pages[1:], duration=durations, loop=0, optimize=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, out.getvalue())
     return path
 

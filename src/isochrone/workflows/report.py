@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isochrone.core import gate
+from isochrone.core.config import to_dict
+from isochrone.core.errors import printable
 from isochrone.core.registry import get
 from isochrone.evals import metric as declarations
 from isochrone.evals.report import agent_table, measured_rows, write_report
 from isochrone.evals.store import curves
 from isochrone.evals.suite import Results
+from isochrone.recipes.schema import Config
 from isochrone.training.run import Run
 from isochrone.workflows.evaluate import newest_figures
 from isochrone.workflows.loaded_run import load
@@ -25,31 +28,32 @@ WIDTH = 80
 """Columns of the terminal table."""
 
 
-def report(path: Path, trust: bool = False) -> Path:
-    """Write RUN/report.html from the last evaluation; only the gradient routes are computed anew."""
-    run = Run.open(path, write=False)
+def report(path: Path, trust: bool = False, out: Path | None = None) -> Path:
+    """Write RUN/report.html, or `out`, from the last evaluation; only the gradient routes are computed anew."""
+    trained = load(path, trust=trust)
+    run = trained.run
     stored = run.results()
     light, dark = newest_figures(run.path / "figures")
     images, dark_images = dict[str, Any](light), dict[str, Any](dark)
-    if run.metrics.exists():
-        training, arrays = get("figure", "training"), curves(run.metrics)
+    if gate.exists(run.metrics):
+        training, arrays = get("figure", "training"), curves(run.rows())
         for theme, into in (("light", images), ("dark", dark_images)):
             if (figure := training(arrays, theme)) is not None:
                 into["training"] = figure
     meta = {
         "title": run.path.name,
-        "about": _about(run, stored.get("about", {})),
+        "about": _about(trained.config, stored.get("about", {})),
         "config": run.config,
         "versions": _versions(run),
-        "routes": _routes(path, trust),
+        "routes": to_text(measure_routes(trained.config, trained.spec, trained.learner)),
     }
-    return write_report(run.path, stored.get("results", {}), images, meta, dark_images)
+    return write_report(out or run.path / "report.html", stored.get("results", {}), images, meta, dark_images)
 
 
-def _about(run: Run, about: dict[str, Any]) -> str:
-    env = about.get("env") or run.config["env"]
+def _about(config: Config, about: dict[str, Any]) -> str:
+    env = about.get("env") or to_dict(config.env)
     name = " ".join(str(env[k]) for k in ("name", "map", "id") if env.get(k))
-    parts = [f"recipe {run.config['recipe']}", f"env {name}", f"training seed {run.config['train']['seed']}"]
+    parts = [f"recipe {config.recipe}", f"env {name}", f"training seed {config.train.seed}"]
     if "step" in about:
         parts.append(f"evaluated at step {about['step']}")
     else:
@@ -58,19 +62,11 @@ def _about(run: Run, about: dict[str, Any]) -> str:
 
 
 def _versions(run: Run) -> dict[str, Any]:
-    try:
-        stored = json.loads((run.path / "versions.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    stored = run.versions()
     flat = {k: stored.get(k) for k in ("code", "commit", "python", "threads")}
     flat |= stored.get("packages", {}) | stored.get("machine", {})
     resumed = len(stored.get("resumed", []))
     return {k: v for k, v in flat.items() if v is not None} | ({"resumed": f"{resumed} times"} if resumed else {})
-
-
-def _routes(path: Path, trust: bool) -> str:
-    trained = load(path, trust=trust)
-    return to_text(measure_routes(trained.config, trained.spec, trained.learner))
 
 
 # --- the terminal table ---------------------------------------------------------------------------------------------
@@ -103,7 +99,7 @@ def _numbers(question: str, rows: list[Any]) -> Table:
     for row in rows:
         target = f"{row.target} {row.verdict}" if row.target else ""
         cells = (row.label, row.value, row.interval, row.baseline, target)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     table.add_row("")
     return table
 
@@ -112,6 +108,6 @@ def _agents(agents: dict[str, Any]) -> Table:
     table = _table("agent", *agents["columns"])
     for row in agents["rows"]:
         name = f"({row['name']})" if row["is_baseline"] else row["name"]
-        table.add_row(name, *(cell.value for cell in row["cells"]))
+        table.add_row(*(Text(printable(cell)) for cell in (name, *(cell.value for cell in row["cells"]))))
     table.add_row("")
     return table

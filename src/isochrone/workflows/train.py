@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -14,11 +14,13 @@ from typing import Any, cast
 
 import torch
 
-from isochrone.core import registry
-from isochrone.core.config import from_dict, to_dict
+from isochrone.core import gate
+from isochrone.core.config import to_dict
 from isochrone.core.errors import UserError
+from isochrone.core.files import writing
 from isochrone.core.protocols import GroundTruth, Sink
 from isochrone.core.types import Spec
+from isochrone.data.episode import read_spec
 from isochrone.data.replay import ReplayBuffer
 from isochrone.evals import suite
 from isochrone.evals.metric import metric_of
@@ -26,13 +28,14 @@ from isochrone.evals.metrics.returns import play_episodes
 from isochrone.losses.liveness import Liveness, liveness
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
+from isochrone.training import checkpoint
 from isochrone.training.console import Console
 from isochrone.training.device import device_of, generator
 from isochrone.training.loop import FitResult, Hook, fit
 from isochrone.training.run import Run
 from isochrone.training.sinks import open_sinks
 from isochrone.workflows import dataset, factory, requirements
-from isochrone.workflows.loaded_run import SPEC, holdout_losses
+from isochrone.workflows.loaded_run import SPEC, check_hash, holdout_losses, read_config
 from isochrone.workflows.replay_source import ReplaySource
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Training:
     config: Config
     spec: Spec
     objective: TrainingObjective
+    is_new: bool  # this command made the folder, and removes it again when it is refused
 
     def __enter__(self) -> Training:
         return self
@@ -86,19 +90,26 @@ def create_run(config: Config, path: Path) -> Training:
     check_requirements(config, spec, objective, path)
     run = Run.create(path, to_dict(config))
     try:
+        factory.keep_file(config, run.path)
         dataset.write_spec(run.path / SPEC, spec)
     except BaseException:
         run.close()
         raise
-    return Training(run, config, spec, objective)
+    return Training(run, config, spec, objective, is_new=True)
 
 
-def resume(path: Path, trust: bool = False, changes: Mapping[str, Any] | None = None) -> Training:
+def resume(
+    path: Path, trust: bool = False, changes: Mapping[str, Any] | None = None, restart: bool = False
+) -> Training:
     """An existing run folder, locked, with newly initialised weights: `fit_run` loads the newest checkpoint.
 
     Args:
         trust: import code from outside isochrone that the run's config names.
         changes: options by dotted name, out of `RESUME_OPTIONS`, for this process: config.json keeps its own.
+        restart: start over at step 0; the checkpoints are kept under another name.
+
+    Raises:
+        UserError: no checkpoint can be read, or a file of the run is damaged; the folder is then as it was.
     """
     run = Run.open(path)
     try:
@@ -107,19 +118,79 @@ def resume(path: Path, trust: bool = False, changes: Mapping[str, Any] | None = 
             allowed = ", ".join(RESUME_OPTIONS)
             option = wrong[0].replace("_", "-")
             raise UserError(f"a run is resumed with its own config: leave out --{option} (only {allowed} may change)")
-        with registry.trusted(trust):
-            config = factory.with_changes(from_dict(Config, run.config), changes or {})
+        config = factory.with_kept_file(read_config(run, trust), run.path)
+        config = factory.with_changes(config, changes or {})
         device_of(config.train)
         torch.set_num_threads(config.train.threads)
+        check_files(run)
+        newest = None if restart else newest_checkpoint(run)
+        if newest is not None:
+            check_hash(run, newest)
         stored = run.path / SPEC
-        spec = dataset.read_spec(stored) if stored.exists() else factory.spec_of(config)
-        dataset.write_spec(stored, spec)
-        spec, objective = build_all(config, spec)
+        known = read_spec(stored) if gate.exists(stored) else None
+        if known is None and newest is not None:
+            log.warning("%s is missing: it is made again from the config", stored)
+        spec, objective = build_all(config, known)
         check_requirements(config, spec, objective, path)
-        return Training(run, config, spec, objective)
+        if newest is not None:
+            checkpoint.load_weights(newest, objective.learner, run.config_hash)  # before anything is written
+        elif restart:
+            start_over(run, config)
+        if known is None:
+            dataset.write_spec(stored, spec)
+        return Training(run, config, spec, objective, is_new=False)
     except BaseException:
         run.close()
         raise
+
+
+def check_files(run: Run) -> None:
+    """UserError for a file that a resumed training will add to, and that is damaged."""
+    run.versions()
+    run.rows()
+    for name in ("figures", "crash", "replay", "checkpoints"):
+        gate.check_folder(run.path / name)
+
+
+def newest_checkpoint(run: Run) -> Path | None:
+    """The checkpoint to go on from; None where training was killed before the first one.
+
+    UserError, with what is wrong with each, where there was a checkpoint and none can be read.
+    """
+    newest = run.newest()
+    newest.warn()
+    began = max((row["step"] for row in run.rows()), default=0)
+    if newest.folder is None and (newest.damaged or began):
+        what = f"can be read: {'; '.join(newest.damaged)}" if newest.damaged else f"is left, and it was at step {began}"
+        raise UserError(
+            f"no checkpoint of {run.path} {what}: restore it from a copy, or start over at step 0 with --restart"
+        )
+    if newest.folder is None:
+        log.warning("%s has no checkpoint yet: training begins at step 0", run.path)
+    return newest.folder
+
+
+def start_over(run: Run, config: Config) -> None:
+    """Give the checkpoints and metrics of a run other names; the replay too, unless it is as it was recorded."""
+    changed = [run.checkpoints, run.metrics]
+    replay = run.path / "replay"
+    try:
+        if config.data.period or not dataset.has_replay(replay):
+            changed.append(replay)
+        else:
+            dataset.open_replay(replay, write=False)
+    except UserError as error:
+        log.warning("%s", error)
+        changed.append(replay)
+    number = 1
+    while any(gate.exists(path.with_name(f"{path.name}.old-{number}")) for path in changed):
+        number += 1
+    for path in changed:
+        if gate.exists(path):
+            aside = path.with_name(f"{path.name}.old-{number}")
+            with writing(aside):
+                path.rename(aside)
+            log.warning("%s is now %s", path, aside.name)
 
 
 def build_all(config: Config, spec: Spec | None = None) -> tuple[Spec, TrainingObjective]:
@@ -146,15 +217,17 @@ def check_requirements(config: Config, spec: Spec, objective: TrainingObjective,
 def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> FitResult:
     """Prepare the data, check every loss, then train to `train.steps` or a signal. `tick` is called at every step."""
     run, config, objective = training.run, training.config, training.objective
-    is_new = run.latest() is None
+    begins = run.newest().folder is None
     try:
+        if not begins and not dataset.kept_replay(run.path / "replay"):
+            log.warning("the replay of %s was deleted: it is made again", run.path)
         replay = dataset.fill_replay(config, run.path / "replay")
         envs, holdout = dataset.holdout_split(config, replay)
-        if is_new:
+        if begins:
             calibrate(config, objective, replay, envs)
             check_losses(config, objective, replay)
     except UserError:
-        if is_new:
+        if training.is_new:
             _remove(run)
         raise
     log.info(_setup_text(config))
@@ -244,7 +317,8 @@ def _setup_text(config: Config) -> str:
 def _remove(run: Run) -> None:
     """Delete a run that was refused before its first step."""
     shutil.rmtree(run.path / "replay", ignore_errors=True)
-    for name in ("config.json", SPEC, "versions.json", "lock", "lock.holder"):
-        (run.path / name).unlink(missing_ok=True)
-    if not any(run.path.iterdir()):
-        run.path.rmdir()
+    with suppress(OSError):  # the reason for the refusal is what the user should see
+        for name in ("config.json", SPEC, factory.KEPT, "versions.json", "lock", "lock.holder"):
+            (run.path / name).unlink(missing_ok=True)
+        if not any(run.path.iterdir()):
+            run.path.rmdir()

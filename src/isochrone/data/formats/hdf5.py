@@ -26,10 +26,13 @@ from isochrone.core.errors import UserError
 from isochrone.core.files import replacement
 from isochrone.core.registry import register
 from isochrone.core.types import ActionSpec, Spec
+from isochrone.data import hdf5_gate
 from isochrone.data.episode import Episode, check_spec, checked, fields_of
 from isochrone.data.layouts import LAYOUTS, Node, contents
 
 FORMAT, VERSION, SUFFIXES = "isochrone-episodes", 1, (".h5", ".hdf5")
+LARGEST_EPISODE = 2 * 10**9
+"""Bytes of one episode in memory."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Hdf5:
         """Write checked episodes; returns how many. An error leaves what was there before."""
         try:
             with replacement(Path(path)) as aside:
-                with h5py.File(aside, "w") as file:
+                # The newer layout has a checksum in each of its own tables; fletcher32 adds one to every chunk of rows.
+                with h5py.File(aside, "w", libver=("v110", "v110")) as file:
                     lengths = self._fill(file, path, episodes, spec)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error}); choose another folder or free some space") from error
@@ -76,6 +80,7 @@ class Hdf5:
                     chunks=(self.config.chunk if field.bytes > 256 else 1024, *field.shape),
                     compression="gzip" if self.config.compress else None,
                     compression_opts=self.config.compress or None,
+                    fletcher32=True,
                 )
         lengths: list[int] = []
         for episode in checked(episodes, spec, str(path)):
@@ -87,7 +92,7 @@ class Hdf5:
             lengths.append(len(episode))
         if not lengths:
             raise UserError(f"{path}: there are no episodes to write; record at least one whole episode")
-        file.create_dataset("lengths", data=np.array(lengths, np.int64))
+        file.create_dataset("lengths", data=np.array(lengths, np.int64), chunks=(len(lengths),), fletcher32=True)
         file.attrs.update({"format": FORMAT, "version": VERSION, "action_kind": spec.action.kind})
         if spec.action.names:
             file.attrs["action_names"] = list(spec.action.names)
@@ -99,17 +104,17 @@ class Hdf5:
 
     def spec(self, path: Path | str) -> Spec:
         """Observations and actions of the recording."""
-        with _open(path) as file:
+        with hdf5_gate.opened(path) as file:
             return _layout(file, path)[0]
 
     def lengths(self, path: Path | str) -> Int64[np.ndarray, "E"]:
         """Rows of each episode."""
-        with _open(path) as file:
+        with hdf5_gate.opened(path) as file:
             return _layout(file, path)[1]
 
     def read(self, path: Path | str) -> Iterator[Episode]:
         """The episodes, one by one."""
-        with _open(path) as file:
+        with hdf5_gate.opened(path) as file:
             spec, lengths = _layout(file, path)
             begin = 0
             for length in lengths.tolist():
@@ -117,20 +122,8 @@ class Hdf5:
                 begin += length
 
 
-def _open(path: Path | str) -> h5py.File:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give the path of a recording, e.g. --data my.h5")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} is truncated or not an HDF5 file ({error}); copy or record it again") from error
-
-
 def _episode(file: h5py.File, path: Path | str, spec: Spec, begin: int, length: int) -> Episode:
-    try:
-        columns = {name: _data(file, name, path)[begin : begin + length] for name in _columns(spec)}
-    except OSError as error:
-        raise UserError(f"{path} is truncated or damaged ({error}); copy or record it again") from error
+    columns = {name: _data(file, name, path)[begin : begin + length] for name in _columns(spec)}
     columns["first"], columns["last"] = np.zeros((2, length), np.bool_)
     columns["first"][:1] = columns["last"][-1:] = True
     return Episode.of(columns)
@@ -141,17 +134,17 @@ def _columns(spec: Spec) -> list[str]:
 
 
 def _data(file: h5py.File, name: str, path: Path | str) -> h5py.Dataset:
-    data = file.get(name)
+    data = hdf5_gate.find(file, name, path)
     if not isinstance(data, h5py.Dataset):
-        have: list[str] = []
-        file.visit(have.append)
-        raise UserError(f"{path}: dataset '{name}' is missing; the file holds {', '.join(have) or 'nothing'}")
+        have = ", ".join(hdf5_gate.members(file)) or "nothing"
+        raise UserError(f"{path}: dataset '{name}' is missing; the file holds {have}")
     return data
 
 
 def _layout(file: h5py.File, path: Path | str) -> tuple[Spec, np.ndarray]:
     """(spec, lengths), without reading any row."""
-    if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+    form, version = (hdf5_gate.attribute(file, name, path) for name in ("format", "version"))
+    if form != FORMAT or version != VERSION:
         other = next((name for name, layout in LAYOUTS.items() if layout.detect(cast(Node, file))), None)
         if other is not None:
             raise UserError(
@@ -159,39 +152,50 @@ def _layout(file: h5py.File, path: Path | str) -> tuple[Spec, np.ndarray]:
                 f"by isochrone data convert {path} --out my.h5"
             )
         raise UserError(
-            f"{path}: attribute format = {file.attrs.get('format')!r}, version = {file.attrs.get('version')};"
+            f"{path}: attribute format = {form!r}, version = {version};"
             f" must be {FORMAT!r} and {VERSION} (write it with 'isochrone data', or set both)"
         )
-    group = file.get("obs")
+    group = hdf5_gate.find(file, "obs", path)
     if not isinstance(group, h5py.Group) or not len(group):
         raise UserError(f"{path}: group 'obs' is missing or empty; put the frames in 'obs/image', uint8 (N, C, Y, X)")
-    obs = {str(name): tuple(_data(file, f"obs/{name}", path).shape[1:]) for name in group}
+    obs = {name: tuple(_data(file, f"obs/{name}", path).shape[1:]) for name in hdf5_gate.members(group)}
     spec = check_spec(Spec(obs, _action(file, path)), str(path))
     data, rows = _data(file, "lengths", path), len(_data(file, "action", path))
     if data.dtype.kind not in "iu" or data.ndim != 1:
         raise UserError(f"{path}: lengths is {data.dtype} {data.shape}, must be whole numbers of shape (E,)")
-    lengths = data[:].astype(np.int64)
+    lengths = data[:]
     if not len(lengths):
         raise UserError(f"{path}: it holds no episodes; record at least one")
+    if lengths.min() < 0 or lengths.max() > rows:
+        raise UserError(f"{path}: lengths go from {lengths.min()} to {lengths.max()}, but there are {rows} rows")
+    lengths = lengths.astype(np.int64)
     if lengths.sum() != rows:
         raise UserError(f"{path}: lengths sum to {lengths.sum()}, but there are {rows} rows; make them equal")
+    longest = int(lengths.max()) * sum(field.bytes for field in fields_of(spec).values())
+    if longest > LARGEST_EPISODE:
+        raise UserError(
+            f"{path}: episode {lengths.argmax()} has {lengths.max()} rows, {longest / 1e6:.0f} MB, and at most "
+            f"{LARGEST_EPISODE / 1e6:.0f} MB are read at once: cut it into shorter episodes"
+        )
     return spec, lengths
 
 
 def _action(file: h5py.File, path: Path | str) -> ActionSpec:
-    kind, shape = file.attrs.get("action_kind"), _data(file, "action", path).shape
+    kind, shape = hdf5_gate.attribute(file, "action_kind", path), _data(file, "action", path).shape
     if kind not in ("discrete", "continuous"):
         raise UserError(f"{path}: attribute action_kind = {kind!r}; must be 'discrete' or 'continuous'")
     if len(shape) != 2:
         raise UserError(
             f"{path}: action has shape {shape}, must be (N, A): one-hot rows if discrete, else values in [-1, 1]"
         )
-    names = tuple(str(name) for name in file.attrs.get("action_names", ()))
-    noop, inverse = file.attrs.get("action_noop"), file.attrs.get("action_inverse")
+    names = hdf5_gate.attribute(file, "action_names", path) or []
+    noop, inverse = (hdf5_gate.attribute(file, f"action_{name}", path) for name in ("noop", "inverse"))
+    if not isinstance(names, list) or (names and len(names) != shape[1]):
+        raise UserError(f"{path}: attribute action_names = {names!r}; must be {shape[1]} texts, one for each action")
+    if noop is not None and not isinstance(noop, int):
+        raise UserError(f"{path}: attribute action_noop = {noop!r}; must be a whole number")
+    if inverse is not None and not (isinstance(inverse, list) and all(isinstance(item, int) for item in inverse)):
+        raise UserError(f"{path}: attribute action_inverse = {inverse!r}; must be made of whole numbers")
     return ActionSpec(
-        kind,
-        int(shape[1]),
-        names,
-        None if noop is None else int(noop),
-        None if inverse is None else tuple(int(i) for i in inverse),
+        kind, int(shape[1]), tuple(str(name) for name in names), noop, None if inverse is None else tuple(inverse)
     )

@@ -17,15 +17,17 @@ Characters (x runs right, y runs down, at most 16 by 16; smaller drawings are ce
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from isochrone.core import gate
 from isochrone.core.errors import UserError, did_you_mean
 from isochrone.core.paths import check_regular
 from isochrone.envs.whitebox.drawings import DRAWINGS
 
 CELLS = 16  # cells per side of the frame
-LONGEST = 10_000  # characters of a map file that are read: a drawing has fewer than 300
+LARGEST_FILE = 2**16  # bytes
 DOORS = {"^": 0, "v": 1, "<": 2, ">": 3}  # the one direction (up, down, left, right) that a door lets through
 PLAIN = frozenset("#.~+%") | frozenset(DOORS)
 
@@ -102,10 +104,9 @@ def load(name: str, file: str | None = None) -> Map:
     if file:
         check_regular(Path(file), "map file")
         try:
-            with open(file, encoding="utf-8") as drawing:
-                text = drawing.read(LONGEST)
-        except OSError as error:
-            raise UserError(f"map file '{file}' cannot be read: {error.strerror or error}; check the path") from error
+            text = gate.read_bytes(Path(os.path.realpath(file)), LARGEST_FILE).decode()
+        except UserError as error:
+            raise UserError(f"map file '{file}' cannot be used: {error}") from None
         except UnicodeDecodeError as error:
             raise UserError(
                 f"map file '{file}' is not text: draw the map with # . and the letters of the docs"

@@ -24,6 +24,7 @@ class WhiteBoxConfig:
 
     name: ClassVar[str] = "whitebox"
     shorthand: ClassVar[str] = "map"
+    file_option: ClassVar[str] = "map_file"
     map: str = option("four-rooms", "a named map (see envs/whitebox/drawings.py)")
     map_file: str | None = option(None, "a text drawing of your own, instead of `map`", path=True)
     actions: Literal["discrete", "continuous"] = option("discrete", "five moves, or (dx, dy)")
