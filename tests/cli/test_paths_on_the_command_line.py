@@ -112,5 +112,5 @@ def test_recordings_and_maps_that_cannot_be_read_are_refused(isochrone, small, h
 
 def test_words_after_two_dashes_are_no_options(isochrone, here: Path) -> None:
     refused(isochrone("eval", "--", "--json"), "--json contains no run")
-    refused(isochrone("doctor", "--", "x"), "takes options only")
+    refused(isochrone("doctor", "--", "x"), "x contains no run")
     refused(isochrone("list", "--", "--json"), "no kind called '--json'")

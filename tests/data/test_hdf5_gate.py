@@ -189,5 +189,5 @@ def test_a_recording_that_is_open_in_a_writer_is_said_to_be(recording: Path) -> 
 
 def test_a_pipe_is_no_recording(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "my.h5")
-    with pytest.raises(UserError, match="is not a file"):
+    with pytest.raises(UserError, match="is a pipe or a device"):
         source.validate(tmp_path / "my.h5")

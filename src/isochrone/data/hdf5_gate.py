@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from h5py import h5l  # pyright: ignore[reportAttributeAccessIssue] (its types l
 
 from isochrone.core import gate
 from isochrone.core.errors import UserError
+from isochrone.core.paths import check_regular
 
 MOST_COMPRESSED = 1100
 """Bytes that one byte of a file can stand for: deflate reaches 1032."""
@@ -35,8 +35,7 @@ def opened(path: Path | str) -> Generator[h5py.File]:
     shows within the block)."""
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file; give the path of a recording, e.g. --data my.h5")
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UserError(f"{path} is not a file; give the path of a recording, e.g. --data my.h5")
+    check_regular(Path(path), "recording")
     try:
         file = h5py.File(path, "r")
     except OSError as error:

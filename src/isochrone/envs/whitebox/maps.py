@@ -106,7 +106,7 @@ def load(name: str, file: str | None = None) -> Map:
         try:
             text = gate.read_bytes(Path(os.path.realpath(file)), LARGEST_FILE).decode()
         except UserError as error:
-            raise UserError(f"map file '{file}' cannot be used: {error}") from None
+            raise UserError(f"map file '{file}' cannot be read: {error}") from None
         except UnicodeDecodeError as error:
             raise UserError(
                 f"map file '{file}' is not text: draw the map with # . and the letters of the docs"
