@@ -61,8 +61,8 @@ def offences(file: Source) -> list[str]:
         if ours and not admits(MAY[file.layer], target):
             lines.append(f"{file.name} imports {target}: layer '{file.layer}' may import {sorted(MAY[file.layer])}")
         if file.layer == "core" and target.split(".")[0] not in CORE_NEEDS:
-            lines.append(
-                f"{file.name} imports {target}: core needs torch, numpy, msgspec and the standard library only"
+            lines.append(f"{file.name} imports {target}: core needs torch, numpy, msgspec and no other package")
+                f"{file.name} imports {target}: core needs {sorted(CORE_NEEDS - set(sys.stdlib_module_names))} only"
             )
     if file.name not in STRINGS:
         hidden = [name for name, _ in calls(file.tree) if name.split(".")[-1] in ("import_module", "__import__")]
