@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from isochrone.evals.metric import metric_of, rows
 from isochrone.evals.report import write_number
-from isochrone.evals.stats import paired_bootstrap, wilson
+from isochrone.evals.stats import Interval, difference_over_seeds, share_over_seeds, t_interval
 from studies.harness import result
 from studies.harness.study import BASELINE, Claim, load, load_claims
 
 Result = Mapping[str, Any]
 SHARES = ("success", "success_end")
-"""Endings of metrics that are shares of planning pairs: these are pooled over seeds."""
+"""Endings of metrics that are shares of planning pairs."""
 ALL_SECONDS = "seconds.whole"
 SECONDS = {
     "seconds.train": "seconds of training",
     "seconds.evaluate": "seconds of measuring and planning",
     ALL_SECONDS: "seconds in all",
 }
-# two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-       2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of a role. The interval of a mean over seeds is Student's t; that of a share pooled over all pairs is
-    Wilson's; None for a single seed."""
+    """One metric of a role. The interval of a mean over seeds is Student's t; None for a single seed, and where all seeds
+    are equal, so that their spread says nothing. Shares of planning pairs: see `stats.share_over_seeds`."""
 
     key: str
     label: str
@@ -75,7 +69,7 @@ class StudyResults:
 
     def __init__(self, name: str, root: Path) -> None:
         self.name, self.study = name, load(name, root)
-        self.claims = load_claims(name, self.study, root)
+        self.claims = [c for c in load_claims(name, self.study, root) if c.metric not in self.study.withdrawn]
         stored = result.read_all(root, name, self.study)
         self.roles: dict[str, list[dict[str, Any]]] = {role: [] for role in self.study.roles}
         self.planned = dict.fromkeys(self.study.roles, 0)
@@ -83,7 +77,8 @@ class StudyResults:
         for cell in self.study.cells:
             self.planned[cell.role] += 1
             if cell.name in stored:
-                self.roles[cell.role].append(stored[cell.name])
+                kept = {k: v for k, v in stored[cell.name]["values"].items() if k not in self.study.withdrawn}
+                self.roles[cell.role].append({**stored[cell.name], "values": kept})
                 self.stale[cell.role] += result.state(root, self.study, cell, stored[cell.name]) == "stale"
 
     def lines(self, role: str) -> list[Line]:
@@ -113,16 +108,6 @@ class StudyResults:
             if any(self.planned[role] > len(results) > 0 for role, results in self.roles.items()):
                 text += ", some of them by fewer seeds than planned"
         return text + "."
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of a few independent values, by Student's t; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    freedom = len(values) - 1
-    t = T95[freedom - 1] if freedom <= len(T95) else NormalDist().inv_cdf(0.975)
-    half = t * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
 
 
 def lines(role: str, results: Sequence[Result], claims: Sequence[Claim]) -> list[Line]:
@@ -175,10 +160,10 @@ def _line(key: str, results: Sequence[Result], claim: Claim | None) -> Line | No
         return None
     values = [float(v) for r in measured if (v := value(r, key)) is not None]
     baselines = [b for r in measured if (b := r["values"].get(key, {}).get(BASELINE)) is not None]
-    mean, interval = fmean(values), t_interval(values)
+    mean, interval = fmean(values), t_interval(values) if len(set(values)) > 1 else None
     if key.startswith("planning.") and key.rpartition(".")[2] in SHARES:
-        successes, count = pooled(key, measured)
-        mean, interval = successes / count, wilson(successes, count)
+        successes, pairs = solved(key, measured)
+        mean, interval = sum(successes) / sum(pairs), share_over_seeds(successes, pairs)
     row = metric_of(key)
     label = claim.label if claim and claim.label else row.label if row else SECONDS.get(key, key)
     fmt = claim.format if claim and claim.format else row.format if row else "{:.0f}"
@@ -198,8 +183,8 @@ class PlannerLine:
     is_baseline: bool
     pairs: int
     success: float
-    low: float
-    high: float
+    low: float | None  # None for a single seed
+    high: float | None
     at_end: float | None
     path_ratio: float | None
     steps: float | None
@@ -207,11 +192,11 @@ class PlannerLine:
     seconds: float | None
 
 
-def pooled(key: str, results: Sequence[Result]) -> tuple[int, int]:
-    """(successes, pairs) of 'planning.NAME.success' over all cells."""
+def solved(key: str, results: Sequence[Result]) -> tuple[list[int], list[int]]:
+    """(successes, pairs) of 'planning.NAME.success' in each cell."""
     head = key.rpartition(".")[0]
     counts = [round(value(r, f"{head}.pairs") or 0) for r in results]
-    return sum(round((value(r, key) or 0) * n) for r, n in zip(results, counts, strict=True)), sum(counts)
+    return [round((value(r, key) or 0) * n) for r, n in zip(results, counts, strict=True)], counts
 
 
 def planner_lines(results: Sequence[Result], baselines: Sequence[str]) -> list[PlannerLine]:
@@ -223,26 +208,27 @@ def planner_lines(results: Sequence[Result], baselines: Sequence[str]) -> list[P
     out = []
     for name in agents:
         measured = [r for r in results if value(r, f"planning.{name}.success") is not None]
-        successes, count = pooled(f"planning.{name}.success", measured)
+        successes, counts = solved(f"planning.{name}.success", measured)
 
         def mean(kind: str, name: str = name, measured: Sequence[Result] = measured) -> float | None:
             numbers = [v for r in measured if (v := value(r, f"planning.{name}.{kind}")) is not None]
             return fmean(numbers) if numbers else None
 
-        low, high = wilson(successes, count)
+        low, high = share_over_seeds(successes, counts) or (None, None)
         rest = [mean(kind) for kind in ("success_end", "path_ratio", "steps", "evaluations", "seconds")]
-        out.append(PlannerLine(name, name in baselines, count, successes / count, low, high, *rest))
+        count = sum(counts)
+        out.append(PlannerLine(name, name in baselines, count, sum(successes) / count, low, high, *rest))
     return out
 
 
-def paired(results: Sequence[Result]) -> list[tuple[str, str, float, float, float, int]]:
-    """(planner, other planner, difference of success, low, high, pairs): paired bootstrap over all pairs."""
+def paired(results: Sequence[Result]) -> list[tuple[str, str, float, Interval | None, int]]:
+    """(planner, other planner, difference of success, its interval over seeds, pairs)."""
     out = []
     for name in dict.fromkeys(name for r in results for name in r["pairs"]):
         cells = [r["pairs"][name] for r in results if name in r["pairs"]]
-        counts = [sum(cell[kind] for cell in cells) for kind in ("both", "first", "second", "neither")]
-        first = np.repeat([1.0, 1.0, 0.0, 0.0], counts)
-        second = np.repeat([1.0, 0.0, 1.0, 0.0], counts)
-        difference = paired_bootstrap(first, second, np.random.default_rng(0))
-        out.append((*name.split("|"), *difference, sum(counts)))
+        first, second = ([cell[kind] for cell in cells] for kind in ("first", "second"))
+        counts = [sum(cell.values()) for cell in cells]
+        difference = (sum(first) - sum(second)) / sum(counts)
+        one, other = name.split("|")
+        out.append((one, other, difference, difference_over_seeds(first, second, counts), sum(counts)))
     return out

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from isochrone.evals.report import write_number
-from studies.harness.aggregate import Line, Result, StudyResults, t_interval, value
+from isochrone.evals.stats import t_interval
+from studies.harness.aggregate import Line, Result, StudyResults, value
 from studies.harness.study import BASELINE, Claim
 
 HOLDS, PARTLY, NOT, UNDECIDED, UNMEASURED = (

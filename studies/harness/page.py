@@ -42,13 +42,15 @@ KL."""
 READING = """## How to read the tables
 
 - **mean**: over training seeds, each with its own recording, initial weights, batches and held-out pairs.
-- **95 % interval**: Student's t over seeds: where the mean of other seeds may lie. For shares of planning pairs it is
-  Wilson's interval, over the pairs of all seeds together.
+- **95 % interval**: Student's t over seeds: where the mean of other seeds may lie. Empty where all seeds are equal: then
+  their spread says nothing. For shares of planning pairs it is at least as wide as the exact interval of all seeds' pairs
+  together. How often each kind of interval holds the truth is simulated by `bench/coverage.py`.
 - **lowest … highest**: of single seeds. **seeds**: how many have the number.
 - **baseline**: what a method without a model scores (the report of a run names it), mean over seeds.
 - **target**: what was claimed or required, and whether the mean meets it; some are multiples of the baseline or of
   another mean. The sources stand at the end of each page.
-- **paired difference**: both planners on the same pairs; bootstrap over pairs.
+- **paired difference**: both planners on the same pairs; Student's t over seeds, and at least as wide as the interval of
+  all seeds' pairs together.
 - **†**: measured with an earlier config than the study has now."""
 
 HEAD = ["", "mean", "95 % interval", "lowest … highest", "seeds", "baseline", "target"]
@@ -98,7 +100,8 @@ def _summary(results: StudyResults, root: Path) -> list[str]:
     out = [f"### {title[0].upper()}{title[1:]}", results.study.question]
     if results.study.finding:
         out.append(fill(results.study.finding, results))
-    out.append(f"{results.score()} All numbers: [{name}](evidence/{name}.md).")
+    names = ", ".join(f"`{metric}`" for metric in results.study.withdrawn)
+    out.append(f"{results.score()}{f' Withdrawn: {names}.' if names else ''} All numbers: [{name}](evidence/{name}.md).")
     if figures.path_of(root, name).exists():
         out.append(f"![{title}](evidence/{name}.png)")
     return out
@@ -131,6 +134,7 @@ def study_page(results: StudyResults, root: Path) -> str:
     if verdicts := claims.verdicts_of(results):
         rows = [[v.statement, f"**{v.word}**", "; ".join(v.numbers), _background(v.source)] for v in verdicts]
         parts += ["## Statements", pipe_table(["statement", "verdict", "measured", "source"], rows)]
+    parts += withdrawn(results)
     for role, cells in results.roles.items():
         parts.append(f"## {results.heading(role)}")
         if not cells:
@@ -143,6 +147,12 @@ def study_page(results: StudyResults, root: Path) -> str:
     if results.claims:
         parts += ["## Sources of the targets", "\n".join(_sources(results))]
     return "\n\n".join(parts) + "\n"
+
+
+def withdrawn(results: StudyResults) -> list[str]:
+    """The metrics whose stored numbers are not shown, and why."""
+    lines = [f"- `{metric}`: {why}" for metric, why in results.study.withdrawn.items()]
+    return ["## Withdrawn", "\n".join(lines)] if lines else []
 
 
 def _background(heading: str) -> str:
@@ -171,7 +181,7 @@ def planner_rows(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
     """One row per planner and baseline."""
     rows = []
     for p in planner_lines(cells, BASELINES):
-        interval = f"{write_number(p.low, '%').removesuffix(' %')} … {write_number(p.high, '%')}"
+        interval = f"{write_number(p.low, '%').removesuffix(' %')} … {write_number(p.high, '%')}" if p.high else ""
         rest = [write_number(p.path_ratio, "{:.3f}"), write_number(p.steps, "{:.1f}"),
                 write_number(p.evaluations, "{:,.0f}"), write_number(p.seconds, "{:.1f}"), str(p.pairs)]  # fmt: skip
         name = f"{p.name} (baseline)" if p.is_baseline else p.name
@@ -181,10 +191,11 @@ def planner_rows(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def differences(cells: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence per two planners."""
-    return [
-        f"Paired difference {a} − {b}: {100 * mean:+.1f} points ({100 * low:+.1f} … {100 * high:+.1f}), {count} pairs."
-        for a, b, mean, low, high, count in paired(cells)
-    ]
+    out = []
+    for a, b, mean, ends, count in paired(cells):
+        interval = f" ({100 * ends[0]:+.1f} … {100 * ends[1]:+.1f})" if ends else ""
+        out.append(f"Paired difference {a} − {b}: {100 * mean:+.1f} points{interval}, {count} pairs.")
+    return out
 
 
 def messages(cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -250,6 +261,7 @@ def terminal(name: str, root: Path) -> str:
         rows = [r[:6] + r[7:8] for r in planner_rows(cells)]
         out += [_text_table([*PLANNERS[:6], "seconds"], rows)] if rows else []
         out += [f"  {text}" for text in (*differences(cells), *messages(cells), *_unmeasured(results, role))]
+    out += [f"withdrawn: {metric}: {why}" for metric, why in results.study.withdrawn.items()]
     return "\n".join(out)
 
 

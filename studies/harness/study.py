@@ -43,6 +43,7 @@ class Study:
         roles: role -> its description, in the order of the tables.
         finding: the answer in a few sentences. '{role:metric}' stands for a mean over the role's seeds, so that no
             number is typed by hand.
+        withdrawn: metric -> why its stored numbers are no longer shown, until the study is measured again.
         figure: metrics shown in the study's figure, one panel each; none for learning curves.
         changes: apply to every cell, after the cell's own.
         order: position on the index of the evidence; lower is earlier.
@@ -53,6 +54,7 @@ class Study:
     cells: Sequence[Cell]
     roles: Mapping[str, str]
     finding: str = ""
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
     figure: Sequence[str] = ()
     changes: Mapping[str, str] = field(default_factory=dict)
     order: int = 1

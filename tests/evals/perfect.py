@@ -123,6 +123,31 @@ class Perfect(nn.Module):
         return Rollout(batch, {"z": z, "p": self.pose(z)}, rng)
 
 
+class Greedy:
+    """Takes the action after which the model's d_p to the goal is least."""
+
+    name, needs_goal = "greedy", True
+
+    def __init__(self, model: Perfect) -> None:
+        self.model = model
+
+    def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, torch.Tensor]:
+        return {"goal": self.model.pose(self.model.encode_image(goal["image"]))}
+
+    def restart(self, carry: Any, rows: torch.Tensor, goal: Any = None) -> Any:
+        return carry
+
+    def act(
+        self, obs: dict[str, torch.Tensor], carry: Any, mode: str = "eval"
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        size, count = self.model.action.size, len(carry["goal"])
+        state = self.model.update(self.model.start(count), torch.eye(size)[[0] * count], obs)
+        tries = torch.eye(size)[None, :, None].expand(count, -1, -1, -1)
+        after = self.model.imagine(state, tries).p[:, :, 0]  # (B, 5, P)
+        best = self.model.metric(after, carry["goal"][:, None]).argmin(1)
+        return torch.eye(size)[best], carry, {"evaluations": size}
+
+
 def make_env(drawing: str = MAP, envs: int = 12, **options: object) -> WhiteBox:
     """A white box on a drawing, through the same reader that reads a user's map file."""
     import tempfile

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from perfect import Perfect, make_env
+from perfect import Greedy, Perfect, make_env
 
 from isochrone.agents.baselines import NoOp
 from isochrone.core.errors import UserError
 from isochrone.core.types import Struct
+from isochrone.evals.metric import Refused
 from isochrone.evals.metrics.planning import (
+    Outcome,
+    _best,
     baseline_agents,
     can_select_rows,
     evaluate_agent,
@@ -22,31 +25,6 @@ from isochrone.evals.metrics.planning import (
     success_and_paths,
     summary,
 )
-
-
-class Greedy:
-    """Takes the action after which the model's d_p to the goal is least."""
-
-    name, needs_goal = "greedy", True
-
-    def __init__(self, model: Perfect) -> None:
-        self.model = model
-
-    def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> dict[str, torch.Tensor]:
-        return {"goal": self.model.pose(self.model.encode_image(goal["image"]))}
-
-    def restart(self, carry: Any, rows: torch.Tensor, goal: Any = None) -> Any:
-        return carry
-
-    def act(
-        self, obs: dict[str, torch.Tensor], carry: Any, mode: str = "eval"
-    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        size, count = self.model.action.size, len(carry["goal"])
-        state = self.model.update(self.model.start(count), torch.eye(size)[[0] * count], obs)
-        tries = torch.eye(size)[None, :, None].expand(count, -1, -1, -1)
-        after = self.model.imagine(state, tries).p[:, :, 0]  # (B, 5, P)
-        best = self.model.metric(after, carry["goal"][:, None]).argmin(1)
-        return torch.eye(size)[best], carry, {"evaluations": size}
 
 
 def test_pairs_are_reachable_unsolved_and_different(rng: torch.Generator) -> None:
@@ -159,3 +137,29 @@ def test_the_figure_warns_of_nothing_where_no_pair_was_reached() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert success_and_paths(arrays, "light") is not None
+
+
+def _outcome(success: list[bool], ratio: float = 1.0) -> Outcome:
+    wins = np.array(success)
+    empty = np.zeros((len(wins), 1, 2))
+    return Outcome(wins, wins, np.ones(len(wins)), np.where(wins, ratio, np.nan), empty, 1.0, 1.0)
+
+
+def test_the_best_agent_is_measured_on_other_pairs_than_it_is_chosen_on(rng: torch.Generator) -> None:
+    """Two agents that reach half of the goals at random: the better one on 4 pairs is no better on the other 12."""
+    first = [True, True, True, False] + [True, False] * 6
+    second = [True, False, False, False] + [True] * 12
+    outcomes = {"a": _outcome(first), "b": _outcome(second), "random": _outcome([False] * 8 + [True] * 8)}
+    best = _best(outcomes, ["a", "b"], rng)
+    assert best["success"] == 0.5
+    assert best["success"].baseline == pytest.approx(8 / 12)
+    assert best["pairs"] == 12
+    alone = _best(outcomes, ["a"], rng)
+    assert (alone["success"], alone["pairs"]) == (9 / 16, 16)
+    few = {name: outcome.rows(slice(1)) for name, outcome in outcomes.items()}
+    assert isinstance(_best(few, ["a", "b"], rng)["success"], Refused)
+
+
+def test_paths_to_a_few_near_goals_are_no_path_ratio(rng: torch.Generator) -> None:
+    outcomes = {"a": _outcome([True] * 4 + [False] * 12), "random": _outcome([False] * 16)}
+    assert "25 % of the goals" in _best(outcomes, ["a"], rng)["path_ratio"]

@@ -24,7 +24,7 @@ from isochrone.evals import report, store, suite
 from isochrone.evals.context import Context, EvalConfig
 from isochrone.evals.figure import THEMES, png
 from isochrone.evals.maps import FINE, cliffs, fine, grid_of, on_grid
-from isochrone.evals.metric import Family, Question, _Declared, declared, metric_of, rows
+from isochrone.evals.metric import Estimate, Family, Question, Refused, _Declared, declared, metric_of, rows
 from isochrone.workflows.report import summary
 
 pytestmark = pytest.mark.slow
@@ -70,6 +70,29 @@ def test_results_carry_interval_baseline_and_target() -> None:
     json.dumps(results, allow_nan=False)
     assert suite.values(results)["reach.mae"] == 0
     assert all(isinstance(v, (np.ndarray, list)) for v in arrays.values())
+
+
+def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """In results, terminal table and report; it counts as a target that is not met."""
+    entry = suite.entry_of("action_consistency.drift", Refused("p has collapsed"))
+    assert entry == {"value": None, "refused": "p has collapsed", "target": "≤ 0.1", "met": False}
+    undefined = suite.entry_of("reach.mae", float("nan"))
+    assert undefined == {"value": None, "refused": suite.NOT_FINITE, "target": "≤ 0.7", "met": False}
+    results = {"action_consistency.drift": entry, "reach.mae": suite.entry_of("reach.mae", 0.1)}
+    assert "refused, p has collapsed" in _flat(summary(results))  # type: ignore[arg-type]
+    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    assert "p has collapsed" in html
+    assert "1 of 2 targets met" in html
+
+
+def test_a_target_that_the_baseline_meets_too_says_nothing(tmp_path: Path) -> None:
+    trivial = suite.entry_of("reach.mae", Estimate(0.1, baseline=0.6))
+    assert trivial == {"value": 0.1, "baseline": 0.6, "target": "≤ 0.7", "met": None}
+    results = {"reach.mae": trivial}
+    assert "≤ 0.7 baseline too" in _flat(summary(results))  # type: ignore[arg-type]
+    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    assert "the baseline meets it too" in html
+    assert "targets met" not in html
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

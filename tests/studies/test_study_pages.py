@@ -1,7 +1,6 @@
 """From results to pages: means over seeds, intervals, pooled shares, targets, stale results; the committed pages."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from tree import ROOT
 
 from isochrone.core.errors import UserError
 from isochrone.core.types import ActionSpec, Spec
-from isochrone.evals.stats import wilson
+from isochrone.evals.stats import difference_over_seeds, share_over_seeds
 from isochrone.workflows.train import build_all
 
 pytestmark = pytest.mark.slow
@@ -39,13 +38,7 @@ def change(root: Path, cell: str, **values: object) -> None:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def test_t_interval() -> None:
-    half = 4.303 / math.sqrt(3)
-    assert aggregate.t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half))
-    assert aggregate.t_interval([1.0]) is None
-
-
-def test_lines_average_seeds_and_pool_shares(measured: Path) -> None:
+def test_lines_average_seeds_and_shares(measured: Path) -> None:
     results = StudyResults("mini", measured)
     lines = {line.key: line for line in results.lines("a")}
     rank, success = lines["reach.spearman"], lines["planning.cem.success"]
@@ -53,7 +46,7 @@ def test_lines_average_seeds_and_pool_shares(measured: Path) -> None:
     assert rank.mean == pytest.approx(0.93)
     assert rank.met is True
     assert success.mean == pytest.approx(0.9)
-    assert (success.low, success.high) == wilson(135, 150)
+    assert (success.low, success.high) == share_over_seeds([40, 50, 45], [50, 50, 50])
     assert success.met is False
     assert lines["seconds.train"].met is None
     assert lines["seconds.whole"].mean == pytest.approx(100 / 3, rel=1e-5)
@@ -67,10 +60,30 @@ def test_all_seconds_are_summed() -> None:
 
 
 def test_paired_difference_of_two_planners(measured: Path) -> None:
-    [(a, b, mean, low, high, count)] = aggregate.paired(StudyResults("mini", measured).roles["a"])
+    [(a, b, mean, ends, count)] = aggregate.paired(StudyResults("mini", measured).roles["a"])
     assert (a, b, count) == ("astar", "cem", 150)
     assert mean == pytest.approx(0.1)
-    assert low < mean < high
+    assert ends == difference_over_seeds([10, 0, 5], [0, 0, 0], [50, 50, 50])
+    assert aggregate.paired(StudyResults("mini", measured).roles["a"][:1])[0][3] is None  # one seed has no spread
+
+
+def test_seeds_that_are_equal_have_no_interval(measured: Path) -> None:
+    lines = {line.key: line for line in StudyResults("mini", measured).lines("a")}
+    assert lines["seconds.train"].interval == ""
+    assert lines["planning.cem.success"].interval
+
+
+def test_withdrawn_metrics_are_named_and_not_shown(measured: Path) -> None:
+    (measured / "studies/mini/study.py").write_text(
+        STUDY.replace("    figure=", '    withdrawn={"reach.spearman": "it says too much."},\n    figure=')
+    )
+    results, text = StudyResults("mini", measured), text_of(measured)
+    assert "reach.spearman" not in {line.key for line in results.lines("a")}
+    assert "- `reach.spearman`: it says too much." in text
+    assert "rank correlation" not in text
+    assert results.score() == "3 of 4 cells are measured; 0 of 2 targets are met."
+    assert "withdrawn: reach.spearman" in page.terminal("mini", measured)
+    assert "Withdrawn: `reach.spearman`." in page.index(measured)
 
 
 def test_late_return() -> None:

@@ -13,6 +13,9 @@ from isochrone.evals.metric import Refused
 STRENGTHS = np.logspace(-8, 2, 21)
 """Candidate ridge strengths, as fractions of the mean feature variance."""
 
+VARIES = 1e-7
+"""Standard deviation from which a feature varies, in units of the largest mean (at least 1): below it is rounding."""
+
 
 @dataclass(frozen=True)
 class Ridge:
@@ -30,14 +33,20 @@ class Ridge:
 def ridge(x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], what: str = "the probe") -> Ridge:
     """Fit standardised features; the strength minimises the exact leave-one-out error (PRESS, Allen 1974).
 
-    Raises UserError when there are not more rows than features: such a probe fits anything.
+    Raises UserError when there are not more rows than features (such a probe fits anything), or when the features are
+    not finite or do not vary (it says nothing of them).
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     rows, features = x.shape
+    if not np.isfinite(x).all():
+        raise UserError(f"{what} reads features that are not finite: the model has diverged")
     if rows <= features + 1:
         raise UserError(f"{what} has {rows} rows for {features} features and would fit anything; record more episodes")
     mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 1e-9 * max(1.0, float(np.abs(mean).max())), scale, 1.0)
+    varies = scale > VARIES * max(1.0, float(np.abs(mean).max()))
+    if not varies.any():
+        raise UserError(f"{what} reads features that do not vary: the model has collapsed")
+    scale = np.where(varies, scale, 1.0)
     offset = y.mean(0)
     u, s, vt = np.linalg.svd((x - mean) / scale, full_matrices=False)
     projected = u.T @ (y - offset)  # (F, K)
@@ -60,14 +69,16 @@ def r2(y: Float[np.ndarray, "N *K"], prediction: Float[np.ndarray, "N *K"]) -> f
 def held_out_r2(
     x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "N K"], train: Bool[np.ndarray, " N"], what: str = "the probe"
 ) -> float | Refused:
-    """R^2 on the rows that are not in `train`, clipped below at -1; why not, where a probe would fit anything."""
+    """R^2 on the rows that are not in `train`, clipped below at -1; why not, where a probe would fit anything or there
+    is nothing to read from or to read."""
     if train.all() or not train.any():
         return Refused(f"{what} needs at least 2 recorded episodes")
     try:
         fit = ridge(x[train], y[train], what)
     except UserError as error:
         return Refused(str(error))
-    return max(-1.0, r2(y[~train], fit(x[~train])))
+    explained = r2(y[~train], fit(x[~train]))
+    return Refused(f"{what}: what it reads does not vary") if np.isnan(explained) else max(-1.0, explained)
 
 
 def cross_validated(

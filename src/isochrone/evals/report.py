@@ -110,7 +110,7 @@ class Row:
     interval: str
     baseline: str
     target: str
-    verdict: str  # 'met' or 'missed'
+    verdict: str  # 'met', 'missed', 'refused', or 'baseline too' where the target says nothing
     refused: str
 
     @property
@@ -131,14 +131,20 @@ def row_of(metric: Metric, entry: Mapping[str, Any]) -> Row:
         interval,
         "" if baseline is None else write_number(baseline, metric.format),
         write_target(entry["target"], metric.format) if "target" in entry else "",
-        "met" if entry.get("met") else "missed",
+        _verdict(entry),
         str(entry.get("refused") or ""),
     )
 
 
+def _verdict(entry: Mapping[str, Any]) -> str:
+    if entry.get("refused"):
+        return "refused"
+    return {True: "met", False: "missed", None: "baseline too"}[entry.get("met", False)]
+
+
 def measured_rows(metrics: Sequence[Metric], results: Entries) -> list[tuple[Metric, Row]]:
-    """The rows with a value."""
-    return [(m, row_of(m, results[m.key])) for m in metrics if results[m.key].get("value") is not None]
+    """The rows with a value, or with the reason why there is none."""
+    return [(m, row_of(m, e)) for m in metrics if (e := results[m.key]).get("value") is not None or e.get("refused")]
 
 
 # --- sections -------------------------------------------------------------------------------------------------------
@@ -152,19 +158,18 @@ def _section(
     measured = measured_rows(metrics, results)
     if not measured and not images:
         return None
-    visible = [m for m in metrics if results[m.key].get("value") is not None or results[m.key].get("refused")]
-    targets = [row for _, row in measured if row.target]
+    targets = [row for _, row in measured if row.target and row.verdict != "baseline too"]
     count_met = sum(row.verdict == "met" for row in targets)
     baselines = [m.baseline for m, row in measured if m.baseline and row.baseline]
     return {
         "name": question.name,
         "question": question.text,
         "read": question.read,
-        "headline": measured[0][1] if measured else None,
+        "headline": next((row for _, row in measured if not row.refused), None),
         "targets": f"{count_met} of {len(targets)} targets met" if targets else "",
         "verdict": "met" if count_met == len(targets) else "missed",
         "figures": images,
-        "rows": [row_of(m, results[m.key]) for m in visible],
+        "rows": [row for _, row in measured],
         "agents": agent_table(question, results),
         "baselines": "; ".join(dict.fromkeys(baselines)),
     }

@@ -20,6 +20,7 @@ from isochrone.evals.metric import Estimate, Family, Refused, families, metric_o
 
 Results = dict[str, dict[str, Any]]
 """{'family.name': {'value', and where they exist 'low', 'high', 'baseline', 'target', 'met', 'refused'}}, for JSON."""
+NOT_FINITE = "it came out as no finite number: what it measures does not vary here, or the model has diverged"
 
 
 def recording_context(
@@ -72,21 +73,26 @@ def compute(family: Family, context: Context) -> tuple[Results, dict[str, Any]]:
 
 
 def entry_of(key: str, value: float | Refused) -> dict[str, Any] | None:
-    """One number of the results with the target that its declaration sets; None for a number without declaration."""
+    """One number of the results with the target that its declaration sets; None for a number without declaration.
+
+    A number that is not finite is refused, and a target that the baseline meets too says nothing: `met` is None.
+    """
     metric = metric_of(key)
     if metric is None:
         return None
     entry: dict[str, Any] = {"value": None if isinstance(value, Refused) else _finite(value)}
-    if isinstance(value, Refused):
-        entry["refused"] = str(value)
+    if entry["value"] is None:
+        entry["refused"] = str(value) if isinstance(value, Refused) else NOT_FINITE
     if isinstance(value, Estimate):
         if value.interval is not None:
             entry |= {"low": _finite(value.interval[0]), "high": _finite(value.interval[1])}
         if value.baseline is not None:
             entry["baseline"] = _finite(value.baseline)
     if metric.target is not None:
-        entry["target"] = str(metric.target)
+        entry["target"], baseline = str(metric.target), entry.get("baseline")
         entry["met"] = entry["value"] is not None and metric.target.met(entry["value"])
+        if entry["value"] is not None and baseline is not None and metric.target.met(baseline):
+            entry["met"] = None
     return entry
 
 

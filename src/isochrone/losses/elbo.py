@@ -1,7 +1,8 @@
 """The evidence lower bound of a state-space model, as separate losses, and overshooting.
 
 Every likelihood is in nats, without constants, summed over the event (pixels, groups of z) and averaged over batch and
-time: the sum of `image`, `reward`, `continue` and `kl` is the negative ELBO per step.
+time: with the default settings, and where no row is a first one, the sum of `image`, `reward`, `continue` and `kl` is
+the negative ELBO per row. Whatever the settings and rows, that is the sum of what each logs as `nats/NAME`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,36 @@ def half_squared_error(
     return HalfSquares.apply(target, prediction, lead)  # type: ignore[return-value]
 
 
+# --- parts of the negative ELBO per row, from the values of losses -----------------------------------------------------
+
+
+def own_value(value: Tensor, rollout: Any, settings: Any) -> Tensor:
+    """The value is the loss's part."""
+    return value
+
+
+def image_nats(value: Tensor, rollout: Any, settings: Any) -> Tensor | None:
+    """The value; None with coarser levels, which are no part of the ELBO."""
+    return value if settings.levels == 1 else None
+
+
+def unscaled(value: Tensor, rollout: Any, settings: Any) -> Tensor:
+    """The value without the factor of the likelihood."""
+    return value / settings.scale
+
+
+def reward_nats(value: Tensor, rollout: Any, settings: Any) -> Tensor:
+    """The value without its factor, over all rows: first rows have no reward, and a likelihood of 1."""
+    return value / settings.scale * (~rollout.batch.first).float().mean()
+
+
+def kl_nats(value: Tensor, rollout: Any, settings: Any) -> Tensor:
+    """KL(q || p) itself: without weights and free nats."""
+    if settings.free > 0 or settings.dyn + settings.rep == 0:
+        return rollout.posterior.kl(rollout.prior).sum(-1).mean()
+    return value / (settings.dyn if settings.dyn == settings.rep else settings.dyn + settings.rep)
+
+
 @dataclass(frozen=True)
 class Scale:
     """The weight of a likelihood."""
@@ -76,6 +107,7 @@ class Pyramid:
     updates={"decoder", *BELIEF},
     reads={"target", "image_hat"},
     source=f"{PLANET}, eq. 3; ln p(o_t | s_t)",
+    nats=image_nats,
     settings=Pyramid,
     fewer_updates=ALONE,
 )
@@ -100,6 +132,7 @@ def image(model, rollout, settings) -> Tensor:
     updates={"decoder", *BELIEF},
     reads={"target", "vectors_hat"},
     source=f"{PLANET}, eq. 3; symlog: Hafner et al. 2023, eq. 1",
+    nats=own_value,
     fewer_updates=ALONE,
 )
 def vectors(model, rollout, settings) -> Tensor:
@@ -114,6 +147,7 @@ def vectors(model, rollout, settings) -> Tensor:
     reads={"reward_hat"},
     uses={"model.reward_head"},
     source=f"{PLANET}, eq. 3; two-hot: Hafner et al. 2023, eq. 10",
+    nats=reward_nats,
     settings=Scale,
     fewer_updates=ALONE,
 )
@@ -129,6 +163,7 @@ def reward(model, rollout, settings) -> Tensor:
     reads={"continue_hat"},
     uses={"model.continue_head"},
     source="Hafner et al. 2021 (Dreamer v2), eq. 2",
+    nats=unscaled,
     settings=Scale,
     fewer_updates=ALONE,
 )
@@ -157,7 +192,11 @@ def with_free_nats(
 
 
 def balanced_kl(q: Any, p: Any, settings: Kl, valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
-    """dyn KL(sg q || p) + rep KL(q || sg p), each over its free nats. Equal weights need one KL only."""
+    """dyn KL(sg q || p) + rep KL(q || sg p), each over its free nats.
+
+    With equal weights this is the gradient of one KL times the weight, and the value is that, half of the sum of both:
+    weights of 1 give the ELBO's KL. What does not jump with the weights is logged as `nats/kl`.
+    """
     if settings.dyn == settings.rep:
         return settings.dyn * with_free_nats(q.kl(p).sum(-1), settings.free, settings.averaged, valid)
     prior_kl = stop_gradient(q, "this direction trains the prior alone").kl(p).sum(-1)
@@ -171,6 +210,7 @@ def balanced_kl(q: Any, p: Any, settings: Kl, valid: Bool[Tensor, "*B"]) -> Floa
     updates={"prior", *BELIEF},
     reads={"posterior", "prior"},
     source=f"{PLANET}, eq. 3; balance: Hafner et al. 2021, alg. 2; free nats per row: Hafner et al. 2023, eq. 5",
+    nats=kl_nats,
     settings=Kl,
     probe_overrides={"free": 0.0},
 )

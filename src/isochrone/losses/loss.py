@@ -79,6 +79,7 @@ class Loss:
     undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss is an identity there
     uses: frozenset[str] = frozenset()
     probe_overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that keep its gradient alive in probes
+    nats: Callable[[Tensor, Rollout, Any], Tensor | None] | None = None  # its part of the negative ELBO per row
 
     def __call__(self, model: nn.Module, rollout: Rollout, settings: Any = None, **parts: nn.Module) -> Tensor:
         return self.fn(model, rollout, self._or_default(settings), **parts)
@@ -155,8 +156,13 @@ def loss(
     fewer_updates: Mapping[str, set[str]] | None = None,
     undefined_in: Mapping[str, str] | None = None,
     probe_overrides: Mapping[str, Any] | None = None,
+    nats: Callable[[Tensor, Rollout, Any], Tensor | None] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Loss]:
-    """Declare a loss and register it."""
+    """Declare a loss and register it.
+
+    `nats(value, rollout, settings)` is the loss's part of the negative ELBO per row, from its value: what is weighted,
+    scaled, cut at free nats or averaged over fewer rows is not. None where its settings leave the ELBO.
+    """
 
     def declare(fn: Callable[..., Tensor]) -> Loss:
         declared = Loss(
@@ -171,6 +177,7 @@ def loss(
             dict(undefined_in or {}),
             frozenset(uses or ()),
             dict(probe_overrides or {}),
+            nats,
         )
         object.__setattr__(declared, "__doc__", fn.__doc__)
         object.__setattr__(declared, "__qualname__", f"{fn.__module__}.{fn.__qualname__}")

@@ -75,6 +75,11 @@ class TrainingObjective(nn.Module):
         self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None = None, probe: bool = False
     ) -> dict[str, Tensor]:
         """The named losses (default: all) on one shared rollout, unweighted; with `probe`, in their probe settings."""
+        return self._values(batch, rng, names, probe)[0]
+
+    def _values(
+        self, batch: Batch, rng: torch.Generator, names: Iterable[str] | None, probe: bool = False
+    ) -> tuple[dict[str, Tensor], Rollout]:
         losses = {n: loss for n, loss in self.losses.items() if names is None or n in names}
         needs = frozenset[str]().union(*(loss.reads for loss in losses.values()))
         rollout = self.observe(batch, needs, rng)
@@ -82,10 +87,11 @@ class TrainingObjective(nn.Module):
         if probe:
             settings = {name: loss.probe_settings(settings[name]) for name, loss in losses.items()}
         parts = self.learner.parts
-        return {
+        values = {
             name: loss(self.model, rollout, settings[name], **{part: parts[part] for part in loss.parts})
             for name, loss in losses.items()
         }
+        return values, rollout
 
     def observe(self, batch: Batch, needs: frozenset[str], rng: torch.Generator) -> Rollout:
         """The model's rollout of `batch`, and `imagined` if needed: what the learner's policy does in the model.
@@ -103,8 +109,26 @@ class TrainingObjective(nn.Module):
         return replace(rollout, fields={**rollout.fields, IMAGINED: imagined}, progress=self.progress)
 
     def forward(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the active losses, and each one's value for the log (no gradient, on the device)."""
-        values = self.values(batch, rng, self.active)
+        """The weighted sum of the active losses, and numbers for the log (no gradient, on the device).
+
+        The log has each loss's value as it enters the sum, and the ELBO: see `elbo`.
+        """
+        values, rollout = self._values(batch, rng, self.active)
         total = torch.stack([self.configs[name].weight * value for name, value in values.items()]).sum()
-        metrics = {f"loss/{name}": stop_gradient(value, "for the log") for name, value in values.items()}
-        return total, metrics | {"loss": stop_gradient(total, "for the log")}
+        logged = {name: stop_gradient(value, "for the log") for name, value in values.items()}
+        metrics = {f"loss/{name}": value for name, value in logged.items()}
+        return total, metrics | self.elbo(logged, rollout) | {"loss": stop_gradient(total, "for the log")}
+
+    def elbo(self, values: Mapping[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
+        """{'nats/NAME': ..., 'elbo': minus their sum}: the ELBO per row, constants left out, and each loss's part of it.
+
+        A loss's value is not always its part: `kl` weighs two directions and has free nats, `reward` has a scale and no
+        value on first rows. Empty without a `kl`; no 'elbo' where a loss is configured to something else.
+        """
+        if "kl" not in values:
+            return {}
+        parts = {n: loss.nats for n in values if (loss := self.losses[n]).nats is not None}
+        with torch.no_grad():
+            nats = {n: nats(values[n], rollout, self.configs[n].settings) for n, nats in parts.items() if nats}
+        known = {f"nats/{n}": value for n, value in nats.items() if value is not None}
+        return known | ({"elbo": -torch.stack(list(known.values())).sum()} if len(known) == len(nats) else {})

@@ -23,8 +23,8 @@ class Robust:
 
 
 def masked_mean(x: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
-    """Mean over the valid entries; 0 when there are none."""
-    return (x * valid).sum() / valid.sum().clamp_min(1)
+    """Mean over the valid entries; 0 when there are none. What the others hold, NaN included, has no effect."""
+    return torch.where(valid, x, 0.0).sum() / valid.sum().clamp_min(1)
 
 
 def sse(x: Float[Tensor, "*B F"], y: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:

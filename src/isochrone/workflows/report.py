@@ -98,7 +98,8 @@ def _numbers(question: str, rows: list[Any]) -> Table:
     table = _table(question, "", "95 % interval", "baseline", "target")
     for row in rows:
         target = f"{row.target} {row.verdict}" if row.target else ""
-        cells = (row.label, row.value, row.interval, row.baseline, target)
+        label = f"{row.label}: refused, {row.refused}" if row.refused else row.label
+        cells = (label, row.value, row.interval, row.baseline, target)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     table.add_row("")
     return table

@@ -14,10 +14,10 @@ from isochrone.core.protocols import Encodes, GroundTruth, HasDistance, HasOdome
 from isochrone.evals.context import Context
 from isochrone.evals.figure import ERROR, THEMES, figure, has
 from isochrone.evals.ground_truth import RecordedTruth, true_step
-from isochrone.evals.metric import Estimate, family, metric, metric_of
+from isochrone.evals.metric import Estimate, Refused, family, metric, metric_of
 from isochrone.evals.metrics.reach import REACHABILITY
 from isochrone.evals.model_access import numpy, numpy_generator, single_frame_states, symmetric_distance
-from isochrone.evals.stats import bootstrap_mean
+from isochrone.evals.stats import bootstrap_mean, jackknife_interval
 
 DRIFT = 16
 """Steps of the walks on which the odometry drifts."""
@@ -25,6 +25,11 @@ WORD = 8
 """Actions of the words whose order is changed."""
 WALKS = 512
 """Walks of each kind."""
+COLLAPSED = 1e-3
+"""d_p of one step, in actions, up to which p has collapsed: what is measured in such steps is rounding."""
+LEAST_STEP = 0.5
+"""d_p of one step below which p does not count actions."""
+COLLAPSED_POSE = "a step does not move the pose: p has collapsed, and there is no step to measure in"
 ONE_STEP = "one whole step"
 STAYS = "the pose stays"
 
@@ -71,26 +76,30 @@ def action_consistency(context: Context) -> dict[str, Any]:
     walks = free_walks(truth, DRIFT, WALKS, rng)
     words = free_walks(truth, WORD, WALKS, rng)
     swapped = _swapped(truth, words, rng)
-    inverse = _inverse(truth)
+    inverse, noops, ordinary = _inverse(truth), _noops(truth), moves.ordinary.numpy()
     for suffix, summed in _poses(model):
         ends = roll(moves.start, moves.action[:, None], summed)[:, 0]
         length = symmetric_distance(model, roll.start(moves.start), ends)  # (N,)
-        step = float(length[moves.ordinary.numpy()].mean())
-        scale = max(step, 1e-9)
-        out[f"step_length{suffix}"] = step
-        noops = _noops(truth)
+        steps = PerPlace.of(length, moves.place, ordinary)
+        out[f"step_length{suffix}"] = steps.mean
         if noops is not None:
-            out[f"noop_ratio{suffix}"] = _mean(length[noops] / scale, rng, 1.0)
+            out[f"noop_ratio{suffix}"] = _in_steps(PerPlace.of(length, moves.place, noops), steps)
         if inverse is not None:
-            back = roll(inverse.start, inverse.actions, summed)[:, -1]
-            gap = symmetric_distance(model, roll.start(inverse.start), back)
-            out[f"inverse_residual{suffix}"] = _mean(gap / scale, rng, 1.0)
+            walk, place = inverse
+            back = roll(walk.start, walk.actions, summed)[:, -1]
+            gap = symmetric_distance(model, roll.start(walk.start), back)
+            out[f"inverse_residual{suffix}"] = _in_steps(PerPlace.of(gap, place), steps)
         if swapped is not None:
             end_a = roll(swapped[0].start, swapped[0].actions, summed)[:, -1]
             end_b = roll(swapped[1].start, swapped[1].actions, summed)[:, -1]
-            out[f"path_dependence{suffix}"] = _mean(symmetric_distance(model, end_a, end_b) / scale, rng)
+            out[f"path_dependence{suffix}"] = _path_dependence(symmetric_distance(model, end_a, end_b), steps.mean, rng)
         if walks is not None:
             out |= _drift(model, roll, walks, summed, suffix, rng)
+            if not steps.mean >= LEAST_STEP:
+                out[f"drift{suffix}"] = Refused(
+                    f"one step moves the pose by {steps.mean:.2g} in d_p, which should be about 1: it does not count "
+                    f"actions, and an error in it is not one in actions"
+                )
     return out
 
 
@@ -99,8 +108,45 @@ def _poses(model: Any) -> list[tuple[str, bool]]:
     return [("", True), ("_imagined", False)] if isinstance(model, HasOdometry) else [("", False)]
 
 
-def _mean(values: np.ndarray, rng: torch.Generator, baseline: float | None = None) -> Estimate:
-    return Estimate(values.mean(), bootstrap_mean(values, numpy_generator(rng), 400), baseline)
+class PerPlace(NamedTuple):
+    """Lengths of transitions, summed over those of each place: they are not independent of each other."""
+
+    total: np.ndarray  # (C,)
+    count: np.ndarray  # (C,)
+
+    @classmethod
+    def of(cls, length: np.ndarray, place: Tensor, rows: np.ndarray | None = None) -> PerPlace:
+        """From lengths (N,) with their places (N,); `rows` selects some of them."""
+        at, most = place.numpy(), int(place.max()) + 1
+        length, at = (length, at) if rows is None else (length[rows], at[rows])
+        return cls(np.bincount(at, length, most), np.bincount(at, minlength=most))
+
+    @property
+    def mean(self) -> float:
+        return float(self.total.sum() / self.count.sum()) if self.count.any() else float("nan")
+
+    @property
+    def without_each(self) -> np.ndarray:
+        """(C,): the mean without the transitions of each place."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (self.total.sum() - self.total) / (self.count.sum() - self.count)
+
+
+def _in_steps(lengths: PerPlace, steps: PerPlace) -> Estimate | Refused:
+    """The mean length in units of one step; the interval is over places."""
+    if not steps.mean > COLLAPSED:
+        return Refused(COLLAPSED_POSE)
+    ratio, places = lengths.mean / steps.mean, min(len(lengths.total), len(steps.total))
+    without = lengths.without_each[:places] / steps.without_each[:places]
+    return Estimate(ratio, jackknife_interval(ratio, without), 1.0)
+
+
+def _path_dependence(gap: np.ndarray, step: float, rng: torch.Generator) -> Estimate | Refused:
+    """The mean gap between the ends of two walks, in units of one step."""
+    interval = bootstrap_mean(gap, numpy_generator(rng), 400)
+    if not step > COLLAPSED:
+        return Refused(COLLAPSED_POSE)
+    return Estimate(gap.mean() / step, (interval[0] / step, interval[1] / step))
 
 
 class ImaginedStates:
@@ -133,8 +179,8 @@ def _noops(truth: RecordedTruth) -> np.ndarray | None:
     return ((truth.transitions.action == idle).all(-1) & ~truth.transitions.moved).numpy()
 
 
-def _inverse(truth: RecordedTruth) -> Walks | None:
-    """Transitions that their inverse action truly reverses; None where there are none."""
+def _inverse(truth: RecordedTruth) -> tuple[Walks, Tensor] | None:
+    """Transitions that their inverse action truly reverses, and their places (N,); None where there are none."""
     spec, moves = truth.spec.action, truth.transitions
     if spec.discrete and spec.inverse is None:
         return None
@@ -145,7 +191,7 @@ def _inverse(truth: RecordedTruth) -> Walks | None:
     if not keep.any():
         return None
     after = type(home).stack([moves.next, home], dim=1)
-    return Walks(moves.start[keep], torch.stack([moves.action, back], 1)[keep], after[keep])
+    return Walks(moves.start[keep], torch.stack([moves.action, back], 1)[keep], after[keep]), moves.place[keep]
 
 
 def free_walks(truth: RecordedTruth, length: int, count: int, rng: torch.Generator) -> Walks | None:
@@ -266,10 +312,12 @@ def action_effects(context: Context) -> dict[str, Any]:
         unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
         length = np.linalg.norm(effect, axis=-1)
         row = np.searchsorted(present, kinds)
-        cosine = (effect * unit[row]).sum(-1) / np.maximum(length, 1e-12)
+        seen = length > 1e-6
+        cosine = (effect[seen] * unit[row[seen]]).sum(-1) / length[seen]
+        nothing = Refused(f"no action changes {name}")
         out |= {
-            f"{name}_consistency": float(cosine.mean()),
-            f"{name}_length_spread": float(length.std() / max(length.mean(), 1e-12)),
+            f"{name}_consistency": float(cosine.mean()) if seen.any() else nothing,
+            f"{name}_length_spread": float(length.std() / length.mean()) if seen.any() else nothing,
             f"{name}_length": np.array([[length[kinds == k].mean(), length[kinds == k].std()] for k in present]),
             f"{name}_cosine": unit @ unit.T,
         }

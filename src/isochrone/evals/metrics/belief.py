@@ -21,11 +21,10 @@ from isochrone.evals.model_access import (
     filtered,
     merge_time,
     numpy,
-    numpy_generator,
     single_frame_states,
 )
 from isochrone.evals.probes import held_out_r2, r2, ridge
-from isochrone.evals.stats import bootstrap_mean
+from isochrone.evals.stats import ratio_interval
 
 FILTERED = 3
 """Rows of an episode that must have been filtered before a row counts in the probes of `belief_probes`."""
@@ -57,7 +56,7 @@ def belief(context: Context) -> dict[str, Any]:
     h, z = numpy(states.h), numpy(states.z)  # (B, T, D), (B, T, Z)
     train = _training_episodes(len(h))
     out = _clock(h, batch, truth, train) | _velocity(z, h, truth, batch, train)
-    return out | _reset(model, batch, truth, states, context.rng)
+    return out | _reset(model, batch, truth, states)
 
 
 def _age(batch: Batch) -> Int[np.ndarray, "B T"]:
@@ -116,7 +115,7 @@ def _velocity(
     return {"velocity_r2": both, "velocity_r2_z": alone}
 
 
-def _reset(model: Any, batch: Batch, truth: RecordedTruth, states: Any, rng: torch.Generator) -> dict[str, Any]:
+def _reset(model: Any, batch: Batch, truth: RecordedTruth, states: Any) -> dict[str, Any]:
     """One-step error of z from the filtered state, and with h reset at each frame, over the error of standing still."""
     action = truth.spec.action
     images = batch.obs["image"]
@@ -131,8 +130,13 @@ def _reset(model: Any, batch: Batch, truth: RecordedTruth, states: Any, rng: tor
     forgetting = numpy((model.step(fresh, actions).z - target).norm(dim=-1)[keep])
     if not standing_still.size:
         return {}
-    scale = max(float(standing_still.mean()), 1e-12)
-    interval = bootstrap_mean(remembering / scale, numpy_generator(rng), 400)
+    scale = float(standing_still.mean())
+    if not scale > 1e-6 * max(1.0, float(target.abs().max())):
+        nothing = Refused("z does not change from one frame to the next, so that there is nothing to predict")
+        return {"step_error": nothing, "step_error_reset": nothing}
+    episode = np.repeat(np.arange(batch.shape[0]), batch.shape[1] - 1)[keep.cpu().numpy()]
+    some = np.bincount(episode) > 0
+    interval = ratio_interval(*(np.bincount(episode, error)[some] for error in (remembering, standing_still)))
     return {
         "step_error": Estimate(remembering.mean() / scale, interval, 1.0),
         "step_error_reset": float(forgetting.mean() / scale),

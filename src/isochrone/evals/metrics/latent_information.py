@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from isochrone.evals.context import Context, recorded
 from isochrone.evals.figure import THEMES, figure, has
-from isochrone.evals.metric import Estimate, Question, family, metric
+from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import numpy, numpy_generator
 from isochrone.evals.stats import bootstrap_mean
 
@@ -64,7 +64,7 @@ def latent_information(context: Context) -> dict[str, Any]:
         "per_dimension": np.sort(each)[::-1].copy(),
         "entropy_posterior": np.sort(entropy["posterior"])[::-1].copy(),
         "entropy_prior": np.sort(entropy["prior"])[::-1].copy(),
-        "by_row": np.nanmean(np.where(first, np.nan, kl.sum(-1))[:, 1:], 0),
+        "by_row": np.nanmean(np.where(first, np.nan, kl.sum(-1))[:, 1:], 0),  # NaN where every row is a first one
         "kl_per_frame": Estimate(later.sum(-1).mean(), bootstrap_mean(episodes, numpy_generator(rng), 400)),
         "kl_first_frame": float(kl[first].sum(-1).mean()),
         "active_dimensions": float((each > ACTIVE).sum()),
@@ -73,7 +73,7 @@ def latent_information(context: Context) -> dict[str, Any]:
     }
 
 
-def _moments(posterior: Any, prior: Any, first: Bool[np.ndarray, "B T"]) -> dict[str, float]:
+def _moments(posterior: Any, prior: Any, first: Bool[np.ndarray, "B T"]) -> dict[str, Any]:
     """Of distributions that have a mean: the distance between both means, and their spreads.
 
     prior_error: root mean square, in units of the posterior means' own spread (1: as good as always predicting their
@@ -83,14 +83,17 @@ def _moments(posterior: Any, prior: Any, first: Bool[np.ndarray, "B T"]) -> dict
     if not hasattr(posterior, "mean"):
         return {}
     mean, predicted = (numpy(x.mean)[~first] for x in (posterior, prior))  # (N, S)
-    scale = max(float(((mean - mean.mean(0)) ** 2).mean()), 1e-12)
-    out: dict[str, float] = {"prior_error": Estimate(np.sqrt(((predicted - mean) ** 2).mean() / scale), baseline=1.0)}
+    scale = float(((mean - mean.mean(0)) ** 2).mean())
+    out: dict[str, Any] = {"prior_error": Refused("the posterior's mean is the same for every frame")}
+    if scale > 1e-12 * max(1.0, float((mean**2).max())):
+        out["prior_error"] = Estimate(np.sqrt(((predicted - mean) ** 2).mean() / scale), baseline=1.0)
     if hasattr(posterior, "std"):
         noise = float((numpy(posterior.std)[~first] ** 2).mean())
+        total = noise + scale
         out |= {
             "posterior_std": float(numpy(posterior.std)[~first].mean()),
             "prior_std": float(numpy(prior.std)[~first].mean()),
-            "noise_share": noise / (noise + scale),
+            "noise_share": noise / total if total else Refused("z has no variance"),
         }
     return out
 

@@ -17,7 +17,7 @@ from isochrone.core.types import Batch
 from isochrone.evals.context import Context
 from isochrone.evals.figure import THEMES, figure, film_strip, has
 from isochrone.evals.ground_truth import RecordedTruth
-from isochrone.evals.metric import Estimate, Question, family, metric
+from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import encode, filtered, numpy, numpy_generator
 from isochrone.evals.stats import horizon_curve, valid_mean
 
@@ -27,7 +27,8 @@ GALLERY = 512
 """Maximum number of distinct recorded places among which the true one is retrieved."""
 FILM = 8
 """Frames of the film strip."""
-
+COLLAPSED = 1e-6
+"""Spread of z, in units of its largest value (at least 1), up to which z has collapsed: the rest is rounding."""
 STILL = "z stays what it was at the last frame"
 
 PREDICT = Question(
@@ -91,7 +92,10 @@ def openloop_latent(context: Context) -> dict[str, Any]:
     starts, horizon = _starts(batch, context.config.horizon)
     z = numpy(encode(model, batch.obs["image"].flatten(0, 1)).unflatten(0, batch.shape))  # (B, T, Z)
     states = filtered(model, batch, truth.spec.action)  # State[B, T]
-    spread = max(float(np.sqrt(((z - z.mean((0, 1))) ** 2).sum(-1).mean())), 1e-12)
+    spread = float(np.sqrt(((z - z.mean((0, 1))) ** 2).sum(-1).mean()))
+    if not spread > COLLAPSED * max(1.0, float(np.abs(z).max())):
+        collapsed = Refused("z is the same for every frame: there is nothing to predict or to retrieve")
+        return {m.key.partition(".")[2]: collapsed for m in openloop_latent.metrics if m.baseline}
     predicted, valid = [], []  # per start: (B, H, Z), (B, H)
     connected = numpy(batch.connected(1)) > 0  # (B, T-1)
     for t in starts:

@@ -17,7 +17,7 @@ from isochrone.core.protocols import Decodes, PredictsReward
 from isochrone.core.types import Batch
 from isochrone.evals.context import Context, recorded
 from isochrone.evals.figure import THEMES, figure, film_strip, has
-from isochrone.evals.metric import Estimate, Question, family, metric
+from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import filtered, numpy, numpy_generator
 from isochrone.evals.probes import r2
 from isochrone.evals.stats import horizon_curve, valid_mean
@@ -90,7 +90,10 @@ def openloop_pixels(context: Context) -> dict[str, Any]:
     out |= _reward(numpy(torch.stack(rewards, 1)), numpy(batch.reward[:, at]), valids)
     out |= _sampling_share(states, spread, valids)
     if frames is not None:
-        scale = float((frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean().clamp_min(1e-9))
+        scale = float((frames - frames.mean((0, 1))).square().flatten(2).sum(-1).mean())
+        if not scale > 1e-6:  # less than half a grey level of one pixel
+            same = Refused("every recorded frame is the same: there is nothing to predict")
+            return out | dict.fromkeys(("error_1", "error_5", "error_end", "reconstruction_error"), same)
         error, baseline = (numpy(torch.stack(x, 1)) / scale for x in (errors, unchanged))
         out |= _pixels(error, baseline, valids, numpy_generator(rng))
         out |= _film(model, batch, states, frames, horizon, rng)
@@ -113,11 +116,13 @@ def _reconstruction(model: Any, states: Any, true: Float[Tensor, "B T C Y X"]) -
     return float(torch.stack([row.flatten(1).sum(-1).mean() for row in rows]).mean())
 
 
-def _sampling_share(states: Any, spread: list[Tensor], valid: Bool[np.ndarray, "B S H"]) -> dict[str, float]:
+def _sampling_share(states: Any, spread: list[Tensor], valid: Bool[np.ndarray, "B S H"]) -> dict[str, Any]:
     """Means over the steps before an episode's end; nothing after one step, where h depends on no sampled z yet."""
     if not spread or valid.shape[-1] < 2:
         return {}
-    total = float(states.h.flatten(0, 1).var(0).sum().clamp_min(1e-12))
+    total = float(states.h.flatten(0, 1).var(0).sum())
+    if not total > 1e-12 * max(1.0, float(states.h.square().max())):
+        return dict.fromkeys(("sampling_share_2", "sampling_share_end"), Refused("h is the same on every row"))
     share = numpy(torch.stack(spread, 1)) / total  # (B, S, H)
     steps = {"2": 1, "end": valid.shape[-1] - 1}
     return {

@@ -27,6 +27,10 @@ ROWS = 1500
 """Maximum number of frames in the position probe."""
 FOLDS = 5
 """Cross-validation folds of the position probe."""
+COLLAPSED = 1e-6
+"""Largest distance in z, in units of its largest value (at least 1), up to which z has collapsed: rounding."""
+RANKS = 0.5
+"""Rank correlation from which z ranks places by displacement at all."""
 
 PERCEPTUAL = Question(
     "perceptual",
@@ -71,12 +75,20 @@ def perception(context: Context) -> dict[str, Any]:
     z = numpy(encode(model, truth.images))  # (C, Z), one row per place
     in_z, visible = euclidean_distances(z), truth.displacement  # (C, C) both
     upper = np.triu(np.ones(in_z.shape, bool), 1)
-    interval = pair_spearman(in_z, visible, upper, numpy_generator(rng))
-    out: dict[str, Any] = {"spearman": Estimate(spearman(in_z[upper], visible[upper]), interval, 0.0)}
+    if not in_z.max() > COLLAPSED * max(1.0, float(np.abs(z).max())):
+        collapsed = Refused("z is the same at every place: it has collapsed")
+        names = [m.key.partition(".")[2] for m in perception.metrics if not m.detail]
+        return {n: collapsed for n in names if "pipe" not in n or len(truth.pipes.place)}
+    rank = spearman(in_z[upper], visible[upper])
+    out: dict[str, Any] = {"spearman": Estimate(rank, pair_spearman(in_z, visible, upper), 0.0)}
     selected = numpy_generator(rng).permutation(int(upper.sum()))[:PAIRS]
     out |= {"pair_z": in_z[upper][selected], "pair_displacement": visible[upper][selected]}
     out |= _frames(model, batch, truth, rng)
     out |= _pipe_ends(in_z, visible, upper, z, model, truth)
+    if "pipe_ends_gap" in out and not rank >= RANKS:
+        out["pipe_ends_gap"] = Refused(
+            f"z does not rank places by displacement (rank correlation {rank:.2f}): a pipe's rank in z says nothing"
+        )
     out |= _spectrum(z)
     out |= _nuisances(model, truth, z, in_z, rng)
     return out | _position(model, batch, truth, rng)
@@ -129,9 +141,9 @@ def _percentile(x: np.ndarray, among: np.ndarray) -> np.ndarray:
 def _spectrum(z: np.ndarray) -> dict[str, Any]:
     """Fractions of variance, and the effective rank exp(entropy of the singular values) (Roy & Vetterli 2007)."""
     singular = np.linalg.svd(z - z.mean(0), compute_uv=False)
-    share = singular / max(singular.sum(), 1e-12)
+    share = singular / singular.sum()
     entropy = -(share * np.log(np.maximum(share, 1e-12))).sum()
-    variance = singular**2 / max(float((singular**2).sum()), 1e-12)
+    variance = singular**2 / (singular**2).sum()
     return {"effective_rank": float(np.exp(entropy)), "spectrum": variance}
 
 
@@ -145,7 +157,8 @@ def _nuisances(
     out = {}
     for name, changed in (("noise", images + noise), ("light", images * 0.9)):
         shifted = numpy(encode(model, changed.round().clamp(0, 255).to(torch.uint8)))
-        out[f"shift_{name}"] = float(np.linalg.norm(shifted - z, axis=-1).mean() / max(nearest, 1e-12))
+        shift = float(np.linalg.norm(shifted - z, axis=-1).mean())
+        out[f"shift_{name}"] = shift / nearest if nearest > 0 else Refused("places lie on each other in z")
     return out
 
 

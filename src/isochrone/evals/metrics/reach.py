@@ -19,9 +19,9 @@ from isochrone.evals.context import Context
 from isochrone.evals.figure import ERROR, HERO, ISOCHRONE, THEMES, bare, figure, has, legend
 from isochrone.evals.ground_truth import RecordedTruth
 from isochrone.evals.maps import Grid, cliffs, fine, grid_of, on_grid, walls
-from isochrone.evals.metric import Estimate, Question, family, metric
+from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import numpy_generator, pairwise_distance, single_frame_states
-from isochrone.evals.stats import pair_mean, pair_spearman, spearman
+from isochrone.evals.stats import pair_auroc, pair_mean, pair_share, pair_spearman, spearman
 
 LOPSIDED = 4
 """Actions by which the two directions must differ for a pair to count in the asymmetry."""
@@ -56,30 +56,38 @@ REACHABILITY = Question(
     watch=True,
 )
 @metric("reach.asymmetry_pairs", "pairs whose directions differ by 4 actions or more", "{:.0f}", detail=True)
+@metric(
+    "reach.unreachable",
+    "pairs that cannot be reached against those that can, AUROC of d_p",
+    "{:.3f}",
+    baseline="ranking by visible displacement",
+)
+@metric("reach.unreachable_pairs", "pairs of places whose goal cannot be reached", "{:.0f}", detail=True)
 @metric("reach.bias", "mean error of d_p, actions", detail=True)
 @metric("reach.pairs", "pairs of places whose goal can be reached", "{:.0f}", detail=True)
 @torch.no_grad()
 def reach(context: Context) -> dict[str, Any]:
     """Rank correlation, mean absolute error in actions, asymmetry, calibration; and the arrays of the isochrone map.
 
-    Intervals resample places, because pairs that share a place are not independent.
+    All are over pairs whose goal can be reached; `unreachable` says whether the others are known to be farther: 1 where
+    every one of them is. Intervals are over places, because pairs that share a place are not independent.
     """
     model, truth, draw = context.model, context.truth, numpy_generator(context.rng)
     states = single_frame_states(model, truth.images, truth.spec.action)
     d_p, true, goals = pairwise_distance(model, states, states, "p"), truth.table, truth.goals
     exact = np.where(goals, true, 0.0)
     error = np.abs(d_p - exact)
-    rank_interval, error_interval = pair_spearman(d_p, exact, goals, draw), pair_mean(error, goals, draw)
     constant = float(np.abs(true[goals] - np.median(true[goals])).mean())
+    rank, visible = spearman(d_p[goals], true[goals]), spearman(truth.displacement[goals], true[goals])
     out: dict[str, Any] = {
-        "spearman": Estimate(
-            spearman(d_p[goals], true[goals]), rank_interval, spearman(truth.displacement[goals], true[goals])
-        ),
-        "mae": Estimate(error[goals].mean(), error_interval, constant),
+        "spearman": Estimate(rank, pair_spearman(d_p, exact, goals), visible)
+        if np.isfinite(rank)
+        else Refused("d_p does not rank places: it is the same between all of them, or not finite"),
+        "mae": Estimate(error[goals].mean(), pair_mean(error, goals), constant),
         "bias": float((d_p - exact)[goals].mean()),
         "pairs": float(goals.sum()),
     }
-    out |= _asymmetry(d_p, true, goals, draw)
+    out |= _asymmetry(d_p, true, goals) | _unreachable(d_p, truth)
     out |= _calibration(d_p[goals], true[goals])
     selected = draw.permutation(np.flatnonzero(goals))[:SAMPLE]
     out |= {
@@ -91,10 +99,7 @@ def reach(context: Context) -> dict[str, Any]:
 
 
 def _asymmetry(
-    d_p: Float[np.ndarray, "C C"],
-    true: Float[np.ndarray, "C C"],
-    goals: Bool[np.ndarray, "C C"],
-    draw: np.random.Generator,
+    d_p: Float[np.ndarray, "C C"], true: Float[np.ndarray, "C C"], goals: Bool[np.ndarray, "C C"]
 ) -> dict[str, Any]:
     """Fraction of the pairs whose directions differ by >= 4 actions where d_p is larger in the longer direction; a tie
     is wrong."""
@@ -105,8 +110,21 @@ def _asymmetry(
         return {}
     right = np.sign(d_p - d_p.T) == np.sign(gap)
     return {
-        "asymmetry": Estimate(right[lopsided].mean(), pair_mean(right.astype(float), lopsided, draw), 0.5),
+        "asymmetry": Estimate(right[lopsided].mean(), pair_share(right, lopsided), 0.5),
         "asymmetry_pairs": float(lopsided.sum()),
+    }
+
+
+def _unreachable(d_p: Float[np.ndarray, "C C"], truth: RecordedTruth) -> dict[str, Any]:
+    """AUROC of d_p for pairs whose goal cannot be reached against those whose goal can; nothing where all can be."""
+    apart = ~np.isfinite(truth.table)
+    if not apart.any():
+        return {}
+    share, interval = pair_auroc(d_p, apart, truth.goals)
+    visible = pair_auroc(truth.displacement, apart, truth.goals)[0]
+    return {
+        "unreachable": Estimate(share, interval, visible) if np.isfinite(share) else Refused("d_p is not finite"),
+        "unreachable_pairs": float(apart.sum()),
     }
 
 

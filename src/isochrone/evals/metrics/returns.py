@@ -14,7 +14,7 @@ from torch import Tensor
 from isochrone.agents.baselines import NoOp, Random
 from isochrone.core.protocols import Agent, Decodes, HasBestReturn, PlansReturns, PredictsReward
 from isochrone.evals.context import Context, plays_episodes
-from isochrone.evals.metric import Estimate, Question, family, metric
+from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import numpy, numpy_generator
 from isochrone.evals.progress import watched
 from isochrone.evals.stats import bootstrap_mean
@@ -79,7 +79,11 @@ def evaluate_returns(
         best = float(best_returns.double().mean())
         first = out[next(iter(agents))]
         out["oracle"] = best
-        out["share"] = Estimate(first / max(best, 1e-9), baseline=random / max(best, 1e-9))
+        out["share"] = (
+            Estimate(first / best, baseline=random / best)
+            if best > 1e-6
+            else Refused(f"the best possible return is {best:.2g}: a fraction of it means nothing")
+        )
     return out
 
 
@@ -180,7 +184,7 @@ def _has_clock(context: Context) -> bool:
 @family("decode_cost", EARN, needs=[plays_episodes, PredictsReward, Decodes, _shows_images, _has_clock])
 @metric("decode_cost.ratio", "time to imagine with decoded frames over time without", "{:.1f}")
 @torch.no_grad()
-def decode_cost(context: Context) -> dict[str, float]:
+def decode_cost(context: Context) -> dict[str, Any]:
     """Seconds of imagining with every frame decoded, over seconds of imagining and its rewards alone.
 
     Medians of `REPEATS` pairs taken in turn, after one for warm-up.
@@ -200,4 +204,7 @@ def decode_cost(context: Context) -> dict[str, float]:
         return clock() - began
 
     times = [(seconds(False), seconds(True)) for _ in range(REPEATS + 1)][1:]
-    return {"ratio": median(decoded for _, decoded in times) / max(median(plain for plain, _ in times), 1e-9)}
+    plain = median(plain for plain, _ in times)
+    if not plain > 0:
+        return {"ratio": Refused("the clock is too coarse to time imagining")}
+    return {"ratio": median(decoded for _, decoded in times) / plain}
