@@ -27,8 +27,8 @@ SECONDS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One metric of a role. The interval of a mean over seeds is Student's t; None for a single seed, and where all seeds
-    are equal, so that their spread says nothing. Shares of planning pairs: see `stats.share_over_seeds`."""
+    """One metric of a role. The interval of a mean over seeds is Student's t; None for a single seed, and where all
+    seeds are equal: their spread says nothing. Shares of planning pairs: see `stats.share_over_seeds`."""
 
     key: str
     label: str

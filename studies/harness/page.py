@@ -42,15 +42,14 @@ KL."""
 READING = """## How to read the tables
 
 - **mean**: over training seeds, each with its own recording, initial weights, batches and held-out pairs.
-- **95 % interval**: Student's t over seeds: where the mean of other seeds may lie. Empty where all seeds are equal: then
-  their spread says nothing. For shares of planning pairs it is at least as wide as the exact interval of all seeds' pairs
-  together. How often each kind of interval holds the truth is simulated by `bench/coverage.py`.
+- **95 % interval**: Student's t over seeds: where the mean of other seeds may lie. Empty where all seeds are equal:
+  their spread says nothing. For shares of planning pairs also over asin √share, and at least as wide as the exact
+  interval of all pairs. How often each kind holds the truth is simulated by `bench/coverage.py`.
 - **lowest … highest**: of single seeds. **seeds**: how many have the number.
 - **baseline**: what a method without a model scores (the report of a run names it), mean over seeds.
 - **target**: what was claimed or required, and whether the mean meets it; some are multiples of the baseline or of
   another mean. The sources stand at the end of each page.
-- **paired difference**: both planners on the same pairs; Student's t over seeds, and at least as wide as the interval of
-  all seeds' pairs together.
+- **paired difference**: both planners on the same pairs; its interval is over seeds too.
 - **†**: measured with an earlier config than the study has now."""
 
 HEAD = ["", "mean", "95 % interval", "lowest … highest", "seeds", "baseline", "target"]
@@ -101,7 +100,9 @@ def _summary(results: StudyResults, root: Path) -> list[str]:
     if results.study.finding:
         out.append(fill(results.study.finding, results))
     names = ", ".join(f"`{metric}`" for metric in results.study.withdrawn)
-    out.append(f"{results.score()}{f' Withdrawn: {names}.' if names else ''} All numbers: [{name}](evidence/{name}.md).")
+    out.append(
+        f"{results.score()}{f' Withdrawn: {names}.' if names else ''} All numbers: [{name}](evidence/{name}.md)."
+    )
     if figures.path_of(root, name).exists():
         out.append(f"![{title}](evidence/{name}.png)")
     return out

@@ -39,9 +39,9 @@ STUDY = Study(
     "{own-map:planning.best.success}. With the original losses it is {original:planning.best.success}; the original "
     "pose is refused, because two of its losses are identities.",
     withdrawn={
-        "disagreement.auroc": "pipes were compared with single ordinary steps, between which d_p is about 1 whatever p is: "
-        "a constant p scored as high as a true one. It is now compared with pairs that look as far apart; the study is "
-        "to be trained again.",
+        "disagreement.auroc": "pipes were compared with single ordinary steps, between which d_p is about 1 whatever "
+        "p is: a constant p scored as high as a true one. They are now compared with pairs that look as far apart; the "
+        "study is to be trained again.",
     },
     figure=("reach.spearman", "reach.mae", "planning.best.success"),
     cells=CELLS,

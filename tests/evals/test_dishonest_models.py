@@ -17,33 +17,46 @@ from isochrone.core.types import ActionSpec
 from isochrone.envs.whitebox import WhiteBox, WhiteBoxConfig
 from isochrone.evals import suite
 from isochrone.evals.context import Context, EvalConfig
-from isochrone.evals.metric import families, metric_of
+from isochrone.evals.metric import families
+from isochrone.evals.metrics import action_consistency
 
-CONFIG = EvalConfig(episodes=16, length=16, pairs=60, horizon=6, return_episodes=8)
+pytestmark = pytest.mark.slow
 
-SEES = "z is the position: it looks as far apart as it is"
-NO_VELOCITY = "z is one frame, which shows no velocity"
-NO_CLOCK = "h contains no time"
-RETURNS = "imagined and true poses agree, though they are not distances in actions"
+CONFIG = EvalConfig(episodes=12, length=14, pairs=40, horizon=4, return_episodes=8)
+
+PERCEIVES = ("perception.spearman", "perception.pipe_ends_gap", "perception.position_error")
+BELIEVES = ("belief.velocity_r2", "belief.velocity_r2_z", "belief.clock_r2")
+STEPS = ("action_consistency.noop_ratio", "action_consistency.inverse_residual", "action_consistency.drift")
+PLANS = ("planning.best.success", "planning.best.path_ratio", "planning.cem.success")
 HONEST: dict[str, dict[str, str]] = {
     "constant": {},
-    "collapsed": {},
+    "collapsed": dict.fromkeys(PLANS, "its d_p has the right order down to rounding, which is all that a plan needs"),
     "shrunken": {
-        "perception.spearman": SEES,
-        "perception.pipe_ends_gap": SEES,
-        "perception.position_error": SEES,
-        "belief.velocity_r2": "h is filtered by the true physics",
-        "belief.velocity_r2_z": NO_VELOCITY,
-        "belief.clock_r2": NO_CLOCK,
-        "reach.spearman": "d_p ranks places rightly; only its unit is wrong",
-        "reach.asymmetry": "it also knows the longer direction",
-        "planning.cem.success": "",
+        **dict.fromkeys(PERCEIVES, "z is the position"),
+        **dict.fromkeys(BELIEVES, "h is filtered by the true physics"),
+        "reach.spearman": "d_p ranks places rightly, and no rank has a unit",
+        "reach.asymmetry": "so do both directions",
     },
-    "random": {"belief.velocity_r2_z": NO_VELOCITY},
-    "clock": {},
-    "Euclidean": {},
-    "transposed": {},
-    "copy of the last frame": {},
+    "random": {"belief.velocity_r2_z": "a random code shows no velocity"},
+    "clock": {"belief.velocity_r2_z": "time shows no velocity"},
+    "Euclidean": {
+        **dict.fromkeys(PERCEIVES, "z is the position"),
+        **dict.fromkeys(BELIEVES, "h is filtered by the true physics"),
+        **dict.fromkeys(STEPS, "it imagines rightly, and in free space its p is right"),
+    },
+    "transposed": {
+        **dict.fromkeys(PERCEIVES, "z is the position"),
+        **dict.fromkeys(BELIEVES, "h is filtered by the true physics"),
+        **dict.fromkeys(STEPS, "it imagines rightly, and lengths are the larger of both directions"),
+    },
+    "copy of the last frame": {
+        **dict.fromkeys(PERCEIVES, "z is the position"),
+        "belief.velocity_r2_z": "one frame shows no velocity",
+        "reach.spearman": "d_p is exact between frames that were seen",
+        "reach.mae": "d_p is exact between frames that were seen",
+        "reach.asymmetry": "d_p is exact between frames that were seen",
+        "disagreement.auroc": "d_p is exact between frames that were seen",
+    },
 }
 """Targets that a dishonest model may meet, and why: what it measures, the model truly has."""
 
@@ -87,7 +100,12 @@ def contexts(name: str) -> Iterator[Context]:
         yield suite.recording_context(model, env, CONFIG, agents={"cem": Greedy(model)})
     env = WhiteBox(WhiteBoxConfig(map="four-rooms", task="collect", episode_length=30), CONFIG.return_episodes)
     action = env.spec.action
-    agents = {"exact": Oracle(env), "clock": Always(action, turns=True), "random": Random(action), "constant": Always(action)}
+    agents = {
+        "exact": Oracle(env),
+        "clock": Always(action, turns=True),
+        "random": Random(action),
+        "constant": Always(action),
+    }
     agent = agents.get(name, NoOp(action))
     rng = torch.Generator().manual_seed(0)
     yield Context(make(env), CONFIG, rng, agents={"agent": agent}, plans_to_goals=False, make_env=lambda count: env)
@@ -95,13 +113,23 @@ def contexts(name: str) -> Iterator[Context]:
 
 @cache
 def measured(name: str) -> list[dict[str, dict[str, Any]]]:
-    """{key: entry} of every metric with a target, in each context."""
-    out = []
-    for context in contexts(name):
-        aimed = [f for f in families() if any(m.target for m in f.metrics) and f.applies(context)]
+    """{key: entry} of the metrics with a target in each context; families that an earlier one has measured are left out
+    of a later one."""
+    out: list[dict[str, dict[str, Any]]] = []
+    for place, context in enumerate(contexts(name)):
+        seen = {key for entries in (out if name == "exact" else measured("exact")[:place]) for key in entries}
+        aimed = [f for f in families() if any(m.target and m.key not in seen for m in f.metrics) and f.applies(context)]
         results = [suite.compute(family, context)[0] for family in aimed]
         out.append({key: entry for found in results for key, entry in found.items() if "target" in entry})
     return out
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_walks() -> Iterator[None]:
+    """Fewer walks are as good here, and eight times as fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(action_consistency, "WALKS", 64)
+        yield
 
 
 def targets(name: str) -> dict[str, dict[str, Any]]:
@@ -125,4 +153,3 @@ def test_a_dishonest_model_meets_only_what_it_truly_has(name: str) -> None:
     assert {k for k, e in entries.items() if e["met"]} == set(HONEST[name])
     for key, entry in entries.items():
         assert entry["value"] is not None or entry["refused"], key
-        assert metric_of(key)

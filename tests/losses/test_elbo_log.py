@@ -13,7 +13,13 @@ from isochrone.losses.elbo import Kl, Pyramid, Scale
 from isochrone.losses.loss import LossConfig
 from isochrone.losses.reductions import masked_mean
 
-KLS = [Kl(), Kl(dyn=0.5, rep=0.5), Kl(dyn=0.5, rep=0.5000001), Kl(dyn=0.5, rep=0.1, free=1.0), Kl(free=3.0, averaged=True)]
+KLS = [
+    Kl(),
+    Kl(dyn=0.5, rep=0.5),
+    Kl(dyn=0.5, rep=0.5000001),
+    Kl(dyn=0.5, rep=0.1, free=1.0),
+    Kl(free=3.0, averaged=True),
+]
 
 
 def logged(kl: Kl, reward: float = 1.0, levels: int = 1) -> tuple[Any, dict[str, float], Any]:

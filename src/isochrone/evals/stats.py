@@ -147,25 +147,24 @@ def jackknife_interval(estimate: float, without: Float[np.ndarray, " N"]) -> Int
 # --- shares over seeds ----------------------------------------------------------------------------------------------
 
 
-def hull(*intervals: Interval | None) -> Interval:
+def hull(*intervals: Interval) -> Interval:
     """The least interval that contains all of these."""
-    present = [interval for interval in intervals if interval is not None]
-    return min(low for low, _ in present), max(high for _, high in present)
+    return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def share_over_seeds(successes: Sequence[int], counts: Sequence[int]) -> Interval | None:
     """Of the mean share over training seeds, each measured on its own trials; None below two seeds.
 
     Seeds differ, so that trials of one model are not independent: Student's t over the seeds' shares, and over their
-    logits, because shares near 0 or 1 are skewed. Where the seeds are nearly equal their spread says little, and the
-    interval is at least as wide as that of the pooled trials.
+    angles asin sqrt(share) (Anscombe 1948), because shares near 0 or 1 are skewed. Where the seeds are nearly equal
+    their spread says little, and the interval is at least as wide as that of the pooled trials.
     """
     spread = t_interval([k / n for k, n in zip(successes, counts, strict=True)])
     if spread is None:
         return None
-    logits = [math.log((k + 0.5) / (n - k + 0.5)) for k, n in zip(successes, counts, strict=True)]
-    low, high = t_interval(logits) or (0.0, 0.0)
-    skewed = 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+    angles = np.arcsin(np.sqrt((np.array(successes) + 0.375) / (np.array(counts) + 0.75)))
+    low, high = np.clip(t_interval(angles) or spread, 0, math.pi / 2)
+    skewed = float(np.sin(low) ** 2), float(np.sin(high) ** 2)
     low, high = hull(spread, skewed, clopper_pearson(sum(successes), sum(counts)))
     return max(0.0, low), min(1.0, high)
 
@@ -180,10 +179,10 @@ def difference_over_seeds(first: Sequence[int], second: Sequence[int], counts: S
     Donner 2008), which is skewed as they are.
     """
     spread = t_interval([(a - b) / n for a, b, n in zip(first, second, counts, strict=True)])
-    parts = [share_over_seeds(successes, counts) for successes in (first, second)]
-    if spread is None or parts[0] is None or parts[1] is None:
+    one, other = share_over_seeds(first, counts), share_over_seeds(second, counts)
+    if spread is None or one is None or other is None:
         return None
-    (low_a, high_a), (low_b, high_b) = parts
+    (low_a, high_a), (low_b, high_b) = one, other
     a, b = (sum(successes) / sum(counts) for successes in (first, second))
     skewed = a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
     low, high = hull(spread, skewed)
@@ -252,7 +251,7 @@ def euclidean_distances(x: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N N"]
 
 
 def auroc(score: Real[np.ndarray, " N"], positive: Bool[np.ndarray, " N"]) -> float:
-    """Probability that a positive scores above a negative, ties counting half. NaN without both kinds, or with a NaN."""
+    """Probability that a positive scores above a negative, ties counting half. NaN without both kinds or with a NaN."""
     positive = np.asarray(positive, bool).ravel()
     yes, no = int(positive.sum()), int((~positive).sum())
     if not yes or not no:

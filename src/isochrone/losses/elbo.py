@@ -57,7 +57,7 @@ def half_squared_error(
     return HalfSquares.apply(target, prediction, lead)  # type: ignore[return-value]
 
 
-# --- parts of the negative ELBO per row, from the values of losses -----------------------------------------------------
+# --- parts of the negative ELBO per row, from the values of losses ----------------------------------------------------
 
 
 def own_value(value: Tensor, rollout: Any, settings: Any) -> Tensor:

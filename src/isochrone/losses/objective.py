@@ -120,7 +120,7 @@ class TrainingObjective(nn.Module):
         return total, metrics | self.elbo(logged, rollout) | {"loss": stop_gradient(total, "for the log")}
 
     def elbo(self, values: Mapping[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
-        """{'nats/NAME': ..., 'elbo': minus their sum}: the ELBO per row, constants left out, and each loss's part of it.
+        """{'nats/NAME': ..., 'elbo': minus their sum}: the ELBO per row without constants, and each loss's part of it.
 
         A loss's value is not always its part: `kl` weighs two directions and has free nats, `reward` has a scale and no
         value on first rows. Empty without a `kl`; no 'elbo' where a loss is configured to something else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from isochrone.evals.context import Context
 from isochrone.evals.figure import ERROR, THEMES, figure, has
 from isochrone.evals.ground_truth import RecordedTruth, true_step
 from isochrone.evals.metric import Estimate, Refused, family, metric, metric_of
-from isochrone.evals.metrics.reach import REACHABILITY
+from isochrone.evals.metrics.reach import COLLAPSED, REACHABILITY
 from isochrone.evals.model_access import numpy, numpy_generator, single_frame_states, symmetric_distance
 from isochrone.evals.stats import bootstrap_mean, jackknife_interval
 
@@ -25,8 +26,6 @@ WORD = 8
 """Actions of the words whose order is changed."""
 WALKS = 512
 """Walks of each kind."""
-COLLAPSED = 1e-3
-"""d_p of one step, in actions, up to which p has collapsed: what is measured in such steps is rounding."""
 LEAST_STEP = 0.5
 """d_p of one step below which p does not count actions."""
 COLLAPSED_POSE = "a step does not move the pose: p has collapsed, and there is no step to measure in"
@@ -108,7 +107,8 @@ def _poses(model: Any) -> list[tuple[str, bool]]:
     return [("", True), ("_imagined", False)] if isinstance(model, HasOdometry) else [("", False)]
 
 
-class PerPlace(NamedTuple):
+@dataclass(frozen=True)
+class PerPlace:
     """Lengths of transitions, summed over those of each place: they are not independent of each other."""
 
     total: np.ndarray  # (C,)

@@ -20,7 +20,7 @@ from isochrone.evals.model_access import numpy, numpy_generator, single_frame_st
 from isochrone.evals.stats import auroc, auroc_interval
 
 MATCHED = 64
-"""Maximum number of pairs that look less far apart than a pipe's ends, of those that look farther, and of equal ones."""
+"""Maximum number of pairs that look nearer than a pipe's ends, of those that look farther, and of equal ones."""
 ALIKE = 0.1
 """Relative difference up to which two displacements look alike."""
 
@@ -60,7 +60,9 @@ def disagreement(context: Context) -> dict[str, Any]:
     }
     matches = matched_pairs(truth, draw)
     if not any(len(pairs) for pairs in matches):
-        return out | {"auroc": Refused("no two places look as far apart as a pipe's ends and are more than a step apart")}
+        return out | {
+            "auroc": Refused("no two places look as far apart as a pipe's ends and are more than a step apart")
+        }
     scores = _score(model, before, after)[piped]
     places = single_frame_states(model, truth.images, truth.spec.action)
     others = [_score(model, places[pairs[:, 0]], places[pairs[:, 1]]) for pairs in matches]

@@ -27,6 +27,8 @@ LOPSIDED = 4
 """Actions by which the two directions must differ for a pair to count in the asymmetry."""
 SAMPLE = 4096
 """Maximum number of pairs."""
+COLLAPSED = 1e-3
+"""Range of d_p, in actions, up to which p has collapsed."""
 
 REACHABILITY = Question(
     "reachability",
@@ -78,7 +80,8 @@ def reach(context: Context) -> dict[str, Any]:
     exact = np.where(goals, true, 0.0)
     error = np.abs(d_p - exact)
     constant = float(np.abs(true[goals] - np.median(true[goals])).mean())
-    rank, visible = spearman(d_p[goals], true[goals]), spearman(truth.displacement[goals], true[goals])
+    visible = spearman(truth.displacement[goals], true[goals])
+    rank = spearman(d_p[goals], true[goals]) if np.ptp(d_p[goals]) > COLLAPSED else float("nan")
     out: dict[str, Any] = {
         "spearman": Estimate(rank, pair_spearman(d_p, exact, goals), visible)
         if np.isfinite(rank)
@@ -88,6 +91,8 @@ def reach(context: Context) -> dict[str, Any]:
         "pairs": float(goals.sum()),
     }
     out |= _asymmetry(d_p, true, goals) | _unreachable(d_p, truth)
+    if "asymmetry" in out and np.isnan(rank):
+        out["asymmetry"] = Refused(out["spearman"])
     out |= _calibration(d_p[goals], true[goals])
     selected = draw.permutation(np.flatnonzero(goals))[:SAMPLE]
     out |= {
