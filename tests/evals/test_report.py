@@ -80,7 +80,7 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
     assert undefined == {"value": None, "refused": suite.NOT_FINITE, "target": "≤ 0.7", "met": False}
     results = {"action_consistency.drift": entry, "reach.mae": suite.entry_of("reach.mae", 0.1)}
     assert "refused, p has collapsed" in _flat(summary(results))  # type: ignore[arg-type]
-    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    html = report.write_report(tmp_path / "report.html", results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
     assert "p has collapsed" in html
     assert "1 of 2 targets met" in html
 
@@ -90,7 +90,7 @@ def test_a_target_that_the_baseline_meets_too_says_nothing(tmp_path: Path) -> No
     assert trivial == {"value": 0.1, "baseline": 0.6, "target": "≤ 0.7", "met": None}
     results = {"reach.mae": trivial}
     assert "≤ 0.7 baseline too" in summary(results)  # type: ignore[arg-type]
-    html = report.write_report(tmp_path, results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
+    html = report.write_report(tmp_path / "report.html", results, {}, {}).read_text(encoding="utf-8")  # type: ignore[arg-type]
     assert "the baseline meets it too" in html
     assert "targets met" not in html
 
