@@ -239,7 +239,7 @@ def _check_flags(episode: Episode, where: str) -> None:
     if episode.reward[0]:
         raise UserError(
             f"{where}: reward is {episode.reward[0]:g} on its first row, where nothing has arrived yet: your rewards "
-            "lie beside the action that earned them; move them down one row (isochrone data convert does)"
+            "lie beside the action that earned them; move them down one row"
         )
     if (episode.terminal & ~episode.last).any():
         raise UserError(f"{where}: 'terminal' is true on a row that is not 'last'; a terminal row ends its episode")

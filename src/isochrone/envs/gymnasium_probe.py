@@ -366,7 +366,9 @@ def _short(space: spaces.Space) -> str:
     """A space in a few words: the bounds of a Box may fill pages."""
     if isinstance(space, spaces.Dict):
         return f"Dict of {', '.join(map(str, space))}"
-    return f"Box{space.shape}" if isinstance(space, spaces.Box) else " ".join(str(space).split())[:60]
+    if isinstance(space, spaces.Box):
+        return f"Box{space.shape}"
+    return str(space) if isinstance(space, spaces.Discrete) else type(space).__name__
 
 
 def _text(path: Path) -> str:
