@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import io
 import json
 import os
 import random
@@ -489,13 +488,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="one case again, with what it said")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as quiet:
+    with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         if args.only is not None:
             print(json.dumps(bench.case(args.only), indent=1))
             return 0
-        rows = [bench.case(args.seed * 100_000 + number) for number in range(args.cases)]
-    del quiet
+        rows: list[dict[str, Any]] = []
+        for number in range(args.cases):
+            rows.append(bench.case(args.seed * 100_000 + number))
+            if rows[-1]["fault"]:
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # at once: the whole takes a while
     faults = [row for row in rows if row["fault"]]
     kinds = ("traceback", "hang", "silent", "touched outside", "no sentence", "raw characters")
     print(
