@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from isochrone.core.types import ActionSpec, Batch, Spec
-from isochrone.losses.routes import group_norms
+from isochrone.losses.routes import gradients, norms_of
 from isochrone.training.device import generator, launch
 from isochrone.training.step import Stepper
 from isochrone.workflows import factory
@@ -52,7 +52,7 @@ def agreement(recipe: str, spec: Spec, device: str) -> dict[str, float]:
         total.to(place)
         losses = total.values(batch.to(place), generator(0, "same noise"))
         groups = total.learner.groups()
-        norms = {f"{n}/{g}": s for n, v in losses.items() for g, s in group_norms(v, groups).items()}
+        norms = {f"{n}/{g}": s for n, v in losses.items() for g, s in norms_of(gradients(v, groups)).items()}
         results.append(({name: float(value) for name, value in losses.items()}, norms))
     return {kind: max(_differences(a, b)) for kind, a, b in zip(("loss", "gradient"), *results, strict=True)}
 

@@ -172,3 +172,20 @@ def test_list_and_doctor(isochrone) -> None:
     done = isochrone("doctor", "--json")
     assert done.code == 0
     assert "missing" not in [check["state"] for check in json.loads(done.out)]
+
+
+@pytest.mark.slow
+def test_eval_does_not_depend_on_the_order_of_planners(isochrone, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    small = ["--eval.pairs", "3", "--no-figures", "--json"]
+
+    def results(planners: str) -> dict[str, object]:
+        done = isochrone("eval", tmp_path / "run", "--compare-planners", planners, *small)
+        assert done.code == 0, done.err
+        return {key: entry for key, entry in json.loads(done.out).items() if "seconds" not in key}
+
+    both, other, alone = results("cem,shooting"), results("shooting,cem"), results("shooting")
+    assert both == other
+    shared = [key for key in alone if ".best." not in key]
+    assert {key: both[key] for key in shared} == {key: alone[key] for key in shared}
+    assert any(key.startswith("planning.shooting.") for key in shared)

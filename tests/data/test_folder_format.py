@@ -32,8 +32,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (about / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path / "site")
     registry._plugins.cache_clear()
+    registry._entry_points.cache_clear()
     yield
     registry._plugins.cache_clear()
+    registry._entry_points.cache_clear()
     registry._components["format"].pop("npz_folder", None)
 
 

@@ -183,6 +183,27 @@ def test_continuous_moves_slides_and_stops() -> None:
     assert go(24, 26.5, 1, -1) == [24, 22.5]  # nor against the will of the action
 
 
+@pytest.mark.parametrize("drawing", ["slow", "open", "fast"])
+def test_no_step_is_longer_than_its_pace_allows(drawing: str, tmp_path) -> None:
+    """Also while the box slips round corners: a slip is part of the step."""
+    char, most = {"slow": ("~", 2.0), "open": (".", 4.0), "fast": ("+", 8.0)}[drawing]
+    rows = [list(char * 16) for _ in range(16)]
+    for y in range(1, 16, 3):
+        for x in range(y % 2, 16, 3):
+            rows[y][x] = "#"
+    w = drawn(tmp_path, "\n".join("".join(row) for row in rows), actions="continuous")
+    rng = torch.Generator().manual_seed(0)
+    places = 60 * torch.rand(200_000, 2, generator=rng)
+    places = places[w.physics.free(places)]
+    action = 2 * torch.rand(len(places), 2, generator=rng) - 1
+    moved, _, piped = w.physics.glide(places, 4 * action)
+    step = (moved - places).abs().amax(-1)
+    assert not piped.any()
+    assert float(step.max()) <= most + 1e-4
+    assert float(step.max()) > 0.99 * most
+    assert ((moved - places).abs() > 4 * action.abs() * most / 4 + 1e-3).any(), "some slip round a corner"
+
+
 def test_continuous_pipes_and_zones() -> None:
     w = make("pipes", actions="continuous")
     state = w.at(torch.tensor([[5.0, 8.5]]))

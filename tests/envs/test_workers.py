@@ -242,3 +242,59 @@ def test_ctrl_c_ends_all_without_close(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+KILLED = """
+import ctypes, os, sys, threading, time
+import torch
+from rogue import Rogue
+from isochrone.envs.env_pool import EnvPool
+
+class Spins(Rogue):
+    def step(self, action):
+        if sys.argv[1] == "in Python":
+            while True:
+                pass
+        ctypes.PyDLL(None).sleep(3600)  # holds the interpreter's lock
+
+if __name__ == "__main__":
+    pool = EnvPool(Spins, 2, 2)
+    pool.reset(0)
+    print(*[worker.process.pid for worker in pool._workers], pool._memory[0].name, flush=True)
+    pool.step(torch.eye(5)[[4, 4]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spin", ["in Python", "in C"])
+def test_workers_that_spin_end_with_a_parent_that_is_killed(spin: str, tmp_path: Path) -> None:
+    if spin == "in C" and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux ends a process whose interpreter is locked")
+    (tmp_path / "script.py").write_text(KILLED)
+    path = os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests" / "support")))
+    words = [sys.executable, str(tmp_path / "script.py"), spin]
+    child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    *pids, name = child.stdout.readline().split()
+    time.sleep(0.5)  # until they spin
+    child.kill()
+    child.wait()
+    until = time.monotonic() + 20
+    while (left := [pid for pid in pids if _runs(int(pid))] + [name] * (SHARED / name).exists()) and (
+        time.monotonic() < until
+    ):
+        time.sleep(0.1)
+    for pid in pids:
+        if _runs(int(pid)):
+            os.kill(int(pid), signal.SIGKILL)
+    assert not left, "a worker, or the memory that it shares, outlived the process that started it"
+
+
+def _runs(pid: int) -> bool:
+    """Is there such a process, and not only its exit status?"""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"

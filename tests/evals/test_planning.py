@@ -11,8 +11,11 @@ import torch
 from perfect import Greedy, Perfect, make_env
 
 from isochrone.agents.baselines import NoOp
+from isochrone.core import registry
 from isochrone.core.errors import UserError
 from isochrone.core.types import Struct
+from isochrone.evals import suite
+from isochrone.evals.context import Context, EvalConfig
 from isochrone.evals.metric import Refused
 from isochrone.evals.metrics.planning import (
     Outcome,
@@ -163,3 +166,37 @@ def test_the_best_agent_is_measured_on_other_pairs_than_it_is_chosen_on(rng: tor
 def test_paths_to_a_few_near_goals_are_no_path_ratio(rng: torch.Generator) -> None:
     outcomes = {"a": _outcome([True] * 4 + [False] * 12), "random": _outcome([False] * 16)}
     assert "25 % of the goals" in _best(outcomes, ["a"], rng)["path_ratio"]
+
+
+class Dithers(Greedy):
+    """Greedy, with every second action at random: it draws."""
+
+    name = "dithers"
+
+    def start(self, batch: int, goal: dict[str, torch.Tensor], rng: Any = None) -> Any:
+        return {**super().start(batch, goal), "rng": rng}
+
+    def act(self, obs: Any, carry: Any, mode: str = "eval") -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        action, carry, info = super().act(obs, carry)
+        other = self.model.action.sample((len(action),), carry["rng"])
+        return torch.where(torch.rand(len(action), 1, generator=carry["rng"]) < 0.5, action, other), carry, info
+
+
+def test_numbers_of_a_planner_do_not_depend_on_the_others() -> None:
+    env = make_env()
+    model = Perfect(env)
+
+    def numbers(*names: str) -> dict[str, Any]:
+        agents = {name: Dithers(model) for name in names}
+        config = EvalConfig(pairs=40)
+        context = Context(model, config, torch.Generator().manual_seed(3), env=env, agents=agents)
+        outcome = suite.compute(registry.get("metric", "planning"), context)[0]
+        return {key: entry for key, entry in outcome.items() if ".seconds" not in key}
+
+    alone, both, other = numbers("a"), numbers("a", "b"), numbers("b", "a")
+    shared = [key for key in alone if ".best." not in key]
+    assert {key: both[key] for key in shared} == {key: alone[key] for key in shared}
+    assert both == other, "the order of planners"
+    assert 0 < alone["planning.a.success"]["value"] < 1
+    assert alone["planning.random.success"] == both["planning.random.success"]
+    assert both["planning.a.steps"] == both["planning.b.steps"], "all draw the same numbers"

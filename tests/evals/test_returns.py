@@ -133,3 +133,28 @@ def test_planned_returns_are_discounted_and_end_where_an_episode_breaks() -> Non
     found = tracker.summary(np.random.default_rng(0))
     assert (found["planned"], found["realized"], found["plan_optimism"]) == (1.0, 6.0, -5.0)  # the second env broke
     assert PlannedReturnTracker().summary(np.random.default_rng(0)) == {}
+
+
+class Wanders(Always):
+    """Random actions by the generator that it is given."""
+
+    name = "wanders"
+
+    def start(self, batch: int, goal: Any = None, rng: Any = None) -> Any:
+        return batch, rng
+
+    def act(self, obs: Any, carry: Any, mode: str = "eval") -> tuple[Tensor, Any, dict[str, Any]]:
+        batch, draw = carry
+        return torch.nn.functional.one_hot(torch.randint(5, (batch,), generator=draw), 5).float(), carry, {}
+
+
+def test_returns_of_an_agent_do_not_depend_on_the_others() -> None:
+    env = Counter(CounterConfig(length=4, size=4), num_envs=6)
+
+    def found(*names: str) -> dict[str, Any]:
+        return evaluate_returns(env, {name: Wanders(0) for name in names}, 0, rng(3))
+
+    alone, both, other = found("a"), found("a", "b"), found("b", "a")
+    for name in ("a", "random", "noop"):
+        assert alone[name] == both[name] == other[name]
+        assert alone[name].interval == both[name].interval == other[name].interval

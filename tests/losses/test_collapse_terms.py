@@ -93,3 +93,30 @@ def test_what_moves_things_is_refused_with_the_reason(name: str) -> None:
 def test_unknown_augmentations_are_refused() -> None:
     with pytest.raises(UserError, match="augment = 'sparkle': choose from noise, blur, brightness, contrast"):
         validate(Vicreg(augment=("sparkle",)))
+
+
+def test_both_views_are_trained() -> None:
+    """The gradient is that of the value: a view that is stopped, even in one of the three parts, would change it."""
+    model = tiny().double()
+    term, batch = registry.get("loss", "vicreg"), windows(1)[0]
+    batch = batch.replace(obs={"image": batch.obs["image"].double() / 255})
+    weights = list(model.encoder.parameters())
+    for part in ("invariance", "variance", "covariance"):
+        settings = term.settings(**{**dict.fromkeys(("invariance", "variance", "covariance"), 0.0), part: 1.0})
+
+        def value(settings: object = settings) -> torch.Tensor:
+            return term(model, Rollout(batch, {}, generator(3)), settings)
+
+        grads = torch.autograd.grad(value(), weights, allow_unused=True)
+        size = 1e-6
+        along = [torch.randn(p.shape, generator=generator(4)).double() for p in weights]
+        analytic = sum(float((g * d).sum()) for g, d in zip(grads, along, strict=True) if g is not None)
+        both = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, d in zip(weights, along, strict=True):
+                    p += sign * size * d
+                both.append(float(value()))
+                for p, d in zip(weights, along, strict=True):
+                    p -= sign * size * d
+        assert (both[0] - both[1]) / (2 * size) == pytest.approx(analytic, rel=1e-3), part

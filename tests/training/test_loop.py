@@ -1,7 +1,10 @@
 """The loop: rows, hooks, resume in one process, crash, time shares."""
 
 import json
+import os
 import resource
+import shutil
+from contextlib import ExitStack, closing
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from isochrone.training.loop import fit
 from isochrone.training.monitor import Meter, Stopwatch
 from isochrone.training.optim import OptimConfig
 from isochrone.training.run import Run
-from isochrone.training.sinks import Jsonl
+from isochrone.training.sinks import Jsonl, open_sinks
 
 
 def settings(**changes):
@@ -179,3 +182,99 @@ def test_meter_and_stopwatch():
     with watch.on("x"):
         pass
     assert watch.read() == (4.0, {"x": 0.5})
+
+
+# --- the folder is taken away
+
+
+def gone(path, config=None, sinks=("jsonl",), at=12, away=shutil.rmtree):
+    """The sentence with which a training ends whose folder is taken away after step `at`."""
+
+    def progress(now):
+        if now == at:
+            away(path)
+
+    with Run.create(path, {}) as run, pytest.raises(UserError) as caught:
+        with run.report_loss(), ExitStack() as stack:
+            opened = [stack.enter_context(closing(sink)) for sink in open_sinks(sinks, run, 30)]
+            reader = toy.Reader()
+            fit(toy.ToyObjective(), reader, config or settings(), OPTIM, run, opened, (), {"reader": reader}, progress)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("sinks", [("jsonl",), ("jsonl", "tensorboard")])
+@pytest.mark.parametrize("at", [12, 30])  # before a row of metrics, and after the last step
+def test_a_deleted_folder_ends_training_with_a_sentence(tmp_path, sinks, at):
+    said = gone(tmp_path / "run", sinks=sinks, at=at)
+    assert said.startswith(f"the run folder {tmp_path / 'run'} was moved or deleted during training")
+    assert not (tmp_path / "run").exists()  # and nothing makes it again
+
+
+def test_a_moved_folder_ends_training_and_can_be_continued(tmp_path):
+    said = gone(tmp_path / "run", away=lambda path: path.rename(tmp_path / "there"))
+    assert "continue where it is now with --resume" in said
+    assert not (tmp_path / "run").exists()
+    done, *_ = train(tmp_path / "there", settings())
+    assert done.done
+    assert done.began == 8
+
+
+def test_a_lost_checkpoint_folder_that_cannot_be_made_again_is_named(tmp_path):
+    def replace_by_a_file(path):
+        shutil.rmtree(path / "checkpoints")
+        (path / "checkpoints").write_text("")
+
+    said = gone(tmp_path / "run", away=replace_by_a_file)
+    assert said.startswith(f"{tmp_path / 'run' / 'checkpoints'} cannot be written")
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_without_permission_ends_training_with_a_sentence(tmp_path):
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents[:2]:
+        above.chmod(0o755)
+    try:
+        said = gone(tmp_path / "run", away=lambda path: os.seteuid(65534))
+        os.seteuid(0)
+        assert "cannot be written (Permission denied)" in said
+        said = gone(tmp_path / "other", away=lambda path: (path.chmod(0o700), os.seteuid(65534)))
+        assert "became inaccessible (Permission denied)" in said
+    finally:
+        os.seteuid(0)
+
+
+def test_an_error_of_something_else_is_not_the_folder_s(tmp_path):
+    def fail(now):
+        raise FileNotFoundError(2, "no such recording", "/elsewhere/a.h5")
+
+    with pytest.raises(FileNotFoundError, match="no such recording"):
+        train(tmp_path / "run", settings(), progress=fail)
+
+
+# --- the running median after a resume
+
+
+class Stages(toy.ToyObjective):
+    """Two losses, one of which ends at a third of the training."""
+
+    active = frozenset({"early", "late"})  # as a new objective has it: every loss
+
+    def set_progress(self, progress):
+        now = frozenset({"early", "late"}) if progress < 0.3 else frozenset({"late"})
+        changed, self.active = now != self.active, now
+        return changed
+
+    def group_spans(self):
+        return {}
+
+
+def test_the_running_median_goes_on_after_a_resume(tmp_path):
+    train(tmp_path / "whole", settings(), total=Stages())
+    with pytest.raises(Enough):
+        train(tmp_path / "cut", settings(), total=Stages(), progress=stop_at(20))
+    train(tmp_path / "cut", settings(), total=Stages())
+    states = [checkpoint.load_state(tmp_path / name / "checkpoints" / "00000030") for name in ("whole", "cut")]
+    whole, cut = (state["stepper"]["guard"]["recent"] for state in states)
+    assert len(whole) == 21  # since the change of losses
+    assert torch.equal(whole, cut)

@@ -90,9 +90,10 @@ def test_generators_are_apart_and_repeat():
     assert not torch.equal(first["sample"], torch.rand(4, generator=generator(8, "sample")))
 
 
-def test_launch_sets_threads_and_device():
-    fabric = launch(TrainConfig(threads=2, accelerator="cpu"))
-    assert torch.get_num_threads() == 2
+def test_launch_sets_the_device_and_leaves_the_threads():
+    before = torch.get_num_threads()
+    fabric = launch(TrainConfig(threads=before + 1, accelerator="cpu"))
+    assert torch.get_num_threads() == before
     assert fabric.device.type == "cpu"
 
 

@@ -52,7 +52,7 @@ def _texts(kind: str) -> dict[str, str]:
         from isochrone.envs.whitebox import maps
 
         return {name: _map_text(maps.load(name)) for name in maps.names()}
-    return {name: _first_line(registry.get(kind, name)) for name in registry.names(kind)}
+    return {name: _first_line(component) for name, component in registry.components(kind).items()}
 
 
 def _first_line(component: Callable[..., Any]) -> str:

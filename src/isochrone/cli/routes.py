@@ -69,7 +69,7 @@ def _all_recipes(args: argparse.Namespace, changes: dict[str, str]) -> int:
     if changes or args.recipe:
         raise UserError("--all shows every recipe as it is: leave out recipes and their options")
     out = None if args.write is None else output_file(args.write, "--write")
-    page = routes.to_page({name: routes.measure_routes(make_config(name)) for name in registry.names("recipe")})
+    page = routes.to_page({name: routes.measure_routes(make_config(name)) for name in registry.components("recipe")})
     if out is not None:
         atomic_write(out, page)
         log.info("wrote %s", out)

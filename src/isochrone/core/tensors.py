@@ -17,6 +17,13 @@ def rng_kwargs(rng: torch.Generator | None) -> dict[str, Any]:
     return {} if rng is None else {"generator": rng, "device": rng.device}
 
 
+def copy_generator(rng: torch.Generator) -> torch.Generator:
+    """A generator that will draw the same numbers as `rng`, which stays as it is."""
+    copy = torch.Generator(rng.device)
+    copy.set_state(rng.get_state())
+    return copy
+
+
 def as_float(image: Tensor) -> Float[Tensor, "... C Y X"]:
     """uint8 0..255 -> float 0..1; floats pass unchanged. Images stay uint8 until an encoder calls this."""
     return image.float().div_(255) if image.dtype == torch.uint8 else image

@@ -25,7 +25,7 @@ def open_format(path: Path | str) -> Format:
     """
     path = Path(path)
     check_regular(path, "recording")
-    formats: dict[str, Format] = {name: registry.get("format", name)() for name in registry.names("format")}
+    formats: dict[str, Format] = {name: make() for name, make in registry.components("format", type).items()}
     matches = [name for name, form in formats.items() if form.detect(path)]
     if not matches:
         missing = "" if path.exists() else " (and there is no such file or folder)"

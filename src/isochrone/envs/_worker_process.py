@@ -14,6 +14,8 @@ import logging
 import multiprocessing as mp
 import os
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +38,7 @@ def serve(pipe: Connection) -> None:
     with suppress(OSError):  # no standard error
         os.dup2(2, 1)  # standard output is for the results of a command, not for what a simulator prints
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when workers end
+    end_with_parent()
     envs, shared = None, None
     try:
         make, indices, environ = pipe.recv()
@@ -69,6 +72,30 @@ def _make_envs(make: MakeEnv, indices: Sequence[int]) -> tuple[LocalEnvs, list[s
     envs = LocalEnvs(make, indices)
     log.removeHandler(handler)
     return envs, [notes.get().getMessage() for _ in range(notes.qsize())]
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started the pool ends, however it ends and whatever runs here.
+
+    The parent holds the other end of a pipe that carries nothing, its *sentinel*: when the parent is gone it closes.
+    A thread waits for that. On Linux the kernel also sends SIGKILL then, because a simulator may hold the interpreter's
+    lock for ever. (PR_SET_PDEATHSIG would wait for the fork server, which lives as long as its workers do.)
+    """
+    parent = mp.parent_process()
+    assert parent is not None  # this is a worker
+
+    def wait_for_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    if sys.platform == "linux":
+        import fcntl
+
+        sentinel = parent.sentinel  # type: ignore[attr-defined]
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _run_commands(pipe: Connection, envs: LocalEnvs) -> None:

@@ -20,8 +20,6 @@ from PIL import Image
 from isochrone.core import registry
 from isochrone.evals.metric import Question
 
-matplotlib.use("Agg", force=False)
-
 HERO = -1
 """The order of the figure at the head of the report."""
 
@@ -110,7 +108,7 @@ def figure(
 
 def figures() -> list[ReportFigure]:
     """Every registered figure, in the order of the report."""
-    return sorted((registry.get("figure", name) for name in registry.names("figure")), key=lambda f: (f.order, f.name))
+    return sorted(registry.components("figure", ReportFigure).values(), key=lambda f: (f.order, f.name))
 
 
 def has(arrays: Mapping[str, Any], *names: str) -> bool:

@@ -214,8 +214,9 @@ def family(
 
 def families() -> list[Family]:
     """Every registered family, in the order in which they run: those that share a random stream first."""
-    registered: list[Family] = [registry.get("metric", name) for name in registry.names("metric")]
-    return sorted(registered, key=lambda f: (f.draw_order is None, f.draw_order or 0, f.name))
+    return sorted(
+        registry.components("metric", Family).values(), key=lambda f: (f.draw_order is None, f.draw_order or 0, f.name)
+    )
 
 
 def declared() -> list[tuple[Question, Metric]]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from isochrone.core import registry
 from isochrone.core.files import atomic_write
 from isochrone.evals.context import Context, EvalConfig
 from isochrone.evals.ground_truth import Act, random_actions, record
@@ -113,5 +112,7 @@ def write_results(path: Path, results: Results, about: Mapping[str, Any] | None 
 
 def draw_all(arrays: Mapping[str, Any], theme: str = "light") -> dict[str, Any]:
     """{name: matplotlib Figure} of every registered figure whose arrays exist."""
-    figures = {name: registry.get("figure", name)(arrays, theme) for name in registry.names("figure")}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    from isochrone.evals.figure import figures  # imports matplotlib
+
+    drawn = {figure.name: figure(arrays, theme) for figure in figures()}
+    return {name: image for name, image in drawn.items() if image is not None}

@@ -93,6 +93,8 @@ def action_delta_dp(model, rollout, settings) -> Tensor:
     extra_updates=ATTACHED_P,
     reads={"h", "p", "dp"},
     uses={"model.odometry"},
+    constant={"h", "p"},
+    fewer_constant={"encoder_attached": {"p"}, "predictor_attached": {"h"}},
     source="docs/background.md, The original losses",
     settings=Robust,
     undefined_in={"summed_pose": SUMMED},
@@ -146,6 +148,7 @@ class TrimmedMean:
     extra_updates=ATTACHED_P,
     reads={"p", "dp"},
     uses={"model.metric"},
+    constant={"p"},
     source="docs/background.md, The original losses",
     settings=TrimmedMean,
 )

@@ -76,7 +76,7 @@ def covariance(z: Float[Tensor, "N Z"]) -> Float[Tensor, ""]:
 @loss(
     "vicreg",
     updates={"encoder"},
-    reads={"z"},
+    reads=set(),
     uses={"model.encode_image"},
     source="Bardes et al. 2022 (VICReg), eq. 1-6",
     settings=Vicreg,

@@ -241,6 +241,7 @@ def from_depth_2(x: Tensor | Struct) -> Any:
     "overshoot_kl",
     updates={"prior", *BELIEF},
     reads={"posterior", "overshoot"},
+    constant={"posterior"},
     source=f"{PLANET}, eq. 7; the posteriors of d > 1 are stopped",
     settings=Kl,
     probe_overrides={"free": 0.0},

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isochrone.core.types import Batch
 from isochrone.losses.objective import TrainingObjective
-from isochrone.losses.routes import gradients
+from isochrone.losses.routes import Motion, gradients, names_of
 
 ZERO = 1e-9  # summed squares of float32 rounding stay below this at the scale of one action
 COPY = 0.999
@@ -27,10 +27,12 @@ class LossProbe:
 
 @dataclass(frozen=True)
 class Liveness:
-    """The probe of every loss, and one sentence per fault."""
+    """The probe of every loss, one sentence per fault, and the weights that no loss moves though one declares their
+    group."""
 
     probes: dict[str, LossProbe]
     faults: list[str]
+    unmoved: list[str]
 
     def table(self) -> str:
         """Plain text, one row per loss: value, then gradient norm of each group that has one."""
@@ -59,18 +61,27 @@ def liveness(total: TrainingObjective, probes: Sequence[Batch], seed: int = 0) -
     values: dict[str, list[float]] = {name: [] for name in total.losses}
     norms = {name: dict.fromkeys(groups, 0.0) for name in total.losses}
     vectors: dict[str, Tensor] = {}
+    motion = Motion()
     for i, batch in enumerate(probes):
         losses = total.values(batch, torch.Generator().manual_seed(seed + i), probe=True)
         for name, loss in losses.items():
             grads = gradients(loss, groups)
             values[name].append(loss.item())
+            motion.add(grads, groups)
             for g, parts in grads.items():
                 size = sum(float(x.square().sum()) for x in parts if x is not None) ** 0.5
                 norms[name][g] = max(norms[name][g], size)
             if i == 0:
                 vectors[name] = _flat(grads, groups)
     measured = {name: LossProbe(values[name], norms[name]) for name in total.losses}
-    return Liveness(measured, [f for name, p in measured.items() for f in _faults(name, p)] + _copies(vectors))
+    faults = [f for name, p in measured.items() for f in _faults(name, p)] + _copies(vectors)
+    return Liveness(measured, faults, motion.missing(_expected_to_move(total, groups), names_of(total.learner)))
+
+
+def _expected_to_move(total: TrainingObjective, groups: dict[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
+    """The groups that a loss declares, without those behind a layer that is all zero at first, as some heads are."""
+    used = {group for loss in total.losses.values() for group in loss.declared(groups, total.model.modes)}
+    return {g: ps for g, ps in groups.items() if g in used and all(p.dim() < 2 or bool(p.any()) for p in ps)}
 
 
 def _faults(name: str, probe: LossProbe) -> list[str]:

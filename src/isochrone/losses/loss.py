@@ -4,10 +4,11 @@
     def h2z(model, rollout, settings): ...
 
 `reads` are rollout fields; `uses` are modules and methods of the model that the function calls ("model.metric"), and
-other parts of the learner ("actor"), which it receives as keyword arguments.
+other parts of the learner ("actor"), which it receives as keyword arguments. `constant` are those of `reads` and
+`uses` that it takes as they are: a target, a weight. All others get a gradient (`isochrone routes` checks both).
 
 A model may have modes (`model.modes`, such as {"encoder_attached"}): `extra_updates` adds groups in a mode,
-`fewer_updates` removes them, and wins.
+`fewer_updates` removes them, and wins; `fewer_constant` says what gets a gradient in a mode although it is `constant`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class Loss:
     fewer_updates: Mapping[str, frozenset[str]] = field(default_factory=dict)
     undefined_in: Mapping[str, str] = field(default_factory=dict)  # mode -> why the loss is an identity there
     uses: frozenset[str] = frozenset()
+    constant: frozenset[str] = frozenset()
+    fewer_constant: Mapping[str, frozenset[str]] = field(default_factory=dict)
     probe_overrides: Mapping[str, Any] = field(default_factory=dict)  # settings that keep its gradient alive in probes
     nats: Callable[[Tensor, Rollout, Any], Tensor | None] | None = None  # its part of the negative ELBO per row
 
@@ -102,6 +105,10 @@ class Loss:
         more = frozenset().union(*(self.extra_updates.get(mode, ()) for mode in modes))
         less = frozenset().union(*(self.fewer_updates.get(mode, ()) for mode in modes))
         return ((self.updates | more) - less) & frozenset(groups)
+
+    def constants(self, modes: Iterable[str] = ()) -> frozenset[str]:
+        """What this loss reads or uses without passing it a gradient, in the modes of a model."""
+        return self.constant - frozenset().union(*(self.fewer_constant.get(mode, ()) for mode in modes))
 
     def check(self, learner: Any, allow_dead: bool = False) -> None:
         """UserError for a learner that cannot feed this loss, or for a mode in which it is an identity."""
@@ -155,6 +162,8 @@ def loss(
     extra_updates: Mapping[str, set[str]] | None = None,
     fewer_updates: Mapping[str, set[str]] | None = None,
     undefined_in: Mapping[str, str] | None = None,
+    constant: set[str] | None = None,
+    fewer_constant: Mapping[str, set[str]] | None = None,
     probe_overrides: Mapping[str, Any] | None = None,
     nats: Callable[[Tensor, Rollout, Any], Tensor | None] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Loss]:
@@ -176,6 +185,8 @@ def loss(
             {k: frozenset(v) for k, v in (fewer_updates or {}).items()},
             dict(undefined_in or {}),
             frozenset(uses or ()),
+            frozenset(constant or ()),
+            {k: frozenset(v) for k, v in (fewer_constant or {}).items()},
             dict(probe_overrides or {}),
             nats,
         )

@@ -17,6 +17,7 @@ ATTACHED = {"encoder_attached": {"encoder"}}
     updates={"predictor", "h2z", "z2h"},
     extra_updates=ATTACHED,
     reads={"z", "z_hat"},
+    constant={"z"},
     source="docs/background.md, The original losses",
     settings=Robust,
 )
@@ -32,6 +33,7 @@ def jepa(model, rollout, settings) -> Tensor:
     extra_updates=ATTACHED,
     reads={"z", "h"},
     uses={"model.predict_z"},
+    constant={"z"},
     source="docs/background.md, The original losses",
 )
 def h2z(model, rollout, settings) -> Tensor:
@@ -47,6 +49,7 @@ def h2z(model, rollout, settings) -> Tensor:
     updates={"z2h"},
     reads={"z"},
     uses={"model.z2h", "model.h2z", "model.normalize_z"},
+    constant={"z"},
     source="docs/background.md, The original losses",
 )
 def z2h(model, rollout, settings) -> Tensor:
@@ -60,6 +63,7 @@ def z2h(model, rollout, settings) -> Tensor:
     updates={"z2h"},
     reads={"z_in", "h"},
     uses={"model.z2h"},
+    constant={"z_in", "h"},
     source="docs/background.md, Belief without a clock",
 )
 def h_start(model, rollout, settings) -> Tensor:
@@ -82,6 +86,7 @@ ROLLOUT_GROUPS = {"predictor", "h2z", "z2h"}
     updates=ROLLOUT_GROUPS,
     extra_updates=ATTACHED,
     reads={"h", "open_loop"},
+    constant={"h"},
     source="docs/background.md, The original losses",
 )
 def rollout_kstep_h(model, rollout, settings) -> Tensor:
@@ -96,6 +101,7 @@ def rollout_kstep_h(model, rollout, settings) -> Tensor:
     updates=ROLLOUT_GROUPS,
     extra_updates=ATTACHED,
     reads={"h", "open_loop"},
+    constant={"h"},
     source="docs/background.md, The original losses",
 )
 def rollout_kstep_delta_h(model, rollout, settings) -> Tensor:
@@ -113,6 +119,7 @@ def rollout_kstep_delta_h(model, rollout, settings) -> Tensor:
     updates=ROLLOUT_GROUPS,
     extra_updates=ATTACHED,
     reads={"z", "open_loop"},
+    constant={"z"},
     source="docs/background.md, The original losses",
     settings=Robust,
 )

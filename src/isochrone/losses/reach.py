@@ -131,6 +131,7 @@ class Bellman(CoordinateDropout):
     updates={"pose", "metric"},
     reads={"z_in", "h", "p"},
     uses={"model.metric", "model.pose_of", "model.predict", "model.predict_z"},
+    constant={"z_in", "h"},
     source="Bellman's optimality equation for unit costs (Kaelbling 1993), on one imagined step",
     settings=Bellman,
     extra_updates={"encoder_attached": {"encoder"}},

@@ -12,10 +12,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What was declared and what was measured. `moved[loss][group]` is the largest gradient norm over all probes."""
+    """What was declared and what was measured.
+
+    `moved[loss][group]` is the largest gradient norm over all probes. `unmoved` names the weights, and the inputs of
+    weights, that no loss moves although one declares their group; `leaks` are faults found by other checks.
+    """
 
     declared: dict[str, frozenset[str]]
     moved: dict[str, dict[str, float]]
+    unmoved: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
 
     def violations(self) -> list[str]:
         """One sentence per violation; empty where all declarations are right."""
@@ -28,7 +34,8 @@ class GradientReport:
                 out.append(f"loss '{loss}' gives '{g}' a gradient that is not finite")
             for g in sorted(want - have):
                 out.append(f"loss '{loss}' declares '{g}' but no probe gave it a gradient")
-        return out
+        out += [f"no loss moves {weight}, though a loss declares its group" for weight in self.unmoved]
+        return [*out, *self.leaks]
 
     def table(self) -> str:
         """Markdown: rows are losses, columns groups; ● declared and measured, · neither, ✗ a violation."""
@@ -66,11 +73,60 @@ def check_routes(
                 f"the groups are {sorted(parameters)}"
             )
     moved = {name: dict.fromkeys(parameters, 0.0) for name in losses}
+    motion = Motion()
     for probe in probes:
         for name, (fn, _) in losses.items():
-            for group, size in group_norms(fn(probe), parameters).items():
+            found = gradients(fn(probe), parameters)
+            motion.add(found, parameters)
+            for group, size in norms_of(found).items():
                 moved[name][group] = max(moved[name][group], size)
-    return GradientReport(declared, moved)
+    used = {group: weights for group, weights in parameters.items() if any(group in d for d in declared.values())}
+    return GradientReport(declared, moved, tuple(motion.missing(used, names_of(module))))
+
+
+def names_of(module: nn.Module | None) -> dict[int, str]:
+    """The name of each parameter of a module, by its id."""
+    return {} if module is None else {id(p): name for name, p in module.named_parameters()}
+
+
+class Motion:
+    """What the gradients of all losses together move: each weight, and each input of a weight (its second dimension).
+
+    A group moves if any of its weights does; a module in it whose input is cut off shows only here.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, Tensor] = {}  # id of a weight -> (inputs), or () where it has fewer than two dimensions
+
+    def add(self, found: Mapping[str, Sequence[Tensor | None]], groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        """Add the gradients of one loss, as from `gradients`."""
+        for group, grads in found.items():
+            for weight, grad in zip(groups[group], grads, strict=True):
+                if grad is not None:
+                    size = grad.abs().sum([d for d in range(grad.dim()) if d != 1 or grad.dim() < 2])
+                    self.sizes[id(weight)] = self.sizes.get(id(weight), 0) + size
+
+    def missing(self, groups: Mapping[str, Sequence[nn.Parameter]], names: Mapping[int, str]) -> list[str]:
+        """The weights of these groups that nothing moved, and how many inputs of the others."""
+        out = []
+        for group, weights in groups.items():
+            for number, weight in enumerate(weights):
+                name = f"'{names.get(id(weight), f'{group}[{number}]')}'"
+                size = self.sizes.get(id(weight))
+                if size is None or not bool(size.any()):
+                    out.append(name)
+                elif size.dim() and (begin_end := _cut(size == 0)):
+                    out.append(f"inputs {begin_end[0]} to {begin_end[1]} of the {len(size)} of {name}")
+        return out
+
+
+def _cut(dead: Tensor) -> tuple[int, int] | None:
+    """The first and last dead input where they are neighbours, as those of a part that was cut off are.
+
+    Single ones are dead on small probes for other reasons: pixels that never change, units that a ReLU silences.
+    """
+    where = dead.nonzero()[:, 0].tolist()
+    return (where[0], where[-1]) if len(where) > 1 and where[-1] - where[0] + 1 == len(where) else None
 
 
 def gradients(loss: Tensor, groups: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, list[Tensor | None]]:
@@ -82,10 +138,10 @@ def gradients(loss: Tensor, groups: Mapping[str, Sequence[nn.Parameter]]) -> dic
     return {name: [next(grads) for _ in ps] for name, ps in groups.items()}
 
 
-def group_norms(loss: Tensor, groups: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, float]:
-    """Norm of the gradient of `loss` in each group; NaN counts as movement (inf)."""
+def norms_of(found: Mapping[str, Sequence[Tensor | None]]) -> dict[str, float]:
+    """Norm of the gradient in each group, as from `gradients`; NaN counts as movement (inf)."""
     out = {}
-    for name, grads in gradients(loss, groups).items():
+    for name, grads in found.items():
         square = sum(float(g.double().square().sum()) for g in grads if g is not None)
         out[name] = square**0.5 if square == square else float("inf")
     return out

@@ -47,6 +47,7 @@ def gate(error: Float[Tensor, "*B"], scale: float) -> Float[Tensor, "*B"]:
     "z_smooth",
     updates={"encoder"},
     reads={"z", "z_hat"},
+    constant={"z_hat"},
     source="docs/background.md, Robust smoothness",
     settings=Smooth,
 )

@@ -26,6 +26,14 @@ class Model(nn.Module):
     """Does the environment have to show an image?"""
     is_stochastic = False
     """Do `update`, `step` and `imagine` sample latents with their `rng`?"""
+    exact_gradient = True
+    """Are its gradients those of its values? Not where samples are passed straight through."""
+    remembers = True
+    """Does a row of the filter depend on the rows before it?"""
+    step_ignores: frozenset[str] = frozenset()
+    """Parts of the state that nothing else in the next state depends on."""
+    step_stops: frozenset[str] = frozenset()
+    """Parts of the next state that pass no gradient to some inputs of `step`, on purpose."""
     cacheable_field: str | None = None
     """A rollout field that `encode_image` computes from one frame; `encode` takes it from `batch.cached` if there."""
 

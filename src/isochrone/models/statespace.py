@@ -237,6 +237,7 @@ class StateSpace(Model):
             self.latent: Any = Deterministic(c.stoch)
         else:
             self.latent = Categorical(c.stoch, c.classes, c.unimix) if c.classes else Gaussian(c.stoch, c.min_std)
+        self.exact_gradient = not isinstance(self.latent, Categorical)
         optional = {
             "image_hat": "image" in spec.obs,
             "frames": "image" in spec.obs,
@@ -268,6 +269,7 @@ class StateSpace(Model):
         if c.posterior == "decoupled":
             memoryless = frozenset() if self.memory else frozenset({StateSpaceMode.DECOUPLED_MEMORYLESS})
             self.modes = memoryless | {StateSpaceMode.DECOUPLED_POSTERIOR}
+            self.remembers = not memoryless
         self._step_fn: Any = torch.compile(self.filter_step) if c.compile == "step" else self.filter_step
         self._loop_fn: Any = torch.compile(self.filter_loop) if c.compile == "unroll" else self.filter_loop
 

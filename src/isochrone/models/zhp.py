@@ -147,6 +147,8 @@ class ZHP(Model):
         # linear read-outs of what moved in the image, in units of ten pixels
         self.displacement_head, self.displacement_head_h = (nn.Linear(n, 2, bias=False) for n in (c.z, c.h))
         self.modes = config.modes()
+        self.step_ignores = frozenset({"p"})
+        self.step_stops = frozenset({"p"} if c.pose == "summed" or c.imagine_p == "odometry" else ())
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The partition that routes are declared in."""

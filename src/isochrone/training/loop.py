@@ -18,7 +18,7 @@ from isochrone.core.protocols import Sink
 from isochrone.core.types import Batch
 from isochrone.training import checkpoint, tree
 from isochrone.training.config import TrainConfig
-from isochrone.training.device import generator, launch
+from isochrone.training.device import compute_settings, generator, launch
 from isochrone.training.monitor import Diverged, Meter, Stopwatch
 from isochrone.training.optim import OptimConfig
 from isochrone.training.run import Run
@@ -91,8 +91,9 @@ def fit(
     """
     optim = {name: validate(settings, f"optim.{name}.") for name, settings in optim.items()}
     loop = Loop(objective, sample, validate(config), optim, run, sinks, hooks, stateful or {})
-    began = loop.begin()
-    with stop_on_signal() as request:
+    devices = [loop.device] if loop.device.type == "cuda" else []
+    with compute_settings(config), torch.random.fork_rng(devices), run.report_loss(), stop_on_signal() as request:
+        began = loop.begin()
         while loop.stepper.count < loop.config.steps and not request:
             loop.advance()
             if progress is not None:
@@ -198,6 +199,7 @@ class Loop:
         return self.saved
 
     def _save(self, root: Path, keep: int) -> Path:
+        self.run.check_present()
         for thing in self.stateful.values():
             if isinstance(thing, Flushed):
                 thing.flush()
@@ -256,6 +258,7 @@ class Loop:
             self.write(step, values)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
+        self.run.check_present()  # a sink would make a deleted folder again
         for sink in self.sinks:
             sink.write(step, values)
 

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -135,6 +136,33 @@ class Run:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def check_present(self) -> None:
+        """UserError where the folder is not there any more, or cannot be entered."""
+        try:
+            os.stat(self.path / "config.json")
+        except OSError as error:
+            gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+            what = "was moved or deleted" if gone else f"became inaccessible ({error.strerror})"
+            raise UserError(
+                f"the run folder {self.path} {what} during training, which therefore stopped: "
+                "put it back, or continue where it is now with --resume FOLDER"
+            ) from None
+
+    @contextmanager
+    def report_loss(self) -> Iterator[None]:
+        """Turn an OSError that comes of the folder being moved, deleted or closed to us into a UserError."""
+        try:
+            yield
+        except OSError as error:
+            self.check_present()
+            file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
+            if file is None or not file.is_relative_to(self.path):
+                raise  # of something else: an environment, a recording
+            raise UserError(
+                f"{file} cannot be written ({error.strerror}), so training stopped: give the folder its permissions "
+                f"back, then continue with --resume {self.path}"
+            ) from error
 
     # --- what is in the folder --------------------------------------------------------------------
 

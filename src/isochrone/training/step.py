@@ -111,6 +111,8 @@ class Stepper:
             part.optimizer.load_state_dict(blank)
         self.guard.restore(state["guard"])
         self.count = int(state["count"])
+        if isinstance(self.objective, Staged):  # as at the last step, so that the next one restarts no running median
+            self.objective.set_progress(max(0, self.count - 1) / self.config.steps)
 
     def _check_moments(self, stored: Mapping[str, Mapping[str, Tensor]]) -> None:
         """UserError where the averages of a weight have another shape than the weight: torch would not notice."""

@@ -22,7 +22,7 @@ from isochrone.evals import store, suite
 from isochrone.evals.context import Context
 from isochrone.evals.progress import Progress
 from isochrone.evals.suite import Results
-from isochrone.training.device import generator
+from isochrone.training.device import compute_settings, generator
 from isochrone.workflows import dataset, factory, requirements
 from isochrone.workflows.loaded_run import LoadedRun, holdout_losses
 
@@ -66,6 +66,11 @@ def context_of(trained: LoadedRun) -> Iterator[Context]:
     A recording of the environment where it has ground truth, else windows never trained on. Agents plan between pairs
     of places, or play whole episodes where they need no goal.
     """
+    with compute_settings(trained.config.train):
+        yield from _context_of(trained)
+
+
+def _context_of(trained: LoadedRun) -> Iterator[Context]:
     config = trained.config
     recording = config.eval.episodes * config.eval.length * row_bytes(trained.spec)
     requirements.check_memory(recording, "the recording to measure on", "lower eval.episodes or eval.length")

@@ -22,6 +22,7 @@ from isochrone.core.types import Spec
 from isochrone.data.source import open_format
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
+from isochrone.training.device import DrawFrom
 from isochrone.training.learner import Learner
 
 log = logging.getLogger(__name__)
@@ -127,10 +128,9 @@ def spec_of(config: Config) -> Spec:
 def make_learner(config: Config, spec: Spec) -> Learner:
     """The model and the trainable parts of the agent, initialised from `train.seed`.
 
-    torch's global random state is unchanged.
+    torch's global random state is neither read nor changed, so that several threads may make learners.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)  # initialisers only use torch's global generator
+    with DrawFrom(torch.Generator().manual_seed(config.train.seed)):
         model = registry.get("model", config.model.name)(config.model, spec)
         return Learner({"model": model, **registry.get("agent", config.agent.name).modules(config.agent, model, spec)})
 

@@ -99,7 +99,6 @@ def load(path: str | Path, changes: Mapping[str, Any] | None = None, trust: bool
     if not names & {"env", "env.map_file"}:
         config = factory.with_kept_file(config, run.path)
     config = factory.with_changes(config, changes or {})
-    torch.set_num_threads(config.train.threads)
     spec = read_spec(run.path / SPEC)
     learner = factory.make_learner(config, spec)
     newest = run.newest()

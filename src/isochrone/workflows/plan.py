@@ -20,6 +20,7 @@ from isochrone.core.files import atomic_write, writing
 from isochrone.core.protocols import Agent, GroundTruth, HasCells
 from isochrone.core.types import tree_map
 from isochrone.evals.metrics.planning import HOLD, at_goal, tolerance
+from isochrone.training.device import compute_settings
 from isochrone.workflows import factory
 from isochrone.workflows.loaded_run import LoadedRun
 
@@ -83,6 +84,17 @@ def execute_plan(
         UserError: the environment has no ground truth or no such cell, the goal cannot be reached or is the start, or
             the agent does not plan towards a goal.
     """
+    with compute_settings(loaded.config.train):
+        return _execute(loaded, start, goal, clock, budget)
+
+
+def _execute(
+    loaded: LoadedRun,
+    start: tuple[int, int] | None,
+    goal: tuple[int, int] | None,
+    clock: Callable[[], float],
+    budget: int,
+) -> PlanEpisode:
     env: Any = loaded.make_env(1)
     if not isinstance(env, GroundTruth):
         name = loaded.config.env.name

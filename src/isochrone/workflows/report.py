@@ -19,9 +19,10 @@ from isochrone.evals.report import agent_table, measured_rows, write_report
 from isochrone.evals.store import curves
 from isochrone.evals.suite import Results
 from isochrone.recipes.schema import Config
+from isochrone.training.device import compute_settings
 from isochrone.training.run import Run
 from isochrone.workflows.evaluate import newest_figures
-from isochrone.workflows.loaded_run import load
+from isochrone.workflows.loaded_run import LoadedRun, load
 from isochrone.workflows.routes import measure_routes, to_text
 
 WIDTH = 80
@@ -45,7 +46,7 @@ def report(path: Path, trust: bool = False, out: Path | None = None) -> Path:
         "about": _about(trained.config, stored.get("about", {})),
         "config": run.config,
         "versions": _versions(run),
-        "routes": to_text(measure_routes(trained.config, trained.spec, trained.learner)),
+        "routes": _routes(trained),
     }
     return write_report(out or run.path / "report.html", stored.get("results", {}), images, meta, dark_images)
 
@@ -67,6 +68,11 @@ def _versions(run: Run) -> dict[str, Any]:
     flat |= stored.get("packages", {}) | stored.get("machine", {})
     resumed = len(stored.get("resumed", []))
     return {k: v for k, v in flat.items() if v is not None} | ({"resumed": f"{resumed} times"} if resumed else {})
+
+
+def _routes(trained: LoadedRun) -> str:
+    with compute_settings(trained.config.train):
+        return to_text(measure_routes(trained.config, trained.spec, trained.learner))
 
 
 # --- the terminal table ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -11,6 +12,7 @@ from isochrone.core import registry
 from isochrone.core.types import Batch, Spec
 from isochrone.data.collect import collect, random_policy
 from isochrone.data.replay import ReplayBuffer
+from isochrone.losses.flow import loss_leaks, model_leaks
 from isochrone.losses.routes import GradientReport, check_routes
 from isochrone.recipes.schema import Config
 from isochrone.training.device import generator
@@ -89,7 +91,10 @@ def measure_routes(config: Config, spec: Spec | None = None, learner: Learner | 
     _randomize_zero_weights(learner)
     groups, modes = learner.groups(), learner.model.modes
     losses = {name: (value_of(name), loss.declared(groups, modes)) for name, loss in objective.losses.items()}
-    return check_routes(groups, losses, probe_batches(config, spec), learner)
+    probes = probe_batches(config, spec)
+    report, rng = check_routes(groups, losses, probes, learner), partial(generator, 0, "terms")
+    leaks = [*loss_leaks(objective, probes, rng), *model_leaks(learner.model, probes[0], objective.needs, rng)]
+    return replace(report, leaks=tuple(leaks))
 
 
 @torch.no_grad()
@@ -111,7 +116,7 @@ def without_unused_groups(report: GradientReport) -> tuple[GradientReport, list[
     used = {group for loss in report.moved for group in (*moved_groups(report, loss), *report.declared[loss])}
     unused = [group for group in next(iter(report.moved.values()), {}) if group not in used]
     moved = {loss: {g: norm for g, norm in norms.items() if g in used} for loss, norms in report.moved.items()}
-    return GradientReport(report.declared, moved), unused
+    return replace(report, moved=moved), unused
 
 
 def to_text(report: GradientReport) -> str:
@@ -124,7 +129,9 @@ def to_text(report: GradientReport) -> str:
         verdict = f"   ✗ {', '.join(wrong)}" if wrong else "   ● as declared"
         lines.append(f"{loss:<24}{' '.join(moved) or 'nothing'}{verdict}")
     unused = without_unused_groups(report)[1]
-    return "\n".join([*lines, *(["", f"moved by no loss: {' '.join(unused)}"] if unused else [])])
+    rest = [f"moved by no loss: {' '.join(unused)}"] if unused else []
+    rest += [f"✗ moved by no loss: {weight}" for weight in report.unmoved] + [f"✗ {leak}" for leak in report.leaks]
+    return "\n".join([*lines, *([""] if rest else []), *rest])
 
 
 def to_page(reports: Mapping[str, GradientReport]) -> str:

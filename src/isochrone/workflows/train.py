@@ -30,7 +30,7 @@ from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.training import checkpoint
 from isochrone.training.console import Console
-from isochrone.training.device import device_of, generator
+from isochrone.training.device import compute_settings, device_of, generator
 from isochrone.training.loop import FitResult, Hook, fit
 from isochrone.training.run import Run
 from isochrone.training.sinks import open_sinks
@@ -71,7 +71,7 @@ class Training:
     def fit(self, console: bool = True) -> FitResult:
         """Train with every sink that is installed, and progress on standard error if `console`."""
         names = ["jsonl", *(["tensorboard"] if find_spec("tensorboard") else [])]
-        with ExitStack() as stack:
+        with compute_settings(self.config.train), self.run.report_loss(), ExitStack() as stack:
             sinks: list[Sink] = open_sinks(names, self.run, self.config.train.steps)
             tick: Callable[[int], None] | None = None
             if console:
@@ -84,11 +84,10 @@ class Training:
 
 def create_run(config: Config, path: Path) -> Training:
     """A new run folder. UserError, and no folder, for a config that cannot be trained."""
-    torch.set_num_threads(config.train.threads)
-    device_of(config.train)
-    spec, objective = build_all(config)
-    check_requirements(config, spec, objective, path)
-    run = Run.create(path, to_dict(config))
+    with compute_settings(config.train):
+        spec, objective = build_all(config)
+        check_requirements(config, spec, objective, path)
+        run = Run.create(path, to_dict(config))
     try:
         factory.keep_file(config, run.path)
         dataset.write_spec(run.path / SPEC, spec)
@@ -121,7 +120,6 @@ def resume(
         config = factory.with_kept_file(read_config(run, trust), run.path)
         config = factory.with_changes(config, changes or {})
         device_of(config.train)
-        torch.set_num_threads(config.train.threads)
         check_files(run)
         newest = None if restart else newest_checkpoint(run)
         if newest is not None:
@@ -130,8 +128,9 @@ def resume(
         known = read_spec(stored) if gate.exists(stored) else None
         if known is None and newest is not None:
             log.warning("%s is missing: it is made again from the config", stored)
-        spec, objective = build_all(config, known)
-        check_requirements(config, spec, objective, path)
+        with compute_settings(config.train):
+            spec, objective = build_all(config, known)
+            check_requirements(config, spec, objective, path)
         if newest is not None:
             checkpoint.load_weights(newest, objective.learner, run.config_hash)  # before anything is written
         elif restart:
@@ -216,6 +215,11 @@ def check_requirements(config: Config, spec: Spec, objective: TrainingObjective,
 
 def fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None = None) -> FitResult:
     """Prepare the data, check every loss, then train to `train.steps` or a signal. `tick` is called at every step."""
+    with compute_settings(training.config.train):
+        return _fit_run(training, sinks, tick)
+
+
+def _fit_run(training: Training, sinks: Sequence[Sink], tick: Callable[[int], None] | None) -> FitResult:
     run, config, objective = training.run, training.config, training.objective
     begins = run.newest().folder is None
     try:
@@ -257,6 +261,8 @@ def check_losses(config: Config, objective: TrainingObjective, replay: ReplayBuf
     log.info("losses on two real batches: value, then gradient per group of weights")
     for line in report.table().splitlines():
         log.info("  %s", line)
+    for weight in report.unmoved:
+        log.warning("no loss moves %s, though a loss declares its group", weight)
     if not report.faults:
         log.info("every loss is alive")
     elif config.allow_dead_losses:

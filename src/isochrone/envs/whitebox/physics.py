@@ -133,7 +133,10 @@ class Physics:
         return Moved(torch.where(piped[..., None], out, after), torch.ones_like(after, dtype=torch.bool), piped)
 
     def glide(self, position: Float[Tensor, "... 2"], delta: Float[Tensor, "... 2"]) -> Moved:
-        """One step of real-valued motion by `delta` px (at the pace of the place it starts from), x before y."""
+        """One step of real-valued motion by `delta` px (at the pace of the place it starts from), x before y.
+
+        A slip round a corner counts as motion: no axis changes by more than the longer side of `delta` at that pace.
+        """
         delta = delta * self.pace(position)[..., None]
         parts = 4 if self.quick else 2  # a sub-step is at most 2 px: nothing tunnels
         delta = delta / parts
@@ -145,9 +148,9 @@ class Physics:
             for axis in (0, 1):
                 new, clear = self.slide(now, rest, axis, corner=True)
                 slipped = new[..., 1 - axis] != now[..., 1 - axis]  # a slip uses up the sub-step of the other axis
+                now = torch.where(slipped[..., None], _within(before, rest[..., axis], new, 1 - axis), new)
                 rest = torch.where(slipped[..., None], torch.zeros_like(rest), rest)
                 free = free & (clear | slipped)[..., None].logical_or(_other(axis, free))
-                now = new
             if self.pipes:
                 moved = self.enter(before, now)
                 now, entered = moved.position, moved.piped
@@ -156,6 +159,13 @@ class Physics:
             position = torch.where(piped[..., None], position, now)
             piped = piped | entered
         return Moved(position, free | piped[..., None], piped)
+
+
+def _within(before: Tensor, length: Tensor, after: Tensor, axis: int) -> Tensor:
+    """`after` with one axis no farther than `length` from where it was before."""
+    reach = length.abs()
+    near = torch.minimum(torch.maximum(after[..., axis], before[..., axis] - reach), before[..., axis] + reach)
+    return torch.stack((near, after[..., 1]) if axis == 0 else (after[..., 0], near), -1)
 
 
 def _other(axis: int, like: Tensor) -> Tensor:

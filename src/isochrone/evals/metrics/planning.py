@@ -17,6 +17,7 @@ from torch import Tensor
 from isochrone.agents.baselines import NoOp, Random, Replay
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Agent, GroundTruth
+from isochrone.core.tensors import copy_generator
 from isochrone.core.types import Struct
 from isochrone.evals.context import Context, plans_between_pairs
 from isochrone.evals.figure import THEMES, bare, figure, has
@@ -127,6 +128,8 @@ def planning(context: Context) -> dict[str, Any]:
 
     `best` is the agent with the most successes on the first quarter of the pairs, measured on the others: on the pairs
     that it is chosen on it would be too good. With one agent there is nothing to choose, and all pairs count.
+
+    Each draws the same random numbers, so that its results do not depend on which others were asked, or in what order.
     """
     env, config, rng, agents = context.env, context.config, context.rng, context.agents
     pairs = plan_pairs(env, config.pairs, rng)
@@ -135,14 +138,16 @@ def planning(context: Context) -> dict[str, Any]:
     acting = watched(agents, context.progress, "planning", budget)
     for name, agent in {**acting, **baseline_agents(env, pairs)}.items():
         device = "cpu" if name in BASELINES else context.device
-        outcomes[name] = evaluate_agent(env, agent, pairs, budget, clock=context.clock, device=device, rng=rng)
+        outcomes[name] = evaluate_agent(
+            env, agent, pairs, budget, clock=context.clock, device=device, rng=copy_generator(rng)
+        )
     out: dict[str, Any] = {"dropped": float(pairs.dropped), "budget": float(budget)}
     for name, outcome in outcomes.items():
-        out |= {f"{name}.{k}": v for k, v in summary(outcome, rng).items()}
+        out |= {f"{name}.{k}": v for k, v in summary(outcome, copy_generator(rng)).items()}
     for name in agents:
         success = out[f"{name}.success"]
         out[f"{name}.success"] = Estimate(success, success.interval, float(out["random.success"]))
-    ranked = sorted(agents, key=lambda name: outcomes[name].rank)
+    ranked = sorted(agents, key=lambda name: (*outcomes[name].rank, name))
     if ranked:
         out |= {f"best.{k}": v for k, v in _best(outcomes, list(agents), rng).items()}
     return out | _figure_arrays(outcomes, pairs, ranked)
@@ -154,7 +159,7 @@ def _best(outcomes: Mapping[str, Outcome], agents: list[str], rng: torch.Generat
     chosen_on = 0 if len(agents) == 1 else max(1, count // CHOOSE)
     if chosen_on == count:
         return dict.fromkeys(("success", "success_end", "path_ratio"), Refused("one pair: none is left to measure on"))
-    name = min(agents, key=lambda n: outcomes[n].rows(slice(chosen_on)).rank) if chosen_on else agents[0]
+    name = min(agents, key=lambda n: (*outcomes[n].rows(slice(chosen_on)).rank, n)) if chosen_on else agents[0]
     scored = {n: outcomes[n].rows(slice(chosen_on, None)) for n in (name, "random")}
     out = {
         k: v for k, v in summary(scored[name], rng).items() if k in ("success", "success_end", "path_ratio", "pairs")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isochrone.agents.baselines import NoOp, Random
 from isochrone.core.protocols import Agent, Decodes, HasBestReturn, PlansReturns, PredictsReward
+from isochrone.core.tensors import copy_generator
 from isochrone.evals.context import Context, plays_episodes
 from isochrone.evals.metric import Estimate, Question, Refused, family, metric
 from isochrone.evals.model_access import numpy, numpy_generator
@@ -59,20 +60,26 @@ def evaluate_returns(
     rng: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """The metrics of `returns` in `env`."""
+    """The metrics of `returns` in `env`.
+
+    Each agent draws the same random numbers, so that its return does not depend on which others are played.
+    """
     baselines = {agent.name: agent for agent in (NoOp(env.spec.action), Random(env.spec.action))}
     discounts = {n: agent.return_discount for n, agent in agents.items() if isinstance(agent, PlansReturns)}
     trackers = {name: PlannedReturnTracker(d) for name, d in discounts.items() if d is not None}
-    totals = {name: play_episodes(env, agent, seed, device, trackers.get(name), rng) for name, agent in agents.items()}
-    totals |= {name: play_episodes(env, agent, seed, rng=rng) for name, agent in baselines.items()}
+    totals = {
+        name: play_episodes(env, agent, seed, device, trackers.get(name), copy_generator(rng))
+        for name, agent in agents.items()
+    }
+    totals |= {name: play_episodes(env, agent, seed, rng=copy_generator(rng)) for name, agent in baselines.items()}
     random = float(totals["random"].mean())
     out: dict[str, Any] = {}
     for name, values in totals.items():
-        interval = bootstrap_mean(numpy(values), numpy_generator(rng))
+        interval = bootstrap_mean(numpy(values), numpy_generator(copy_generator(rng)))
         out[name] = Estimate(float(values.mean()), interval, random if name in agents else None)
     out["episodes"] = numpy(torch.stack([totals[name] for name in agents]))
     for tracker in list(trackers.values())[:1]:
-        out |= tracker.summary(numpy_generator(rng))
+        out |= tracker.summary(numpy_generator(copy_generator(rng)))
     env.reset(seed)
     best_returns = env.best_return() if isinstance(env, HasBestReturn) else None
     if best_returns is not None:
