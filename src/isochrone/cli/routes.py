@@ -51,13 +51,13 @@ def run(args: argparse.Namespace, changes: dict[str, str]) -> int:
     if args.json:
         declared = {loss: sorted(groups) for loss, groups in report.declared.items()}
         show_json({"declared": declared, "measured": report.moved, "faults": report.violations()})
-        return bool(report.violations())
+        return int(bool(report.violations()))
     show(routes.to_text(report))
     if name == routes.ORIGINAL_RECIPE:
         show("\nBeside the original design (docs/background.md)\n\n" + routes.comparison_text(report))
     for fault in report.violations():
         show(f"fault: {fault}")
-    return bool(report.violations())
+    return int(bool(report.violations()))
 
 
 def _all_recipes(args: argparse.Namespace, changes: dict[str, str]) -> int:

@@ -35,6 +35,8 @@ def full_path(text: str | os.PathLike[str], option: str) -> Path:
             ) from None
         if error.errno == errno.ELOOP:
             raise UserError(f"{option} {text}: its links lead in a circle; remove them") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{option} {text!r}: no file can have such a name; choose another one") from None
     return Path(path)
 
 
