@@ -44,6 +44,7 @@ NUMBERS = """0 1 2 -1 3.5 1e3 1e9 1e400 -1e400 inf -inf nan NaN 0x10 ٣ ² 1_000
   9223372036854775807 9223372036854775808 18446744073709551615 18446744073709551616 1e-300 1e300 0.1 true false none
   null ,, 1,2 1;2""".split()
 NUMBERS += ["", " ", "1 2", "9" * 400, "--", "-", "[1]", "{}", "NUL\0", "\x1b[31mred", "a\nb", "\ud800", "…"]
+RIGHT = "0 1 2 3 4 8 16 0.25 0.5 1.5 true false none".split()
 NAMES = """tiny zhp planet_small dreamer cem astar shooting whitebox whitebox:cabin whitebox:nowhere gym gym:CartPole-v1
   gym:Nothing-v0 linear mpc adam jepa os:getcwd json.decoder:JSONDecoder os.path:join : a: :b a:b:c sys:exit
   ../x x/y . .. __init__ _worker_process Tiny TINY tiny.x auto cuda eval report plan eval,eval eval,report""".split()
@@ -160,8 +161,13 @@ def case(rng: random.Random, place: Place, known: list[str]) -> list[str]:
         words = _train(rng, place)
     elif command in ("eval", "plan", "report"):
         words = [rng.choice([str(place.run), "trained", rng.choice(place.paths)])]
-        words += ["--eval.pairs", "2"] if command == "eval" and rng.random() < 0.7 else []
-        words += rng.choice([[], [], ["--out", rng.choice(place.paths)], ["--start", "4,5"], ["--goal", _value(rng)]])
+        quick = ["--eval.pairs", "2", "--no-figures", "--compare-planners", ""]
+        words += quick if command == "eval" and rng.random() < 0.9 else []
+        words += (
+            []
+            if command != "plan" and rng.random() < 0.8
+            else rng.choice([[], [], ["--out", rng.choice(place.paths)], ["--start", "4,5"], ["--goal", _value(rng)]])
+        )
     elif command == "data":
         words = [rng.choice(["collect", "validate", "info", "convert", "x"])]
         words += [rng.choice(["tiny", rng.choice(NAMES), rng.choice(place.paths), str(place.recording)])]
@@ -192,12 +198,16 @@ def _train(rng: random.Random, place: Place) -> list[str]:
         ]
     if rng.random() < 0.2:
         words += ["--data", rng.choice(["recording.h5", rng.choice(place.paths)])]
-    if rng.random() < 0.2:
+    if rng.random() < 0.8:
+        words += ["--then", ""]
+    else:
         words += ["--then", rng.choice(["", "eval", "report", "eval,eval", "plan,report", "train", _value(rng)])]
     return words
 
 
 def _option(rng: random.Random, place: Place, known: list[str]) -> list[str]:
+    if rng.random() < 0.4:
+        return [f"--{rng.choice(TRAIN)}".replace("_", "-"), rng.choice(RIGHT)]
     name = rng.choice(rng.choice([known, TRAIN])).replace("_", "-")
     if rng.random() < 0.1:
         at = rng.randrange(len(name))
@@ -210,9 +220,7 @@ def _option(rng: random.Random, place: Place, known: list[str]) -> list[str]:
 
 
 def _value(rng: random.Random) -> str:
-    return rng.choice(
-        [rng.choice("0 1 2 3 4 8 16 0.25 0.5 1.5 true false".split()), rng.choice(NUMBERS), rng.choice(NAMES)]
-    )
+    return rng.choice([rng.choice(RIGHT), rng.choice(NUMBERS), rng.choice(NAMES)])
 
 
 # --- running and judging ----------------------------------------------------------------------------------------------

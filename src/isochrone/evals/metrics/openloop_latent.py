@@ -154,9 +154,8 @@ def _retrieval(
     curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     error_end: dict[str, float] = {}
     for name, vectors in (("imagined", predictions), ("baseline", unchanged)):
-        nearest = torch.cdist(torch.from_numpy(vectors.reshape(-1, z.shape[-1])), gallery).topk(
-            min(5, len(first)), largest=False
-        )
+        points = torch.tensor(vectors.reshape(-1, z.shape[-1]))  # a copy: the baseline is a view that cannot be written
+        nearest = torch.cdist(points, gallery).topk(min(5, len(first)), largest=False)
         retrieved = places[nearest.indices.numpy()].reshape(*predictions.shape[:3], -1, 2)  # (B, S, H, 5, 2)
         error = np.linalg.norm(retrieved - true[..., None, :], axis=-1)  # px
         hit = error <= 0.5
