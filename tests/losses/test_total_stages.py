@@ -52,7 +52,7 @@ def test_group_spans_follow_from_the_declared_routes():
         (LossConfig(stop=1.5), "loss.jepa.stop = 1.5: must be at most 1"),
         (LossConfig(start=-0.1), "loss.jepa.start = -0.1: must be at least 0"),
         (LossConfig(weight=-1.0), "loss.jepa.weight = -1.0: must be at least 0"),
-        (LossConfig(weight=float("inf")), "loss.jepa.weight = inf: must be a finite number"),
+        (LossConfig(weight=float("inf")), "loss.jepa.weight = inf: must be a finite number that float32 can hold"),
         (LossConfig(settings=LossConfig()), "must be a Robust"),
     ],
 )

@@ -152,7 +152,7 @@ def _check_limits(value: Any, meta: Mapping[str, Any], path: str) -> None:
         if number is None or isinstance(number, (str, bool)):
             continue
         if isinstance(number, float) and not abs(number) <= FLOAT32:
-            raise _invalid(path, value, "a number that float32 can hold, not NaN")
+            raise _invalid(path, value, "a finite number that float32 can hold")
         if isinstance(number, int) and abs(number) > INT64 and "le" not in meta:
             raise _invalid(path, value, f"at most {INT64}")
         for key, (fits, words) in LIMITS.items():
