@@ -14,8 +14,8 @@ from bench import fuzz_commands
 
 @pytest.mark.slow
 def test_random_command_lines_end_with_a_sentence() -> None:
-    done = fuzz_commands.campaign(cases=50, seed=2026)
+    done = fuzz_commands.campaign(cases=30, seed=2026)
     assert done["findings"] == []
     assert done["crash_sentences"] == []
-    assert sum(done["codes"].values()) == 50
+    assert sum(done["codes"].values()) == 30
     assert {"0", "2"} <= set(done["codes"])

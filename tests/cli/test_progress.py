@@ -45,7 +45,7 @@ def test_a_log_file_gets_few_lines(monkeypatch: pytest.MonkeyPatch, caplog: pyte
         play(line, now, 40, 2.0)
     line.close()
     assert len(caplog.records) == 2
-    assert sys.stderr.getvalue() == ""
+    assert "\r" not in sys.stderr.getvalue()
 
 
 def test_a_watched_agent_acts_as_the_agent_does() -> None:
