@@ -90,20 +90,21 @@ def names_of(module: nn.Module | None) -> dict[int, str]:
 
 
 class Motion:
-    """What the gradients of all losses together move: each weight, and each input of a weight (its second dimension).
+    """What the gradients of all losses together move: each weight, and each input of a matrix (its second dimension).
 
-    A group moves if any of its weights does; a module in it whose input is cut off shows only here.
+    A group moves if any of its weights does; a module in it whose input is cut off shows only here. Channels of a
+    convolution do not count: a ReLU silences neighbours among them by accident.
     """
 
     def __init__(self) -> None:
-        self.sizes: dict[int, Tensor] = {}  # id of a weight -> (inputs), or () where it has fewer than two dimensions
+        self.sizes: dict[int, Tensor] = {}  # id of a weight -> (inputs) of a matrix, else ()
 
     def add(self, found: Mapping[str, Sequence[Tensor | None]], groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
         """Add the gradients of one loss, as from `gradients`."""
         for group, grads in found.items():
             for weight, grad in zip(groups[group], grads, strict=True):
                 if grad is not None:
-                    size = grad.abs().sum([d for d in range(grad.dim()) if d != 1 or grad.dim() < 2])
+                    size = grad.abs().sum(0) if grad.dim() == 2 else grad.abs().sum()
                     self.sizes[id(weight)] = self.sizes.get(id(weight), 0) + size
 
     def missing(self, groups: Mapping[str, Sequence[nn.Parameter]], names: Mapping[int, str]) -> list[str]:
