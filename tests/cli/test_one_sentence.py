@@ -132,7 +132,14 @@ def test_an_error_in_a_thread_is_one_sentence(failing, capsys, monkeypatch: pyte
 def start(*words: object, **options) -> subprocess.Popen:
     """`python -m isochrone words`, without torch where the command needs none."""
     names = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, "-m", "isochrone", *map(str, words)], **names)
+    return subprocess.Popen([sys.executable, "-m", "isochrone", *map(str, words)], preexec_fn=heed_signals, **names)
+
+
+def heed_signals() -> None:
+    """In the child: signals end it, also where the tests run under nohup."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
