@@ -68,7 +68,7 @@ def outside_losses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(registry._components["loss"], name, declared)
 
 
-LOSSES = ("image", "reward", "kl", "reinforce", "entropy")
+LOSSES = ("image", "vectors", "reward", "kl", "reinforce", "entropy")
 OPTIM = {"model": OptimConfig(lr=1e-3), "actor": OptimConfig("laprop", lr=1e-2, agc=0.3, clip=0.0, eps=1e-20)}
 
 

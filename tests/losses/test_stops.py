@@ -74,7 +74,8 @@ def pulled(model: Any, name: str, cfg: Any = None) -> dict[str, Tensor | None]:
     term = registry.get("loss", name)
     roll, named = leaves(model, term)
     loss = term(model, roll, cfg)
-    grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True) if loss.requires_grad else [None]
+    pulls = loss.requires_grad and named
+    grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True) if pulls else [None]
     return dict(zip(named, grads, strict=False))
 
 

@@ -187,7 +187,7 @@ def test_bad_settings_are_named(name):
         ("cem", {"candidates": 1}, "candidates = 1: must be at least 2"),
         ("cem", {"momentum": 1.0}, "momentum = 1.0: must be less than 1"),
         ("cem", {"std": 0.0}, "std = 0.0: must be greater than 0"),
-        ("cem", {"min_spread": float("nan")}, "a number, not NaN"),
+        ("cem", {"min_spread": float("nan")}, "a finite number"),
         ("shooting", {"candidates": 0}, "candidates = 0: must be at least 1"),
         ("gradient", {"restarts": 0}, "restarts = 0: must be at least 1"),
         ("gradient", {"rate": -0.1}, "rate = -0.1: must be greater than 0"),

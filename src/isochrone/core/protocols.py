@@ -247,6 +247,25 @@ class PredictsContinue(Protocol):
 
 
 @runtime_checkable
+class ObservesInStages(Protocol):
+    """A model that observes in three methods, encode, filter and heads, and says where its gradient must not pass."""
+
+    exact_gradient: bool
+    remembers: bool
+    step_ignores: frozenset[str]
+    step_stops: frozenset[str]
+    encode: Any
+    filter: Any
+    heads: Any
+    step: Any
+    imagine: Any
+    observe: Any
+    parameters: Any
+    double: Any
+    to: Any
+
+
+@runtime_checkable
 class HasDistance(Protocol):
     """A model with distances between states."""
 

@@ -43,7 +43,7 @@ def augment(image: Float[Tensor, "N C Y X"], settings: Vicreg, rng: torch.Genera
     """A view of each frame in which nothing has moved. Noise is sampled on the generator's device."""
 
     def draw(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image.device) * settings.strength
+        return (torch.rand(*shape, generator=rng, device=rng.device) * 2 - 1).to(image) * settings.strength
 
     n = image.shape[0]
     for name in settings.augment:

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isochrone.core.protocols import ObservesInStages
 from isochrone.core.types import Batch, Rollout, tree_map
 from isochrone.losses.loss import Loss
 from isochrone.losses.objective import TrainingObjective
-from isochrone.models.base import Model
 
 Rng = Callable[[], torch.Generator]
 """A new generator that draws the same numbers every time."""
@@ -132,7 +132,7 @@ Function = Callable[[Mapping[str, Tensor]], list[Tensor]]
 def model_leaks(model: Any, batch: Batch, needs: frozenset[str], rng: Rng) -> list[str]:
     """One sentence for each input of `step`, `imagine`, `filter` and the open-loop fields among `needs` that has no
     effect, or gets another gradient than the effect that it has."""
-    if not isinstance(model, Model):
+    if not isinstance(model, ObservesInStages):
         return []  # a model of somebody else's making need not observe in these three parts
     batch = batch[:ROWS]
     batch = batch.replace(first=torch.zeros_like(batch.first), last=torch.zeros_like(batch.last))  # one episode
@@ -157,7 +157,7 @@ def _double(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x
 
 
-def _step_leaks(model: Model, state: Any, batch: Batch, rng: Rng) -> Iterator[str]:
+def _step_leaks(model: ObservesInStages, state: Any, batch: Batch, rng: Rng) -> Iterator[str]:
     parts = {name: x for name, x in vars(state).items() if x.is_floating_point() and x.numel()}
     actions = batch.action[:, -4:]
 
@@ -178,7 +178,7 @@ def _step_leaks(model: Model, state: Any, batch: Batch, rng: Rng) -> Iterator[st
     yield from _faults("the fourth imagined state", fourth_state, inputs, model, model.step_ignores)
 
 
-def _filter_leaks(model: Model, fields: Mapping[str, Any], batch: Batch, rng: Rng) -> Iterator[str]:
+def _filter_leaks(model: ObservesInStages, fields: Mapping[str, Any], batch: Batch, rng: Rng) -> Iterator[str]:
     encoded = {name: x for name, x in fields.items() if isinstance(x, Tensor) and x.is_floating_point()}
 
     def last_row(row: int, given: Mapping[str, Tensor]) -> list[Tensor]:
@@ -197,7 +197,7 @@ def _filter_leaks(model: Model, fields: Mapping[str, Any], batch: Batch, rng: Rn
 
 
 def _open_loop_leaks(
-    model: Model, fields: Mapping[str, Any], batch: Batch, needs: frozenset[str], rng: Rng
+    model: ObservesInStages, fields: Mapping[str, Any], batch: Batch, needs: frozenset[str], rng: Rng
 ) -> Iterator[str]:
     with torch.no_grad():
         filtered = model.filter(batch, fields, needs, rng()) if needs else {}
@@ -224,7 +224,7 @@ def _with_row(x: Tensor, row: int, value: Tensor) -> Tensor:
 
 
 def _faults(
-    what: str, function: Function, inputs: Mapping[str, Tensor], model: Model, ignored: frozenset[str]
+    what: str, function: Function, inputs: Mapping[str, Tensor], model: ObservesInStages, ignored: frozenset[str]
 ) -> Iterator[str]:
     """What is wrong with the gradient from `what`, which the function returns, to each of its inputs."""
     for name in inputs:

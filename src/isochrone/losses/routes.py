@@ -80,7 +80,9 @@ def check_routes(
             motion.add(found, parameters)
             for group, size in norms_of(found).items():
                 moved[name][group] = max(moved[name][group], size)
-    used = {group: weights for group, weights in parameters.items() if any(group in d for d in declared.values())}
+    used = {
+        group: ws for group, ws in parameters.items() if any(moved[n][group] for n, d in declared.items() if group in d)
+    }
     return GradientReport(declared, moved, tuple(motion.missing(used, names_of(module))))
 
 
