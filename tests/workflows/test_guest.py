@@ -30,7 +30,8 @@ def state():
         "drawing": {k: str(v) for k, v in matplotlib.rcParams.items()},
         "random": [hash(random.getstate()), str(np.random.get_state()), torch.get_rng_state().tolist()],
         "warnings": [str(f) for f in warnings.filters],
-        "environment": dict(os.environ),
+        # torch names the folder of its compiler when that is first imported
+        "environment": {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"},
         "signals": [str(signal.getsignal(s)) for s in sorted(signal.valid_signals())],
         "folder": os.getcwd(),
         "path": list(sys.path),
