@@ -93,12 +93,13 @@ def run(words: Sequence[str]) -> int:
 
 def catch_signals() -> None:
     """End a command in order, workers and temporary files included, on every signal that would end it anyway."""
+    from isochrone.training.signals import NAMES
 
     def stop(number: int, frame: object) -> None:
         _caught.append(number)
         raise KeyboardInterrupt(number)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in NAMES:
         kind = getattr(signal, name, None)  # Windows has only the first two
         if kind is not None and signal.getsignal(kind) is not signal.SIG_IGN:  # nohup, a job in the background
             signal.signal(kind, stop)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isochrone.core.errors import UserError
 from isochrone.core.protocols import Agent, VecEnv
-from isochrone.core.types import ActionSpec, Step, Struct
+from isochrone.core.types import ActionSpec, Batch, Spec, Step, Struct
 from isochrone.data.replay import ReplayBuffer
 
 
@@ -133,3 +133,16 @@ def random_policy(spec: ActionSpec, rng: torch.Generator, hold_steps: float = 1.
         return action, action, {}
 
     return act
+
+
+def noise_batch(spec: Spec, windows: int, length: int, rng: torch.Generator) -> Batch:
+    """Windows of random observations and actions within one episode, without rewards: enough to probe a model with."""
+    shape = (windows, length)
+    obs = {
+        name: torch.randint(256, (*shape, *size), generator=rng, dtype=torch.uint8)
+        if name == "image"
+        else torch.randn(*shape, *size, generator=rng)
+        for name, size in spec.obs.items()
+    }
+    no = torch.zeros(shape, dtype=torch.bool)
+    return Batch(obs, spec.action.sample(shape, rng), torch.zeros(shape), no, no, no)

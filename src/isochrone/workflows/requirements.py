@@ -11,7 +11,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from isochrone.core.errors import UserError
-from isochrone.core.types import Batch, Spec
+from isochrone.core.types import Spec
+from isochrone.data.collect import noise_batch
 from isochrone.losses.objective import TrainingObjective
 from isochrone.recipes.schema import Config
 from isochrone.training import machine
@@ -78,18 +79,10 @@ def weight_bytes(module: nn.Module) -> int:
 def activation_bytes(config: Config, spec: Spec, objective: TrainingObjective) -> int:
     """Bytes that a batch takes until its backward pass is done, in proportion to those of a small batch of noise."""
     train, rng = config.train, generator(0, "requirements")
-    length = min(train.length, PROBE_LENGTH)
-    shape = (min(train.batch, PROBE_WINDOWS), length)
-    obs = {
-        name: torch.randint(256, (*shape, *each), generator=rng, dtype=torch.uint8)
-        if name == "image"
-        else torch.randn(*shape, *each, generator=rng)
-        for name, each in spec.obs.items()
-    }
-    no = torch.zeros(shape, dtype=torch.bool)
-    batch = Batch(obs, spec.action.sample(shape, rng), torch.zeros(shape), no, no, no)
+    windows, length = min(train.batch, PROBE_WINDOWS), min(train.length, PROBE_LENGTH)
+    batch = noise_batch(spec, windows, length, rng)
     kept = {x.untyped_storage().data_ptr() for x in objective.parameters()}  # counted as weights
-    count = sum(x.numel() * x.element_size() for x in obs.values())
+    count = sum(x.numel() * x.element_size() for x in batch.obs.values())
 
     def pack(x: torch.Tensor) -> torch.Tensor:
         nonlocal count
@@ -102,7 +95,7 @@ def activation_bytes(config: Config, spec: Spec, objective: TrainingObjective) -
     with saved_tensors_hooks(pack, lambda x: x):
         total, _ = objective(batch, rng)  # holds all that was packed, so that no address is used twice
     del total
-    return count * train.batch * train.length // (shape[0] * shape[1])
+    return count * train.batch * train.length // (windows * length)
 
 
 def check_weights(config: Config, spec: Spec) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from isochrone.core import registry
 from isochrone.core.types import Batch, Spec
-from isochrone.data.collect import collect, random_policy
+from isochrone.data.collect import collect, noise_batch, random_policy
 from isochrone.data.replay import ReplayBuffer
 from isochrone.losses.flow import loss_leaks, model_leaks
 from isochrone.losses.routes import GradientReport, check_routes
@@ -54,25 +54,13 @@ def probe_batches(config: Config, spec: Spec) -> list[Batch]:
     """A few small batches: of the recipe's environment, or of noise where it trains on recordings."""
     rng, length = generator(0, "probes"), min(config.train.length, MAX_LENGTH)
     if config.data.path is not None:
-        return [_noise(spec, length, rng) for _ in range(BATCHES)]
+        return [noise_batch(spec, ENVS, length, rng) for _ in range(BATCHES)]
     env = factory.make_env(config, ENVS)
     rows = 4 * length
     replay = ReplayBuffer(spec, ENVS, rows)
     collect(env, random_policy(spec.action, rng, 2.0), replay, ENVS * rows, rng)
     env.close()
     return [replay.sample(ENVS, length, rng) for _ in range(BATCHES)]
-
-
-def _noise(spec: Spec, length: int, rng: torch.Generator) -> Batch:
-    shape = (ENVS, length)
-    obs = {
-        name: torch.randint(256, (*shape, *size), generator=rng, dtype=torch.uint8)
-        if name == "image"
-        else torch.randn(*shape, *size, generator=rng)
-        for name, size in spec.obs.items()
-    }
-    no = torch.zeros(shape, dtype=torch.bool)
-    return Batch(obs, spec.action.sample(shape, rng), torch.zeros(shape), no, no, no)
 
 
 def measure_routes(config: Config, spec: Spec | None = None, learner: Learner | None = None) -> GradientReport:
